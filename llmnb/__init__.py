@@ -1,0 +1,73 @@
+"""llmnb: Claude and compatible models in a notebook, with the books kept.
+
+Names are imported on first use (PEP 562), so that `import llmnb` is immediate.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmnb.chat import Chat as Chat
+    from llmnb.client import wrap as wrap
+    from llmnb.errors import IncompleteReply as IncompleteReply
+    from llmnb.errors import InvalidRequest as InvalidRequest
+    from llmnb.errors import LlmnbError as LlmnbError
+    from llmnb.errors import MissingExtra as MissingExtra
+    from llmnb.errors import MissingKey as MissingKey
+    from llmnb.errors import SettingsError as SettingsError
+    from llmnb.errors import StoreError as StoreError
+    from llmnb.errors import StoreReadOnly as StoreReadOnly
+    from llmnb.errors import UnknownModel as UnknownModel
+    from llmnb.errors import UnknownPrice as UnknownPrice
+    from llmnb.ledger import calls as calls
+    from llmnb.ledger import usage as usage
+    from llmnb.llm import LLM as LLM
+    from llmnb.records import Cost as Cost
+    from llmnb.records import Done as Done
+    from llmnb.records import Text as Text
+    from llmnb.records import Thinking as Thinking
+    from llmnb.records import Usage as Usage
+    from llmnb.reply import Reply as Reply
+
+_HOME = {
+    "LLM": "llm",
+    "Chat": "chat",
+    "Reply": "reply",
+    "wrap": "client",
+    "usage": "ledger",
+    "calls": "ledger",
+    "Cost": "records",
+    "Done": "records",
+    "Text": "records",
+    "Thinking": "records",
+    "Usage": "records",
+    "IncompleteReply": "errors",
+    "InvalidRequest": "errors",
+    "LlmnbError": "errors",
+    "MissingExtra": "errors",
+    "MissingKey": "errors",
+    "SettingsError": "errors",
+    "StoreError": "errors",
+    "StoreReadOnly": "errors",
+    "UnknownModel": "errors",
+    "UnknownPrice": "errors",
+}
+
+__all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module = importlib.import_module(f"llmnb.{_HOME[name]}")
+    except KeyError:
+        raise AttributeError(f"module 'llmnb' has no attribute {name!r}") from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,102 @@
+"""The errors llmnb raises itself; errors of the SDK pass through unchanged.
+
+    LlmnbError
+    ├── BudgetExceeded          a budget has no room for the call
+    ├── UnknownPrice            (also a LookupError) no price is known for a model
+    ├── UnknownModel            (also a LookupError) nothing is known under that model name
+    ├── IncompleteReply         the stream ended before the message did
+    ├── StoreError              the ledger cannot be opened or written
+    │   └── StoreReadOnly       the ledger was written by a newer llmnb: it can be read only
+    ├── SettingsError           (also a ValueError) a setting is misspelled or impossible
+    ├── MissingKey              no API key can be found
+    ├── MissingExtra            (also an ImportError) a part of llmnb needs an extra that is not installed
+    └── InvalidRequest          (also a ValueError) the call cannot work, found before anything was sent
+
+Each carries its facts as attributes and says in its message what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmnb.records import Usage
+
+
+class LlmnbError(Exception):
+    """The root of everything llmnb raises itself."""
+
+
+class UnknownPrice(LlmnbError, LookupError):
+    """No price is known for `model` at `provider`; costs of it are missing, never 0."""
+
+    def __init__(self, model: str, provider: str) -> None:
+        self.model = model
+        self.provider = provider
+        super().__init__(
+            f"no price is known for model {model!r} at provider {provider!r}. "
+            f'Set one in pyproject.toml under [tool.llmnb.prices."{model}"] (dollars per million tokens: '
+            "input, output, cache_read, cache_write_5m, cache_write_1h), then run `llmnb prices --reprice`."
+        )
+
+
+class UnknownModel(LlmnbError, LookupError):
+    """The API knows no model called `model`; `nearest` holds names that look like it."""
+
+    def __init__(self, model: str, nearest: tuple[str, ...] = ()) -> None:
+        self.model = model
+        self.nearest = nearest
+        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+        super().__init__(f"unknown model {model!r}.{hint} `llmnb prices` lists the models llmnb knows.")
+
+
+class IncompleteReply(LlmnbError):
+    """The stream ended before the message did; `partial` is the text so far and `usage` what is known of its tokens."""
+
+    def __init__(self, message: str, *, partial: str = "", usage: Usage | None = None) -> None:
+        self.partial = partial
+        self.usage = usage
+        super().__init__(message)
+
+
+class StoreError(LlmnbError):
+    """The ledger at `path` cannot be opened or written."""
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class StoreReadOnly(StoreError):
+    """The ledger at `path` was written by a newer llmnb; reading it works, writing to it does not."""
+
+
+class SettingsError(LlmnbError, ValueError):
+    """A setting is misspelled or has an impossible value; `name` is the setting."""
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        self.name = name
+        super().__init__(message)
+
+
+class MissingKey(LlmnbError):
+    """No API key can be found, so nothing can be sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no API key: set the environment variable ANTHROPIC_API_KEY (in a notebook: "
+            '%env ANTHROPIC_API_KEY=sk-ant-…), or pass client=anthropic.Anthropic(api_key="…"). '
+            "To look around without a key run `llmnb demo`: it needs none."
+        )
+
+
+class MissingExtra(LlmnbError, ImportError):
+    """`what` needs the optional dependencies of llmnb[`extra`], which are not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an extra that is not installed: pip install 'llmnb[{extra}]'")
+
+
+class InvalidRequest(LlmnbError, ValueError):
+    """The call cannot work as asked; found before anything was sent or paid."""

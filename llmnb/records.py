@@ -1,0 +1,304 @@
+"""The frozen records every room speaks: what was used, what it cost, the row a call leaves, what a stream says.
+
+Token classes are disjoint: a token is counted in exactly one of them, so that a cost is one dot product. Money is an
+integer number of nano-dollars (1e-9 USD), so that sums are exact; `None` means unpriced, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from typing import Literal, Protocol
+
+NANO = Decimal(1_000_000_000)
+
+Status = Literal["running", "ok", "error", "cancelled", "truncated", "interrupted"]
+"""How a call ended.
+
+`running`: not yet. `ok`: to its end. `error`: the API or the network refused it. `cancelled`: the caller closed it
+early (Stop, break, an exception, garbage collection). `truncated`: the stream ended without `message_stop`.
+`interrupted`: the process died in the middle of it.
+"""
+
+Source = Literal["live", "cache", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and server-tool requests of one call, in disjoint classes.
+
+    `input_tokens` are the uncached ones only; `thinking_tokens` are inside `output_tokens` (None: not reported).
+    `cache_write_unsplit_tokens` were written to the cache without the API telling their TTL. `estimated` is True when
+    a number is a bound and not what the API reported.
+    """
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_write_unsplit_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int | None = None
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
+    estimated: bool = False
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """All tokens written to the prompt cache, whatever their TTL."""
+        return self.cache_write_5m_tokens + self.cache_write_1h_tokens + self.cache_write_unsplit_tokens
+
+    @property
+    def total_input_tokens(self) -> int:
+        """All the model read: uncached, cache reads, cache writes (OpenTelemetry: gen_ai.usage.input_tokens)."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        thinking = [value for value in (self.thinking_tokens, other.thinking_tokens) if value is not None]
+        return Usage(
+            **{name: getattr(self, name) + getattr(other, name) for name in _ADDED},
+            thinking_tokens=sum(thinking) if thinking else None,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+_ADDED = tuple(f.name for f in fields(Usage) if f.name not in ("thinking_tokens", "estimated"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a usage costs: exact nano-dollars, or None when no price is known; `price_id` names price and source."""
+
+    nanousd: int | None
+    price_id: str | None = None
+
+    @property
+    def usd(self) -> Decimal | None:
+        """Dollars, exact to the nano-dollar, or None when unpriced."""
+        return None if self.nanousd is None else Decimal(self.nanousd) / NANO
+
+
+UNPRICED = Cost(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One row of the ledger; the fields are the columns, in their order.
+
+    `ts` is the start in microseconds since 1970 (UTC). `uid` is a time-ordered unique id of ours. `is_call` is False
+    for child rows (`parent_uid`), which hold iterations billed on another model. Durations are milliseconds, `wait_ms`
+    is the time slept between attempts. `estimated` marks counts that are bounds and not what the API reported.
+    """
+
+    uid: str
+    ts: int
+    model_requested: str
+    parent_uid: str | None = None
+    project: str | None = None
+    session: str | None = None
+    user: str | None = None
+    notebook: str | None = None
+    cell: str | None = None
+    chat: str | None = None
+    run_id: str | None = None
+    batch_id: str | None = None
+    template: str | None = None
+    tag: str | None = None
+    provider: str = "anthropic"
+    model: str | None = None
+    status: Status = "running"
+    source: Source = "live"
+    is_call: bool = True
+    stop_reason: str | None = None
+    error_type: str | None = None
+    stream: bool = False
+    attempts: int = 1
+    wait_ms: float = 0.0
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_write_unsplit_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int | None = None
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    cost_nanousd: int | None = None
+    saved_nanousd: int | None = None
+    cache_breakpoints: int | None = None
+    cache_miss_reason: str | None = None
+    estimated: bool = False
+    price_id: str | None = None
+    request_id: str | None = None
+    content: str | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The token classes of the row as one `Usage`."""
+        return Usage(**{f.name: getattr(self, f.name) for f in fields(Usage)})
+
+    @property
+    def cost(self) -> Cost:
+        """The cost of the row, unpriced when `nanousd` is None."""
+        return Cost(self.cost_nanousd, self.price_id)
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Who asks, for the ledger row of every call made while it is active (see `calling`).
+
+    Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
+    finished row, in the thread or task that ended the call; it must not raise.
+    """
+
+    chat: str | None = None
+    run_id: str | None = None
+    batch_id: str | None = None
+    template: str | None = None
+    tag: str | None = None
+    project: str | None = None
+    parent_uid: str | None = None
+    on_end: Callable[[Call], None] | None = field(default=None, compare=False)
+
+
+_NOBODY = CallContext()
+_context: ContextVar[CallContext] = ContextVar("llmnb_call_context", default=_NOBODY)
+
+
+def current_context() -> CallContext:
+    """The context of the calls made here and now."""
+    return _context.get()
+
+
+@contextmanager
+def calling(**changes: object) -> Generator[CallContext]:
+    """Calls made inside carry these `CallContext` fields; nested uses add to each other."""
+    context = replace(_context.get(), **changes)  # pyright: ignore[reportArgumentType]
+    token = _context.set(context)
+    try:
+        yield context
+    finally:
+        _context.reset(token)
+
+
+# What a stream says, in the order it says it -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A piece of the model's summarised reasoning; `text` is empty for reasoning that the API keeps hidden."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model asks for a tool; `id` pairs it with its `ToolResult`."""
+
+    id: str
+    name: str
+    input: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave back, after `duration_ms`."""
+
+    id: str
+    name: str
+    content: str
+    is_error: bool = False
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Attempt `attempt` (the next one, from 2) starts in `wait_s` seconds, because of `reason`."""
+
+    wait_s: float
+    attempt: int
+    reason: str = ""
+    max_attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of an answer: what it used and cost, and how long it took.
+
+    `cost_usd` is None when unpriced. `output_tokens_per_s` counts from the first token to the last.
+    """
+
+    model: str
+    usage: Usage
+    cost_usd: Decimal | None
+    stop_reason: str | None = None
+    source: Source = "live"
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    saved_usd: Decimal | None = None
+    status: Status = "ok"
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        """Output tokens per second between the first token and the end, or None when that cannot be known."""
+        if self.latency_ms is None or self.ttft_ms is None or self.latency_ms <= self.ttft_ms:
+            return None
+        return self.usage.output_tokens / (self.latency_ms - self.ttft_ms) * 1000
+
+
+StreamEvent = Text | Thinking | ToolCall | ToolResult | Retry | Done
+
+
+# How an answer is shown ----------------------------------------------------------------------------------------------
+
+
+class View(Protocol):
+    """Shows one answer while it comes. Every method is called from the thread that asked, and must not raise."""
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        """The question is on its way to `model`; `stop` ends it, and may be called from any thread."""
+        ...
+
+    def show(self, event: StreamEvent) -> None:
+        """The next event of the stream; the last one is `Done`, unless the call fails."""
+        ...
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing comes any more; `error` is why, when there was no `Done` to say it."""
+        ...
+
+
+class ViewRegistry:
+    """Which displays exist. The display room fills it when `load` runs, on the first question asked of it."""
+
+    def __init__(self) -> None:
+        self._choose: Callable[[str | None], View | None] | None = None
+        self.load: Callable[[], None] | None = None
+
+    def fill(self, choose: Callable[[str | None], View | None]) -> None:
+        """`choose(name)` gives a new view; None as the name means what fits here, None as the answer means quiet."""
+        self._choose = choose
+
+    def view(self, name: str | None = None) -> View | None:
+        """A new view by name, or the one that fits here; None when nothing is to be shown."""
+        if self._choose is None and self.load is not None:
+            self.load()
+        return None if self._choose is None else self._choose(name)
+
+
+views = ViewRegistry()

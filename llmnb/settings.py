@@ -1,0 +1,181 @@
+"""The only reader of LLMNB_* variables and of [tool.llmnb] in the nearest pyproject.toml.
+
+Order, first wins: what is passed in code, the environment, pyproject.toml, the defaults. An unknown name is refused,
+with the nearest known one, so that a misspelled setting cannot be lost in silence. The variables of the SDK
+(ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, …) stay the SDK's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from llmnb.errors import SettingsError
+
+PREFIX = "LLMNB_"
+TEST_PREFIX = "LLMNB_TEST_"
+"""Variables with this prefix belong to llmnb's own test-suite and are no settings."""
+
+
+class PriceOverride(BaseModel):
+    """A price of the user's own for one model, in dollars per million tokens; it wins over genai-prices.
+
+    `cache_read`, `cache_write_5m` and `cache_write_1h` default to `input`: without a published discount the plain input
+    price is what a provider that does not know caching bills. `web_search` is dollars per thousand requests.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(ge=0)
+    cache_read: Decimal | None = Field(default=None, ge=0)
+    cache_write_5m: Decimal | None = Field(default=None, ge=0)
+    cache_write_1h: Decimal | None = Field(default=None, ge=0)
+    web_search: Decimal = Field(default=Decimal(0), ge=0)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, pyproject_toml_table_header=("tool", "llmnb")
+    )
+
+    home: Path = Path("~/.llmnb")
+    """Folder of the ledger, the caches and the spool; created with mode 0700."""
+    store_url: str | None = None
+    """Where the ledger lives: sqlite:///absolute/path.db; unset: ledger.db in `home`."""
+    model: str = "claude-sonnet-5-5"
+    """The model used where none is named."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Default max_tokens; unset: the smaller of the model's limit and 8,192."""
+    project: str | None = None
+    """Project written on every ledger row that names none."""
+    user: str | None = None
+    """User written on every ledger row; unset: JUPYTERHUB_USER, else the login."""
+    notebook: str | None = None
+    """Notebook written on every ledger row; unset: found out from Jupyter."""
+    display: str | None = None
+    """How answers are shown: widget, html, terminal, static, print, none; unset: what fits where the code runs."""
+    concurrency: int = Field(default=16, ge=1)
+    """How many requests of one process may be under way at once."""
+    log_content: bool = False
+    """Write prompts and answers into the ledger, too."""
+    timezone: str | None = None
+    """IANA name of the timezone in which days, weeks and months are cut; unset: the machine's own."""
+    prices: dict[str, PriceOverride] = Field(default_factory=dict)
+    """Prices of your own by model name; they win over genai-prices."""
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("timezone", mode="after")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except Exception:
+                raise ValueError(f"{value!r} is no IANA timezone, such as 'Europe/Oslo' or 'UTC'") from None
+        return value
+
+    @field_validator("store_url", mode="after")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError("must start with sqlite:/// and go on with an absolute path")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, find_pyproject())
+
+    @property
+    def ledger_path(self) -> Path:
+        """The file of the ledger."""
+        if self.store_url is None:
+            return self.home / "ledger.db"
+        return Path(self.store_url.removeprefix("sqlite:///")).expanduser().absolute()
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The timezone in which days are cut; None is the machine's own."""
+        return ZoneInfo(self.timezone) if self.timezone else None
+
+
+def find_pyproject(start: Path | None = None) -> Path | None:
+    """The nearest pyproject.toml at or above `start` (default: the working directory), or None."""
+    try:
+        folder = (start or Path.cwd()).absolute()
+    except FileNotFoundError:  # the working directory was deleted
+        return None
+    for candidate in (folder, *folder.parents):
+        if (candidate / "pyproject.toml").is_file():
+            return candidate / "pyproject.toml"
+    return None
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings in force here and now, read anew: a changed environment counts from the next call on.
+
+    Raises:
+        SettingsError: a name is unknown or a value impossible.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise _explained(error) from None
+    except (OSError, ValueError) as error:  # pyproject.toml that cannot be read, or JSON that is none
+        raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def variables() -> list[str]:
+    """The names of all environment variables llmnb reads."""
+    return [PREFIX + name.upper() for name in Settings.model_fields]
+
+
+def _refuse_unknown_variables() -> None:
+    known = set(variables())
+    for name in os.environ:
+        # LLMNB_PRICES holds JSON; nested variables (LLMNB_PRICES__…) are not offered
+        if name.upper().startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name.upper() not in known:
+            raise SettingsError(_unknown(f"environment variable {name}", name.upper(), sorted(known)), name=name)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+    return f"unknown {what}: {hint}"
+
+
+def _explained(error: ValidationError) -> SettingsError:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        message = _unknown(f"setting {name!r} in [tool.llmnb]", name, sorted(Settings.model_fields))
+        return SettingsError(message, name=name)
+    return SettingsError(
+        f"setting {name!r} ({PREFIX}{name.upper()} or [tool.llmnb]): {first['msg']}, not {first['input']!r}", name=name
+    )

@@ -1,0 +1,19 @@
+"""Every test has an llmnb home of its own, and no setting or key of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh LLMNB_HOME for one test."""
+    for name in list(os.environ):
+        if name.startswith(("LLMNB_", "ANTHROPIC_")) and not name.startswith("LLMNB_TEST_"):
+            monkeypatch.delenv(name)
+    home = tmp_path / "llmnb-home"
+    monkeypatch.setenv("LLMNB_HOME", str(home))
+    return home
