@@ -1,0 +1,133 @@
+"""How an answer is shown while it comes, and what stays of it: the room that fills `records.views`.
+
+`choose` gives a new view by name, or the one that fits where the code runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from llmnb.display.guard import GuardedView
+from llmnb.display.where import Place, has_widgets, where
+from llmnb.errors import SettingsError
+from llmnb.records import View, views
+
+__all__ = ["NAMES", "bundle", "choose"]
+
+NAMES = ("widget", "html", "terminal", "static", "print", "none")
+"""The displays that LLMNB_DISPLAY and `display=` can name."""
+
+_FITS: dict[Place, str] = {
+    "script": "none",
+    "terminal": "terminal",
+    "jupyter": "widget",
+    "headless": "static",
+    "vscode": "widget",
+    "colab": "widget",
+}
+_KERNELS = frozenset({"jupyter", "headless", "vscode", "colab"})
+_STOP_HINT = "to stop, use the notebook's interrupt button"
+
+
+def choose(name: str | None = None) -> View | None:
+    """A new view: the one called `name`, or the one that fits here; None when nothing is to be shown.
+
+    Raises:
+        SettingsError: no display has that name.
+    """
+    if name is not None and name not in NAMES:
+        raise SettingsError(_unknown(name), name="display")
+    place: Place = "script" if name in ("none", "print") else where()
+    view = _MAKERS[name or _FITS[place]](place)
+    return None if view is None else GuardedView(view)
+
+
+def bundle(text: str, **known: Any) -> dict[str, str]:
+    """See `llmnb.display.static.bundle`, which is imported when it is needed."""
+    from llmnb.display import static
+
+    return static.bundle(text, **known)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown display {name!r}.{hint} Known: {', '.join(NAMES)} (display= or LLMNB_DISPLAY)."
+
+
+def _widget(place: Place) -> View:
+    if place not in _KERNELS:
+        return _static(place)
+    if not has_widgets():
+        return _html(place)
+    from llmnb.display.widget import WidgetView
+
+    # there a click on a widget does not reach a kernel that is busy, and there is no way round
+    return WidgetView(stop_hint=_STOP_HINT if place in ("vscode", "colab") else "")
+
+
+def _html(place: Place) -> View:
+    if place not in _KERNELS:
+        return _static(place)
+    from llmnb.display.html import HtmlView
+
+    return HtmlView(_publish_updatable)
+
+
+def _static(place: Place) -> View:
+    from llmnb.display import static
+
+    if place in _KERNELS:
+        return static.StaticView(_publish, html=place != "headless")
+    return static.StaticView(_print_plain, html=False)
+
+
+def _terminal(place: Place) -> View:
+    from llmnb.display.terminal import PrintView, TerminalView
+
+    return TerminalView() if place not in _KERNELS and sys.stdout.isatty() else PrintView()
+
+
+def _print(place: Place) -> View:
+    from llmnb.display.terminal import PrintView
+
+    return PrintView()
+
+
+def _none(place: Place) -> None:
+    return None
+
+
+_MAKERS: dict[str, Callable[[Place], View | None]] = {
+    "widget": _widget,
+    "html": _html,
+    "terminal": _terminal,
+    "static": _static,
+    "print": _print,
+    "none": _none,
+}
+
+
+def _publish(bundle: dict[str, str]) -> None:
+    _ipython_display()(bundle, raw=True)
+
+
+def _publish_updatable(bundle: dict[str, str]) -> Callable[[dict[str, str]], Any]:
+    handle = _ipython_display()(bundle, raw=True, display_id=True)
+    return lambda changed: handle.update(changed, raw=True)
+
+
+def _ipython_display() -> Any:
+    from IPython import display
+
+    return cast(Any, display).display
+
+
+def _print_plain(bundle: dict[str, str]) -> None:
+    sys.stdout.write(bundle["text/plain"] + "\n")
+
+
+views.fill(choose, bundle)

@@ -1,0 +1,130 @@
+"""One answer as it grows: its parts in the order they came, what it cost, and how it ended.
+
+Every display draws from an `Answer`, so that live, saved and printed forms say the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+
+# C0 and C1 controls but \t and \n: terminals obey them, browsers drop some of them silently
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """`text` without control characters (a terminal would obey them) and without lone surrogates."""
+    text = _CONTROLS.sub("", text.replace("\r\n", "\n"))
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+@dataclass(slots=True)
+class Prose:
+    """A run of text, or of thinking."""
+
+    text: str = ""
+    thinking: bool = False
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Tool:
+    """A tool call, and its result once it is there."""
+
+    call: ToolCall
+    result: ToolResult | None = None
+    abandoned: bool = False
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A wait before another attempt; `over` once something came after it."""
+
+    retry: Retry
+    over: bool = False
+
+
+Part = Prose | Tool | Waiting
+
+
+def is_stop(error: BaseException | None) -> bool:
+    """Whether `error` is the person's own Stop and not a failure."""
+    return error is not None and not isinstance(error, Exception)
+
+
+def _is_tool(part: Part, call_id: str) -> TypeGuard[Tool]:
+    return isinstance(part, Tool) and part.call.id == call_id and part.result is None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What is known of one answer; `apply` adds an event, `end` says that nothing comes any more."""
+
+    model: str = ""
+    parts: list[Part] = field(default_factory=list[Part])
+    done: Done | None = None
+    error: BaseException | None = None
+    ended: bool = False
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without thinking and tools."""
+        return "".join(part.text for part in self.parts if isinstance(part, Prose) and not part.thinking)
+
+    @property
+    def thinking(self) -> str:
+        """The reasoning the model showed."""
+        return "".join(part.text for part in self.parts if isinstance(part, Prose) and part.thinking)
+
+    def apply(self, event: StreamEvent) -> None:
+        """Add the next event of the stream."""
+        match event:
+            case Text(text):
+                self._prose(clean(text), thinking=False)
+            case Thinking(text):
+                self._prose(clean(text), thinking=True)
+            case ToolCall():
+                self._append(Tool(event))
+            case ToolResult():
+                self._result(event)
+            case Retry():
+                self._append(Waiting(event))
+            case Done():
+                self.done = event
+                self._end_last()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Nothing comes any more; tools without a result are marked as abandoned."""
+        self.ended, self.error = True, error
+        self._end_last()
+        for part in self.parts:
+            if isinstance(part, Tool) and part.result is None:
+                part.abandoned = True
+
+    def _prose(self, text: str, *, thinking: bool) -> None:
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, Prose) and last.thinking is thinking:
+            last.text += text
+        elif text or thinking:
+            self._append(Prose(text, thinking))
+
+    def _result(self, result: ToolResult) -> None:
+        for part in self.parts:
+            if _is_tool(part, result.id):
+                part.result = result
+                return
+        self._append(Tool(ToolCall(result.id, result.name, {}), result))
+
+    def _append(self, part: Part) -> None:
+        self._end_last()
+        self.parts.append(part)
+
+    def _end_last(self) -> None:
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, Prose):
+            last.ended = True
+        elif isinstance(last, Waiting):
+            last.over = True

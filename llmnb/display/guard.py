@@ -1,0 +1,46 @@
+"""A display must never break a call: what goes wrong in a view is said once, and the view goes quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+
+from llmnb.records import StreamEvent, View
+
+
+class GuardedView:
+    """`view`, but no method raises an `Exception` (a KeyboardInterrupt goes through: it is the person's Stop)."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._broken = False
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        """See `View.open`."""
+        self._try(lambda: self.view.open(model, stop))
+
+    def show(self, event: StreamEvent) -> None:
+        """See `View.show`."""
+        if not self._broken:
+            self._try(lambda: self.view.show(event))
+
+    def close(self, error: BaseException | None = None) -> None:
+        """See `View.close`; tried even when the view failed before, so that nothing stays open."""
+        self._try(lambda: self.view.close(error))
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as failure:
+            if not self._broken:
+                self._broken = True
+                _warn(failure)
+
+
+def _warn(failure: Exception) -> None:
+    message = (
+        f"the answer cannot be shown ({type(failure).__name__}: {failure}); the call goes on, and its reply is whole"
+    )
+    with contextlib.suppress(Exception):  # warnings may be errors
+        warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -1,0 +1,181 @@
+"""Markdown of a model → HTML that is safe to show: none of its HTML, no images, links to http(s), mailto and # only.
+
+Code is coloured by pygments (class names only), math is left as delimited TeX in `.llmnb-math` for the front end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping, Sequence
+from functools import cache
+from html import escape
+from itertools import groupby
+from typing import Any, cast
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+
+from llmnb.display import style, tex
+
+Env = MutableMapping[str, Any]
+
+COPY_BUTTON = '<button type="button" class="llmnb-copy" aria-label="Copy code" hidden></button>'
+"""Stands in every code block; hidden where no style sheet of ours says otherwise."""
+MAX_COLOURED_CHARS = 30_000
+"""Longer code is shown without colours: thousands of elements would block the page."""
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_ALLOWED = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,30}")
+# characters a page-wide TeX typesetter looks for: a text node must never hold one beside other text
+_TEX_TRIGGERS = re.compile(r"[$\\]")
+
+
+def render(text: str, env: Env | None = None) -> str:
+    """The HTML of a whole Markdown text; `env` carries link definitions of what came before."""
+    return parser().render(text, {} if env is None else env)
+
+
+def parse(text: str, env: Env | None = None) -> list[Token]:
+    """The tokens of a Markdown text."""
+    return parser().parse(text, {} if env is None else env)
+
+
+def block_starts(text: str, env: Env) -> list[int]:
+    """The lines (from 0) on which the top-level blocks of a Markdown text begin."""
+    tokens: list[Token] = []
+    parser().block.parse(text, parser(), env, tokens)
+    return [token.map[0] for token in tokens if token.level == 0 and token.map]
+
+
+@cache
+def parser() -> MarkdownIt:
+    """The one configured parser (thread-safe: parsing keeps its state in the call)."""
+    md = _Parser("commonmark", {"html": False, "xhtmlOut": False}, renderer_cls=SafeRenderer)
+    md.enable(["table", "strikethrough"]).use(tex.plugin)
+    for rule in (SafeRenderer.math_inline, SafeRenderer.math_inline_double, SafeRenderer.math_block):
+        md.add_render_rule(rule.__name__, rule)  # the plugin brought rules of its own
+    return md
+
+
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:  # noqa: N802  (markdown-it's name)
+        return link_allowed(url)
+
+
+def link_allowed(url: str) -> bool:
+    """Whether `url` may stand in a link: http, https, mailto or a place on the page."""
+    return _ALLOWED.match(url.strip()) is not None
+
+
+def text_html(text: str) -> str:
+    """Text escaped, and with `$` and `\\` set apart so that no typesetter takes it for math."""
+    return _TEX_TRIGGERS.sub(lambda found: f"<span>{found[0]}</span>", escape(text))
+
+
+def math_html(source: str, *, display: bool) -> str:
+    """An element with delimited TeX for the front end's typesetter, or code when the TeX could do harm."""
+    allowed = tex.harmless(source)
+    if allowed is None:
+        return f"<code>{escape(source)}</code>"
+    left, right = ("\\[", "\\]") if display else ("\\(", "\\)")
+    name = "llmnb-math llmnb-display" if display else "llmnb-math"
+    return f'<span class="{name}">{left}{escape(allowed)}{right}</span>'
+
+
+def language_of(info: str) -> str:
+    """The language named by a fence's info string, or ''."""
+    found = _LANGUAGE.match(info.strip())
+    return found[0] if found else ""
+
+
+def code_html(code: str, language: str = "") -> str:
+    """A code block, coloured when the language is known, with its name and a copy button."""
+    return code_frame(coloured(code, language), language)
+
+
+def code_frame(code: str, language: str) -> str:
+    """The box of a code block around HTML that is coloured already."""
+    label = f'<span class="llmnb-lang" aria-hidden="true">{escape(language)}</span>' if language else ""
+    return f'<div class="llmnb-code highlight">{label}{COPY_BUTTON}<pre><code>{code}</code></pre></div>\n'
+
+
+def coloured(code: str, language: str) -> str:
+    """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long."""
+    lexer = _lexer(language) if language and len(code) <= MAX_COLOURED_CHARS else None
+    if lexer is None:
+        return escape(code)
+    runs = groupby(lexer.get_tokens(code), key=lambda token: _class_of(token[0]))
+    return "".join(_run(name, "".join(value for _, value in tokens)) for name, tokens in runs)
+
+
+def _run(name: str, text: str) -> str:
+    return f'<span class="{name}">{escape(text)}</span>' if name else escape(text)
+
+
+@cache
+def _class_of(kind: Any) -> str:
+    """The class of a kind of token or of the nearest kind above it; '' when the style sheet gives it no colour."""
+    from pygments.token import STANDARD_TYPES
+
+    names: dict[Any, str] = cast(Any, STANDARD_TYPES)
+    while kind not in names:
+        kind = kind.parent  # ends at Token, which has the name ""
+    return names[kind] if names[kind] in style.code_classes() else ""
+
+
+@cache
+def _lexer(language: str) -> Any:
+    from pygments import lexers
+    from pygments.util import ClassNotFound
+
+    try:
+        return cast(Any, lexers).get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
+
+
+class SafeRenderer(RendererHTML):
+    """markdown-it's HTML renderer with our rules for text, code, links, images and math."""
+
+    def text(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return text_html(tokens[idx].content)
+
+    def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return code_html(tokens[idx].content, language_of(tokens[idx].info))
+
+    def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return code_html(tokens[idx].content)
+
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """An image becomes a link: fetching it would tell its host that, and when, the answer was read."""
+        token = tokens[idx]
+        source = str(token.attrs.get("src", ""))
+        label = text_html(token.content.strip() or source)
+        if not link_allowed(source):
+            return label
+        return f'<a href="{escape(source)}" {_LINK_ATTRIBUTES}>{label}</a>'
+
+    def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        target = str(tokens[idx].attrs.get("href", ""))
+        return f'<a href="{escape(target)}" title="{escape(target)}" {_LINK_ATTRIBUTES}>'
+
+    def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return '<div class="llmnb-table"><table>\n'
+
+    def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return "</table></div>\n"
+
+    def math_inline(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return math_html(tokens[idx].content, display=False)
+
+    def math_inline_double(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return math_html(tokens[idx].content, display=True)
+
+    def math_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        return f"<p>{math_html(tokens[idx].content.strip(), display=True)}</p>\n"
+
+
+_LINK_ATTRIBUTES = 'target="_blank" rel="noopener noreferrer nofollow"'

@@ -1,0 +1,264 @@
+// The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
+// All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
+
+const CONTROL = "llmnb.control";
+const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
+
+/** What the messages so far say, shared by all views of one model. */
+class Scene {
+  nodes = new Map(); // id → { id, parent, kind, html, fixed, version }
+  next = 0; // number of the message expected
+  lost = false; // a message is missing: wait for a keyframe
+  version = 0;
+
+  /** Take a message in; whether it could be used. */
+  receive(message) {
+    if (message.key) this.restart(message);
+    else if (this.lost || message.n !== this.next) this.lost = true;
+    else this.apply(message);
+    return !this.lost;
+  }
+
+  restart({ n, key }) {
+    const old = this.nodes;
+    this.nodes = new Map();
+    this.version += 1;
+    for (const [id, parent, kind, html, fixed] of key) {
+      const known = old.get(id);
+      const same = known && known.html === html && known.fixed === fixed;
+      this.nodes.set(id, same ? known : { id, parent, kind, html, fixed, version: this.version });
+    }
+    this.next = n + 1;
+    this.lost = false;
+  }
+
+  apply({ n, ops }) {
+    this.version += 1;
+    for (const [op, id, ...rest] of ops) {
+      if (op === "new") this.nodes.set(id, { id, parent: rest[0], kind: rest[1], html: "", fixed: false });
+      const node = this.nodes.get(id);
+      if (op === "set") node.html = node.html.slice(0, rest[0]) + rest[1];
+      if (op === "fix") node.fixed = true;
+      node.version = this.version;
+    }
+    this.next = n + 1;
+  }
+}
+
+/** One place on the page where a scene is drawn. */
+class Drawing {
+  elements = new Map(); // id → { box, content, version }
+  frame = 0;
+
+  constructor(scene, body, foot, typeset) {
+    Object.assign(this, { scene, body, foot, typeset });
+  }
+
+  request() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.draw();
+    });
+  }
+
+  draw() {
+    for (const node of this.scene.nodes.values()) {
+      const drawn = this.elements.get(node.id) ?? this.create(node);
+      if (drawn.version === node.version) continue;
+      drawn.version = node.version;
+      morph(drawn.content, node.html);
+      if (node.fixed && drawn.content.querySelector(".llmnb-math")) this.typeset(drawn.content);
+    }
+  }
+
+  create(node) {
+    const parent = node.kind === "footer" ? this.foot : (this.elements.get(node.parent)?.fold ?? this.body);
+    const drawn = node.kind === "thinking" ? thinkingFold() : plainBlock();
+    parent.append(drawn.box);
+    this.elements.set(node.id, drawn);
+    return drawn;
+  }
+}
+
+function plainBlock() {
+  const box = element("div", "llmnb-block");
+  return { box, content: box, version: -1 };
+}
+
+function thinkingFold() {
+  const box = element("details", "llmnb-thinking");
+  const content = element("summary");
+  const fold = element("div", "llmnb-fold");
+  box.append(content, fold);
+  return { box, content, fold, version: -1 };
+}
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+/** Make the children of `target` those of `html`, touching only what differs: selections and open folds stay. */
+function morph(target, html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  reconcile(target, template.content);
+}
+
+function reconcile(target, wanted) {
+  let old = target.firstChild;
+  for (const fresh of [...wanted.childNodes]) {
+    const after = old?.nextSibling ?? null;
+    if (!old) target.append(fresh);
+    else if (old.nodeType === Node.TEXT_NODE && fresh.nodeType === Node.TEXT_NODE) {
+      if (old.data !== fresh.data) replaceText(old, fresh.data);
+    } else if (!old.isEqualNode(fresh)) {
+      if (alike(old, fresh)) reconcile(old, fresh);
+      else target.replaceChild(fresh, old);
+    }
+    old = after;
+  }
+  while (old) {
+    const after = old.nextSibling;
+    old.remove();
+    old = after;
+  }
+}
+
+function replaceText(node, text) {
+  if (text.startsWith(node.data)) node.appendData(text.slice(node.data.length));
+  else node.data = text;
+}
+
+function alike(old, fresh) {
+  return old.nodeType === Node.ELEMENT_NODE && old.tagName === fresh.tagName && old.className === fresh.className;
+}
+
+/** Ask the kernel through a comm of our own, which its subshell serves while the cell blocks. */
+async function askKernel(kernel, request, acknowledged) {
+  const comm = kernel.createComm(CONTROL);
+  comm.onMsg = (message) => acknowledged(message.content.data);
+  if (kernel.supportsSubshells) await comm.subshellStarted;
+  comm.open(request);
+}
+
+/** Stop by three legs: the widget's comm (cells that await), our own comm (subshells), the kernel's interrupt. */
+function stop(model, state) {
+  if (state.stopping) return;
+  state.stopping = true;
+  state.changed();
+  const kernel = model.widget_manager?.kernel;
+  const acknowledged = (data) => (state.acknowledged ||= Boolean(data?.ack));
+  model.send({ stop: model.get("answer_id") });
+  if (!kernel?.createComm) return;
+  askKernel(kernel, { stop: model.get("answer_id") }, acknowledged).catch(() => {});
+  const wait = kernel.supportsSubshells ? ACK_MS.subshells : ACK_MS.none;
+  setTimeout(() => state.acknowledged || state.closed || kernel.interrupt(), wait);
+}
+
+function resync(model, state) {
+  if (state.resyncing) return;
+  state.resyncing = true;
+  const kernel = model.widget_manager?.kernel;
+  if (kernel?.createComm) askKernel(kernel, { resync: model.get("answer_id") }, () => {}).catch(() => {});
+}
+
+function copyCode(event) {
+  const button = event.target.closest?.(".llmnb-copy");
+  if (!button) return;
+  navigator.clipboard?.writeText(button.parentNode.querySelector("code").innerText);
+  button.classList.add("llmnb-copied");
+}
+
+function runningBar(model, state) {
+  const bar = element("div", "llmnb-bar");
+  const pulse = element("span", "llmnb-pulse");
+  const words = element("span", "llmnb-running");
+  pulse.setAttribute("aria-hidden", "true");
+  bar.append(pulse, words);
+  if (model.get("can_stop")) bar.append(stopButton(model, state));
+  if (model.get("stop_hint")) bar.append(element("span", "llmnb-hint", model.get("stop_hint")));
+  const tell = () => {
+    const seconds = Math.floor((performance.now() - state.started) / 1000);
+    const doing = state.stopping ? "stopping…" : state.scene.nodes.size > 1 ? "" : "waiting for the first token";
+    words.textContent = [model.get("model_label"), doing, `${seconds} s`].filter(Boolean).join(" · ");
+  };
+  return { bar, tell };
+}
+
+function stopButton(model, state) {
+  const button = element("button", "llmnb-stop", "Stop");
+  button.type = "button";
+  button.setAttribute("aria-label", "Stop this answer");
+  button.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes Enter and Space for itself
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    stop(model, state);
+  });
+  return button;
+}
+
+function frame(model) {
+  const el = element("div", "llmnb llmnb-live jp-RenderedHTMLCommon");
+  el.setAttribute("role", "region");
+  el.setAttribute("aria-label", `Answer of ${model.get("model_label")}`);
+  el.setAttribute("aria-busy", "true");
+  const body = element("div", "llmnb-body");
+  const foot = element("div", "llmnb-foot");
+  const spoken = element("span", "llmnb-spoken");
+  spoken.setAttribute("role", "status");
+  spoken.setAttribute("aria-live", "polite");
+  return { el, body, foot, spoken };
+}
+
+export default () => {
+  const state = { scene: new Scene(), views: new Set(), started: performance.now() };
+  state.changed = () => state.views.forEach((view) => view());
+
+  return {
+    initialize({ model }) {
+      const received = (message) => {
+        if (message.ack !== undefined) {
+          state.acknowledged ||= Boolean(message.ack);
+          return;
+        }
+        if (state.scene.receive(message)) state.resyncing = false;
+        else resync(model, state);
+        state.changed();
+      };
+      model.on("msg:custom", received);
+      return () => {
+        state.closed = true;
+        model.off("msg:custom", received);
+      };
+    },
+
+    render({ model, el }) {
+      const parts = frame(model);
+      const { bar, tell } = runningBar(model, state);
+      const typesetter = model.widget_manager?.rendermime?.latexTypesetter;
+      const drawing = new Drawing(state.scene, parts.body, parts.foot, (node) => typesetter?.typeset(node));
+      parts.el.append(parts.body, bar, parts.foot, parts.spoken);
+      parts.el.addEventListener("click", copyCode);
+      el.append(parts.el);
+      const view = () => {
+        const over = Boolean(state.scene.nodes.get(1)?.html);
+        bar.hidden = over;
+        parts.el.setAttribute("aria-busy", String(!over));
+        parts.spoken.textContent = over ? "The answer is complete." : "An answer is being written.";
+        tell();
+        drawing.request();
+      };
+      state.views.add(view);
+      view();
+      const clock = setInterval(tell, 1000);
+      return () => {
+        clearInterval(clock);
+        cancelAnimationFrame(drawing.frame);
+        state.views.delete(view);
+      };
+    },
+  };
+};

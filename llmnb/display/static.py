@@ -1,0 +1,104 @@
+"""The form of an answer that stays: HTML, Markdown and plain text that show without a kernel and run nothing.
+
+`bundle` makes it of plain values (for the reprs of replies), `of` of an `Answer`; `StaticView` shows it at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from llmnb.display import cards, footer, markdown, markdown_writer, style
+from llmnb.display.answer import Answer, Part, Prose, Tool, clean
+from llmnb.records import Done, StreamEvent, ToolCall, ToolResult
+
+COPY = (
+    "var c=this.parentNode.querySelector('code');navigator.clipboard.writeText(c.innerText);"
+    "this.classList.add('llmnb-copied')"
+)
+"""All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
+_LIVE_BUTTON = f'{markdown.COPY_BUTTON.removesuffix("></button>")} onclick="{escape(COPY)}"></button>'
+
+
+def bundle(
+    text: str,
+    *,
+    thinking: str = "",
+    done: Done | None = None,
+    tools: Sequence[tuple[ToolCall, ToolResult | None]] = (),
+    error: BaseException | None = None,
+    html: bool = True,
+) -> dict[str, str]:
+    """An answer as {"text/html", "text/markdown", "text/plain"}; without text/html when `html` is False.
+
+    Thinking comes first, then the tools, then the text; the footer is drawn from `done`, or from `error`.
+    """
+    parts: list[Part] = [Prose(clean(thinking), thinking=True, ended=True)] if thinking else []
+    parts += [Tool(call, result, abandoned=result is None) for call, result in tools]
+    parts.append(Prose(clean(text), ended=True))
+    return of(Answer(done.model if done else "", parts, done, error, ended=True), html=html)
+
+
+def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
+    """The bundle of an answer that has ended."""
+    made = {"text/markdown": kept_markdown(answer), "text/plain": plain(answer)}
+    return {"text/html": page(answer), **made} if html else made
+
+
+def page(answer: Answer) -> str:
+    """The answer as one HTML element that brings its own style."""
+    body = "".join(map(_part_html, answer.parts)).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
+    inner = body + cards.error(answer.error) + footer.html(answer)
+    return f'<div class="llmnb llmnb-answer"><style>{style.answer_css()}</style>{inner}</div>'
+
+
+def kept_markdown(answer: Answer) -> str:
+    """The answer as Markdown that any viewer can be given: no HTML, no images, allowed links only."""
+    pieces = [
+        markdown_writer.rewrite(part.text) for part in answer.parts if isinstance(part, Prose) and not part.thinking
+    ]
+    pieces += [f"**{markdown_writer.escaped(line)}**" for line in [cards.error_text(answer.error)] if line]
+    if line := footer.plain(answer):
+        pieces.append(f"*{markdown_writer.escaped(line)}*")
+    return "\n\n".join(piece for piece in pieces if piece)
+
+
+def plain(answer: Answer) -> str:
+    """The answer as the model wrote it, and the footer on a line below."""
+    lines = [answer.text.strip("\n"), cards.error_text(answer.error), footer.plain(answer)]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _part_html(part: Part) -> str:
+    if isinstance(part, Tool):
+        return cards.tool(part)
+    if not isinstance(part, Prose):
+        return cards.waiting(part)
+    html = markdown.render(part.text)
+    if not part.thinking:
+        return html
+    summary = f"<summary>{escape(cards.thinking_label(part))}</summary>"
+    return f'<details class="llmnb-thinking">{summary}<div class="llmnb-fold">{html}</div></details>'
+
+
+class StaticView:
+    """Shows nothing while the answer comes, and the bundle at its end; what headless runs use."""
+
+    def __init__(self, publish: Callable[[dict[str, str]], Any], *, html: bool) -> None:
+        self._publish = publish
+        self._html = html
+        self._answer = Answer()
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        """Remember the model's name for the footer."""
+        self._answer.model = model
+
+    def show(self, event: StreamEvent) -> None:
+        """Keep the event for the end."""
+        self._answer.apply(event)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Show all there is."""
+        self._answer.end(error)
+        self._publish(of(self._answer, html=self._html))

@@ -1,0 +1,166 @@
+"""The live view in Jupyter: a widget while the answer comes, a static bundle in its place afterwards.
+
+Import this module only when a view is needed: anywidget and ipywidgets are heavy.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import anywidget
+import traitlets
+
+from llmnb.display import control, pace, static, style
+from llmnb.display.answer import Answer
+from llmnb.display.footer import shortened
+from llmnb.display.scene import Scene
+from llmnb.records import StreamEvent
+
+_SCRIPT = Path(__file__).with_name("response.js")
+
+
+class ResponseView(anywidget.AnyWidget):
+    """The front end of one live answer; it is sent the messages of a `Scene`, and writes no state of its own."""
+
+    # as text: a file path would make anywidget keep every widget alive through its change signal
+    _esm = _SCRIPT.read_text("utf-8")
+    _css = style.live_css()
+    answer_id = traitlets.Unicode(read_only=True).tag(sync=True)
+    model_label = traitlets.Unicode(read_only=True).tag(sync=True)
+    can_stop = traitlets.Bool(read_only=True).tag(sync=True)
+    stop_hint = traitlets.Unicode(read_only=True).tag(sync=True)
+
+    def __init__(self, answer_id: str, model: str, *, can_stop: bool, stop_hint: str = "") -> None:
+        for name, value in (("answer_id", answer_id), ("model_label", model), ("can_stop", can_stop)):
+            self.set_trait(name, value)
+        self.set_trait("stop_hint", stop_hint)
+        super().__init__()
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Refuse what a front end would write."""
+
+
+class WidgetView:
+    """A `View` in a Jupyter front end with widgets."""
+
+    def __init__(self, *, stop_hint: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._stop_hint = stop_hint
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._answer = Answer()
+        self._scene = Scene(self._answer)
+        self._id = uuid.uuid4().hex
+        self._widget: ResponseView | None = None
+        self._handle: Any = None  # of the output that holds the view
+        self._keyframes = pace.keyframe_times()
+        self._keyframe_due = 0.0
+        self._frame_due = 0.0
+        self._start = 0.0
+        self._armed = float("inf")  # when the alarm will ring
+        self._dirty = False
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        """Show the empty view with its Stop button."""
+        with self._lock:
+            self._answer.model = model
+            can_stop = stop is not None and not self._stop_hint
+            label = shortened(model)
+            widget = ResponseView(self._id, label, can_stop=can_stop, stop_hint=self._stop_hint if stop else "")
+            self._widget = widget  # now: a Stop may strike on any of these lines
+            control.unpin_replies(cast(Any, widget).comm)
+            cast(Any, widget).on_msg(self._asked)
+            control.register(self._id, control.Controls(stop or _nothing, self._resync))
+            self._start = self._clock()
+            self._next_keyframe()
+            self._handle = _publish(_live_bundle(widget, label))
+            self._arm(self._keyframe_due)
+
+    def show(self, event: StreamEvent) -> None:
+        """Add the event; draw it now, or with the next frame."""
+        with self._lock:
+            self._answer.apply(event)
+            self._dirty = True
+            self._draw_or_wait()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Put the static bundle in the widget's place, and free the widget."""
+        with self._lock:
+            widget, self._widget = self._widget, None
+            control.forget(self._id)
+            self._answer.end(error)
+            if self._handle is not None:
+                self._handle.update(static.of(self._answer), raw=True)
+            if widget is not None:
+                _dispose(widget)
+
+    def _draw_or_wait(self) -> None:
+        now = self._clock()
+        if (self._dirty and now >= self._frame_due) or now >= self._keyframe_due:
+            self._draw(now)
+        self._arm(min(self._frame_due, self._keyframe_due) if self._dirty else self._keyframe_due)
+
+    def _draw(self, now: float) -> None:
+        if self._widget is None:
+            return
+        message = self._scene.keyframe() if now >= self._keyframe_due else self._scene.frame()
+        if now >= self._keyframe_due:
+            self._next_keyframe()
+        if message is not None:
+            cast(Any, self._widget).send(message)
+        self._dirty = False
+        spent_s = self._clock() - now
+        self._frame_due = now + max(pace.FRAME_S, pace.LOAD * spent_s)
+
+    def _next_keyframe(self) -> None:
+        now = self._clock()
+        self._keyframe_due = next(time for s in self._keyframes if (time := self._start + s) > now)
+
+    def _arm(self, when: float) -> None:
+        if self._widget is not None and when < self._armed:
+            self._armed = when
+            pace.alarm().at(when, self._rung)
+
+    def _rung(self) -> None:
+        """The alarm's thread: draw what is due."""
+        with self._lock:
+            self._armed = float("inf")
+            if self._widget is None:
+                return
+            try:
+                self._draw_or_wait()
+            except Exception:
+                self._widget = None  # the asking thread still replaces the view at its end
+
+    def _resync(self) -> None:
+        # no lock: the asking thread may hold it; the next draw sees that a keyframe is due
+        self._keyframe_due = 0.0
+
+    def _asked(self, widget: Any, content: object, buffers: object) -> None:
+        if control.obey(content):
+            widget.send({"ack": True})
+
+
+def _nothing() -> None:
+    """There is nothing to stop."""
+
+
+def _publish(bundle: dict[str, object]) -> Any:
+    from IPython import display
+
+    return cast(Any, display).display(bundle, raw=True, display_id=True)
+
+
+def _live_bundle(widget: ResponseView, model: str) -> dict[str, object]:
+    view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, widget).model_id}
+    return {"text/plain": f"{model} is answering…", "application/vnd.jupyter.widget-view+json": view}
+
+
+def _dispose(widget: ResponseView) -> None:
+    layout = cast(Any, widget).layout
+    cast(Any, widget).close()
+    layout.close()

@@ -1,0 +1,289 @@
+"""The live view in a real browser: its front end alone in a bare page, then all of it in JupyterLab."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import llmnb.display
+from llmnb.display import static, style
+from llmnb.display.answer import Answer
+from llmnb.display.scene import Scene
+from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
+
+if TYPE_CHECKING:
+    from conftest import Lab
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+_DISPLAY = Path(llmnb.display.__file__).parent
+
+# a model as anywidget hands it to a front end, and a kernel that notes what it is asked
+BARE_PAGE = """<!doctype html><html><body><div id="place"></div><script type="module">
+import make from "/response.js";
+const handlers = [];
+window.log = [];
+const traits = { answer_id: "answer-1", model_label: "claude", can_stop: true, stop_hint: "" };
+window.kernel = {
+  supportsSubshells: true,
+  createComm(target) {
+    return { subshellStarted: Promise.resolve(), open: (data) => window.log.push(["open", target, data]) };
+  },
+  interrupt: () => window.log.push(["interrupt"]),
+};
+window.model = {
+  get: (name) => traits[name],
+  on: (event, handler) => handlers.push(handler),
+  off() {},
+  send: (content) => window.log.push(["send", content]),
+  widget_manager: { kernel: window.kernel, rendermime: { latexTypesetter: {
+    typeset: (node) => window.log.push(["typeset", node.textContent]) } } },
+};
+window.receive = (message) => handlers.forEach((handler) => handler(message));
+window.frames_drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+const widget = make();
+widget.initialize({ model });
+widget.render({ model, el: document.getElementById("place") });
+window.ready = true;
+</script></body></html>"""
+
+
+@pytest.fixture
+def bare(page: Page) -> Page:
+    """The front end with a fake model; any other request than the page and the script fails the test."""
+    requests: list[str] = []
+
+    def serve(route: Any) -> None:
+        path = route.request.url.removeprefix("http://llmnb.test")
+        requests.append(path)
+        if path == "/response.js":
+            route.fulfill(body=(_DISPLAY / "response.js").read_text("utf-8"), content_type="text/javascript")
+        elif path == "/":
+            styles = f"<style>{style.answer_css()}</style>"
+            route.fulfill(body=styles + BARE_PAGE, content_type="text/html; charset=utf-8")
+        else:
+            route.abort()
+
+    page.route("**/*", serve)
+    page.goto("http://llmnb.test/")
+    page.wait_for_function("() => window.ready")
+    yield_requests = [path for path in requests if path not in ("/", "/response.js", "/favicon.ico")]
+    assert yield_requests == []
+    return page
+
+
+def show(page: Page, *messages: dict[str, object] | None) -> None:
+    """Hand messages to the front end and wait until they are drawn."""
+    for message in messages:
+        page.evaluate("(message) => window.receive(message)", json.loads(json.dumps(message)))
+    page.evaluate("() => window.frames_drawn()")
+
+
+def body(page: Page) -> str:
+    """The text in the view's body."""
+    return page.inner_text(".llmnb-body")
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A scene with an empty answer."""
+    return Scene(Answer("claude"))
+
+
+def test_frames_bring_the_page_to_pythons_html(bare: Page, scene: Scene) -> None:
+    """After any number of frames the page shows what Python rendered: text, emoji, tables, code, a fold, a card."""
+    answer = scene.answer
+    text = "# Hi 🎉\n\nsome **bold** words\n\n| a |\n|---|\n| 🎉 x |\n\n```python\nprint('🎉')\n```\n\n$x^2$ end"
+    answer.apply(Thinking("first *this*"))
+    answer.apply(ToolCall("1", "weather", {"city": "Oslo"}))
+    show(bare, scene.frame())
+    answer.apply(ToolResult("1", "weather", "rain", duration_ms=800))
+    for start in range(0, len(text), 3):
+        answer.apply(Text(text[start : start + 3]))
+        if message := scene.frame():
+            show(bare, message)
+    answer.apply(Done("claude", Usage(output_tokens=3), None, "max_tokens"))
+    show(bare, scene.frame())
+    drawn = bare.evaluate(
+        "() => [...document.querySelectorAll('.llmnb-body > .llmnb-block')].map((b) => b.innerHTML).join('')"
+    )
+    expected = bare.evaluate(
+        "(html) => { const t = document.createElement('div'); t.innerHTML = html; return t.innerHTML; }",
+        "".join(section.html for section in scene.sections() if "llmnb-thinking" not in section.html),
+    )
+    assert drawn == expected
+    assert bare.inner_text(".llmnb-thinking > summary") == "Thought (2 words)"
+    assert "cut off at max_tokens" in bare.inner_text(".llmnb-foot")
+    typeset = [text for what, text in bare.evaluate("() => window.log") if what == "typeset"]
+    assert [text.count("\\(x^2\\)") for text in typeset] == [1]  # once, when its block is final
+    assert bare.is_hidden(".llmnb-bar")
+    assert bare.get_attribute(".llmnb", "aria-busy") == "false"
+
+
+def test_a_gap_waits_for_the_next_keyframe(bare: Page, scene: Scene) -> None:
+    """After a lost message nothing wrong is shown; a resync is asked for once; the keyframe makes it right."""
+    answer = scene.answer
+    answer.apply(Text("one "))
+    show(bare, scene.frame())
+    answer.apply(Text("two "))
+    scene.frame()
+    for word in ("three ", "four "):
+        answer.apply(Text(word))
+        show(bare, scene.frame())
+    assert body(bare) == "one"
+    asked = [entry for entry in bare.evaluate("() => window.log") if entry[0] == "open"]
+    assert asked == [["open", "llmnb.control", {"resync": "answer-1"}]]
+    show(bare, scene.keyframe())
+    assert body(bare) == "one two three four"
+
+
+def test_what_the_reader_does_survives_frames(bare: Page, scene: Scene) -> None:
+    """A selection in the growing block and an opened fold stay while text comes."""
+    answer = scene.answer
+    answer.apply(Thinking("because"))
+    answer.apply(Text("select **me** now"))
+    show(bare, scene.frame())
+    bare.evaluate(
+        "() => { document.querySelector('.llmnb-thinking').open = true;"
+        " getSelection().selectAllChildren(document.querySelector('.llmnb-body strong')); }"
+    )
+    answer.apply(Text(" and more"))
+    show(bare, scene.frame(), scene.keyframe())
+    assert body(bare).endswith("now and more")
+    assert bare.evaluate("() => String(getSelection())") == "me"
+    assert bare.evaluate("() => document.querySelector('.llmnb-thinking').open") is True
+
+
+def test_stop_goes_three_ways(bare: Page) -> None:
+    """Stop asks the widget's comm and a comm of our own; without an ack the kernel is interrupted."""
+    bare.evaluate("() => { window.kernel.supportsSubshells = false; }")
+    bare.focus(".llmnb-stop")
+    bare.keyboard.press("Enter")
+    bare.wait_for_function("() => window.log.some(([what]) => what === 'interrupt')")
+    assert bare.evaluate("() => window.log") == [
+        ["send", {"stop": "answer-1"}],
+        ["open", "llmnb.control", {"stop": "answer-1"}],
+        ["interrupt"],
+    ]
+    assert bare.is_disabled(".llmnb-stop")
+
+
+def test_an_acknowledged_stop_does_not_interrupt(bare: Page) -> None:
+    """An ack on the widget's comm keeps the interrupt from striking a later cell."""
+    bare.clock.install()
+    bare.evaluate("() => { window.kernel.supportsSubshells = false; }")
+    bare.click(".llmnb-stop")
+    show_without_frames = "() => window.receive({ ack: true })"
+    bare.evaluate(show_without_frames)
+    bare.clock.run_for(5000)
+    assert ["interrupt"] not in bare.evaluate("() => window.log")
+
+
+def test_code_is_copied(bare: Page, scene: Scene) -> None:
+    """The button of a code block copies its code."""
+    bare.evaluate("() => { navigator.clipboard ??= {}; window.copied = null; }")
+    bare.evaluate(
+        "() => Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => (window.copied = t) } })"
+    )
+    scene.answer.apply(Text("```python\nx = 1\n```\n"))
+    show(bare, scene.frame())
+    bare.click(".llmnb-copy", force=True)
+    assert bare.evaluate("() => window.copied") == "x = 1\n"
+
+
+def hostile_corpus() -> list[str]:
+    """The strings of tests/display/test_hostile.py."""
+    import importlib.util
+
+    path = Path(__file__).parents[1] / "display" / "test_hostile.py"
+    spec = importlib.util.spec_from_file_location("hostile", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CORPUS
+
+
+def test_hostile_pages_run_and_fetch_nothing(page: Page) -> None:
+    """All of the corpus as static pages in one real page: no dialog, no request, no error, no handler but ours."""
+    seen: list[str] = []
+    page.route("**/*", lambda route: (seen.append(route.request.url), route.abort()))
+    page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
+    made = [
+        static.bundle(text, thinking=text, done=Done(text, Usage(), None), error=RuntimeError(text))
+        for text in hostile_corpus()
+    ]
+    page.set_content("".join(bundle["text/html"] for bundle in made))
+    page.evaluate("() => document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    page.hover("body")
+    page.wait_for_timeout(200)
+    assert seen == []
+    foreign = (
+        "() => document.querySelectorAll('script, img, iframe, object, embed, svg, form, link, base, video').length"
+    )
+    assert page.evaluate(foreign) == 0
+    assert page.evaluate("() => getComputedStyle(document.body).display") == "block"
+
+
+NOTEBOOK = [
+    (Path(__file__).parent / "producer.py").read_text("utf-8"),
+    "ask(RICH, gate='seen')",
+    """
+import llmnb
+from llmnb.testing import serve_simulator
+simulator = serve_simulator(environ=True, tokens_per_second=30)
+simulator.__enter__()
+llm = llmnb.LLM("claude-sonnet-5-5")
+""",
+    "llm('Explain WAL in SQLite')",
+    "print(*llmnb.calls()['status'])",
+]
+
+
+@pytest.fixture
+def notebook(page: Page, lab: Lab) -> Page:
+    """JupyterLab with the notebook open, its first cell run."""
+    lab.write("view.ipynb", *NOTEBOOK)
+    lab.open_notebook(page, "view.ipynb")
+    lab.run_cell(page, 0)
+    lab.wait_idle(page, 0)
+    return page
+
+
+def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
+    """An answer streams, stays as a bundle, Stop ends a blocked cell, the next cell runs; the console has no error."""
+    page = notebook
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+
+    lab.run_cell(page, 1)
+    page.wait_for_selector(".llmnb-live .llmnb-code .k")
+    page.wait_for_selector(".llmnb-live td")
+    assert page.is_visible(".llmnb-stop")
+    (lab.folder / "seen").touch()
+    page.wait_for_selector(".llmnb-answer .llmnb-footer")
+    page.wait_for_selector(".llmnb-answer .MathJax")
+    lab.wait_idle(page, 1)
+    assert page.query_selector(".llmnb-live") is None
+    assert set(lab.outputs(page, 1)[0]["data"]) == {"text/html", "text/markdown", "text/plain"}
+    assert page.inner_text(".llmnb-answer .llmnb-tool code") == "weather"
+
+    lab.run_cell(page, 2)
+    lab.wait_idle(page, 2)
+    lab.run_cell(page, 3)
+    page.wait_for_selector(".llmnb-live .llmnb-block p")
+    page.click(".llmnb-stop")
+    lab.wait_idle(page, 3)
+    answer, traceback = lab.outputs(page, 3)
+    assert "Simulated answer" in answer["data"]["text/plain"]
+    assert "stopped" in answer["data"]["text/plain"]
+    assert len(traceback["traceback"]) == 1
+    lab.run_cell(page, 4)
+    lab.wait_idle(page, 4)
+    assert lab.outputs(page, 4)[0]["text"] == "cancelled\n"
+    assert errors == []

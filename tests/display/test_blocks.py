@@ -1,0 +1,155 @@
+"""Markdown that grows: what is frozen must be what a full render gives, however the text is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmnb.display import markdown
+from llmnb.display.blocks import MarkdownStream
+
+SAMPLE = """# Title
+
+A paragraph with **bold**, `code`, $x^2$ and [a link](https://a.example), costs $5 and $10,
+and \\(a + b\\) on a second line
+#tag is no heading
+- but this is a list
+
+- one
+- two
+
+  more of two
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+```python
+def f(x):
+    '''text'''
+
+    return x + 1
+```
+Setext
+======
+$$
+\\int_0^1 x\\,dx
+$$
+
+> quote
+> goes on
+
+    indented code
+
+~~~
+```
+~~~
+
+[ref]: https://b.example
+See [ref]. Ünïcödé 🎉 ende.
+"""
+
+
+def streamed(text: str, cuts: list[int]) -> str:
+    """All that was frozen when `text` came in pieces of these lengths."""
+    stream, frozen, start = MarkdownStream(), "", 0
+    for cut in [*cuts, len(text)]:
+        stream.append(text[start : start + cut])
+        frozen += "".join(stream.update().frozen)
+        start += cut
+    return frozen + "".join(stream.finish().frozen)
+
+
+@given(st.lists(st.integers(1, 40), max_size=80))
+@example([1] * len(SAMPLE))
+def test_frozen_blocks_equal_a_full_render(cuts: list[int]) -> None:
+    """However the deltas are cut, the frozen blocks are byte for byte the HTML of the whole text."""
+    assert streamed(SAMPLE, cuts) == markdown.render(SAMPLE)
+
+
+_LINES = st.sampled_from(
+    [
+        "",
+        "text",
+        "#",
+        "# head",
+        "#tag",
+        "- item",
+        "  more",
+        "1. one",
+        "> quote",
+        "```",
+        "```py",
+        "code()",
+        "---",
+        "===",
+        "| a |",
+        "|---|",
+        "$$",
+        "x^2",
+        "    deep",
+        "~~~",
+        "- - -",
+        "**b**",
+        "`c",
+        "a & b < c",
+    ]
+)
+
+
+@given(st.lists(_LINES, max_size=14), st.lists(st.integers(1, 6), max_size=40))
+def test_odd_documents_are_frozen_rightly(lines: list[str], cuts: list[int]) -> None:
+    """Any order of Markdown's constructs gives the same blocks as a render of the whole."""
+    text = "\n".join(lines)
+    assert streamed(text, cuts) == markdown.render(text)
+
+
+def test_a_half_written_line_freezes_nothing() -> None:
+    """`#` on the last line may become `#tag`, which goes on the paragraph above."""
+    stream = MarkdownStream()
+    stream.append("paragraph\n#")
+    assert stream.update().frozen == []
+    stream.append("tag\n\nnext\n")
+    assert stream.update().frozen == ["<p>paragraph\n#tag</p>\n"]
+
+
+def test_a_definition_still_being_written_does_not_stay() -> None:
+    """The tail is rendered with a copy of the link definitions: the first prefix of a URL must not win."""
+    stream = MarkdownStream()
+    for piece in ("[x]: https://a", ".example/long", "\n\n[x]\n\nend"):
+        stream.append(piece)
+        stream.update()
+    assert "https://a.example/long" in "".join(stream.finish().frozen)
+
+
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_open_code_is_coloured_and_its_fence_never_shows(piece: int) -> None:
+    """A fenced block looks like code before its end has come, and the closing line on its way is not shown as code."""
+    text = "```python\n" + "def f(x):\n    return x\n" * 40 + "```"
+    stream = MarkdownStream()
+    for start in range(0, len(text), piece):
+        stream.append(text[start : start + piece])
+        tail = stream.update().tail
+        assert "llmnb-code" in tail or start == 0
+        assert "```" not in tail or start == 0
+    assert stream.update().tail.count('<span class="k">def</span>') == 40
+    assert stream.finish().frozen == [markdown.render(text)]
+
+
+def test_open_code_stays_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long open code block is not coloured from its start for every frame."""
+    coloured_chars = 0
+    original = markdown.coloured
+
+    def counting(code: str, language: str) -> str:
+        nonlocal coloured_chars
+        coloured_chars += len(code)
+        return original(code, language)
+
+    monkeypatch.setattr(markdown, "coloured", counting)
+    stream = MarkdownStream()
+    stream.append("```python\n")
+    for number in range(600):
+        stream.append(f"value_{number} = {number}  # comment\n")
+        stream.update()
+    assert coloured_chars < 20 * 600 * 28

@@ -1,0 +1,157 @@
+"""Which display fits where, and what happens when one fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmnb import display
+from llmnb.display.guard import GuardedView
+from llmnb.display.static import StaticView
+from llmnb.display.terminal import PrintView, TerminalView
+from llmnb.display.where import where
+from llmnb.errors import SettingsError
+from llmnb.records import StreamEvent, Text
+
+
+class Kernel:
+    """An ipykernel as far as `where` looks at it."""
+
+    def __init__(self, **parent: Any) -> None:
+        self.parent = parent
+
+    def get_parent(self, channel: str) -> dict[str, Any]:
+        return self.parent
+
+
+def shell(kernel: Kernel | None, **names: Any) -> SimpleNamespace:
+    """An IPython shell as far as `where` looks at it."""
+    return SimpleNamespace(kernel=kernel, user_ns=names)
+
+
+LAB = Kernel(metadata={"cellId": "abc"}, content={"allow_stdin": True})
+NBCLIENT = Kernel(metadata={}, content={"allow_stdin": False})
+
+
+@pytest.mark.parametrize(
+    ("running", "environ", "place"),
+    [
+        (shell(None), {}, "terminal"),
+        (shell(LAB), {"JPY_SESSION_NAME": "/a.ipynb"}, "jupyter"),
+        (shell(LAB), {}, "jupyter"),
+        (shell(NBCLIENT), {}, "headless"),
+        (shell(NBCLIENT), {"JPY_SESSION_NAME": "/a.ipynb"}, "jupyter"),
+        (shell(Kernel(metadata={}, content={"allow_stdin": True})), {}, "jupyter"),
+        (shell(LAB, __vsc_ipynb_file__="/a.ipynb"), {}, "vscode"),
+        (shell(LAB), {"VSCODE_PID": "1"}, "vscode"),
+        (shell(LAB), {"COLAB_RELEASE_TAG": "release-x"}, "colab"),
+    ],
+)
+def test_where(running: Any, environ: dict[str, str], place: str) -> None:
+    """Each front end is known by its documented marks (those of VS Code and Colab could not be tried)."""
+    assert where(running, environ) == place
+
+
+def test_a_script_is_quiet() -> None:
+    """Outside IPython nothing is shown unless it is asked for by name."""
+    assert where(None, {}) == "script"
+    assert display.choose() is None
+    assert display.choose("none") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("print", PrintView),
+        ("terminal", PrintView),
+        ("static", StaticView),
+        ("widget", StaticView),
+        ("html", StaticView),
+    ],
+)
+def test_names_in_a_script(name: str, kind: type) -> None:
+    """Asked for by name a script prints; what needs a kernel prints at the end."""
+    view = display.choose(name)
+    assert isinstance(view, GuardedView)
+    assert isinstance(view.view, kind)
+
+
+def test_a_terminal_gets_the_terminal_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, on a real terminal, blocks are drawn live."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    view = display.choose("terminal")
+    assert isinstance(view, GuardedView)
+    assert isinstance(view.view, TerminalView)
+
+
+def test_unknown_names_are_refused() -> None:
+    """A misspelled display names the known ones and the nearest."""
+    with pytest.raises(
+        SettingsError, match="Did you mean 'widget'\\? Known: widget, html, terminal, static, print, none"
+    ):
+        display.choose("wigdet")
+
+
+def test_static_in_a_script_prints_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """The static display of a script writes nothing before the end, then all."""
+    view = display.choose("static")
+    assert view is not None
+    view.open("claude", None)
+    view.show(Text("hello"))
+    assert capsys.readouterr().out == ""
+    view.close()
+    assert capsys.readouterr().out == "hello\n\nclaude\n"
+
+
+def test_importing_the_room_is_cheap() -> None:
+    """Nothing heavy (widgets, rich, IPython, pygments, the Markdown parser) is imported before a view needs it."""
+    heavy = ["markdown_it", "ipywidgets", "anywidget", "rich", "IPython", "pygments", "pandas", "anthropic"]
+    code = f"import sys, llmnb.display; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
+class Broken:
+    """A view that fails wherever it can."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        self.asked.append("open")
+        raise OSError("no front end")
+
+    def show(self, event: StreamEvent) -> None:
+        self.asked.append("show")
+        raise KeyboardInterrupt
+
+    def close(self, error: BaseException | None = None) -> None:
+        self.asked.append("close")
+        raise ValueError("twice")
+
+
+def test_a_broken_view_warns_once_and_goes_quiet() -> None:
+    """The first failure is said, nothing is raised, nothing more is shown, and close is tried all the same."""
+    broken = Broken()
+    view = GuardedView(broken)
+    with pytest.warns(RuntimeWarning, match=r"cannot be shown \(OSError: no front end\)"):
+        view.open("claude", None)
+    view.show(Text("x"))
+    view.close()  # a second warning would be an error here
+    assert broken.asked == ["open", "close"]
+
+
+def test_warnings_as_errors_do_not_come_through() -> None:
+    """Even where warnings are errors a view does not raise."""
+    GuardedView(Broken()).open("claude", None)
+
+
+def test_an_interrupt_goes_through_a_view() -> None:
+    """A KeyboardInterrupt is the person's Stop and must reach the call."""
+    with pytest.raises(KeyboardInterrupt):
+        GuardedView(Broken()).show(Text("x"))

@@ -1,0 +1,265 @@
+"""Hostile text through every path that renders in Python: nothing may run, load, or leave its box."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from llmnb.display import markdown, static
+from llmnb.display.answer import Answer
+from llmnb.display.html import HtmlView
+from llmnb.display.scene import Scene
+from llmnb.display.terminal import PrintView, TerminalView
+from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage, View
+
+CORPUS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<a href=javascript:alert(1)>x</a>",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=http://canary.example/x.css>",
+    "<meta http-equiv=refresh content='0;url=http://canary.example'>",
+    "<base href=http://canary.example/>",
+    "<form action=http://canary.example><input name=q><button>go</button></form>",
+    "<video poster=http://canary.example/p.png autoplay></video>",
+    "<object data=http://canary.example></object><embed src=http://canary.example>",
+    "</div></div></body><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</pre></code><script>alert(1)</script>",
+    "</details></summary><img src=x onerror=alert(1)>",
+    "<!-- --><script>alert(1)</script>-->",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "<?xml version='1.0'?><x onclick=alert(1)>",
+    "<math><mi xlink:href='javascript:alert(1)'>x</mi></math>",
+    "![x](http://canary.example/i.png)",
+    "![x](javascript:alert(1))",
+    "![x][r]\n\n[r]: http://canary.example/ref.png",
+    '![a"onerror="alert(1)](http://canary.example/"onerror="x)',
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\tscript:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](data:text/html;base64,PHNjcmlwdD4=)",
+    "[x](vbscript:msgbox(1))",
+    "[x](file:///etc/passwd)",
+    "[x](//canary.example/x)",
+    '[x](https://a.example/"onmouseover="alert(1))',
+    "[x](<https://a.example/><script>alert(1)</script>)",
+    "[x][r]\n\n[r]: javascript:alert(1)",
+    "<javascript:alert(1)>",
+    '<https://a.example/"onclick=alert(1)>',
+    "[<img src=x onerror=alert(1)>](https://a.example)",
+    "`<img src=x onerror=alert(1)>`",
+    "`$` <img src=x onerror=alert(1)> `$`",
+    "`$<img src=x onerror=alert(1)>$`",
+    "``` <img/src=x/onerror=alert(1)>\ncode\n```",
+    '```html"onload=alert(1)\n</code></pre><script>alert(1)</script>\n```',
+    "~~~\n```\n<script>alert(1)</script>\n~~~",
+    "- ```\n  <script>alert(1)</script>\n<script>alert(2)</script>",
+    ">     <script>alert(1)</script>\n<script>alert(2)</script>",
+    "    <script>alert(1)</script>",
+    "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
+    "| a |\n|---|\n| `<b>|</b>` <script>alert(1)</script> |",
+    "# <script>alert(1)</script>\n<script>\n===",
+    "$<img src=x onerror=alert(1)>$",
+    "$\\href{javascript:alert(1)}{x}$",
+    "$\\bbox[background:url(http://canary.example)]{x}$",
+    "$\\style{position:fixed;inset:0}{x}$",
+    "$\\require{html}\\cssId{x}{y}$",
+    "\\(\\unicode{x}\\) \\[\\def\\alpha{evil}\\]",
+    "$$\n\\text{</span><script>alert(1)</script>}\n$$",
+    "\\begin{equation}\\href{javascript:alert(1)}{x}\\end{equation}",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    "\\<script>alert(1)\\</script>",
+    "\x1b[2J\x1b]0;title\x07\x1b]8;;http://canary.example\x1b\\x\x1b]8;;\x1b\\",
+    "\x9b31mred\x9d0;title\x9c",
+    "a\x00<scr\x00ipt>alert(1)</script>",
+    "\u202e gnp.exe \u2066",
+    "{{ constructor.constructor('alert(1)')() }} ${alert(1)} <%= 1 %>",
+    "[red]rich markup[/red] [link=http://canary.example]x[/link]",
+    "\ud800 lone surrogate <script>",
+]
+
+ALLOWED_TAGS = {
+    *(
+        "a",
+        "b",
+        "blockquote",
+        "br",
+        "button",
+        "code",
+        "del",
+        "details",
+        "div",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+    ),
+    *("hr", "li", "ol", "p", "pre", "s", "span", "strong", "style", "summary"),
+    *("table", "tbody", "td", "th", "thead", "tr", "ul"),
+}
+ALLOWED_ATTRIBUTES = {"class", "href", "title", "target", "rel", "style", "start", "hidden", "type", "role", "onclick"}
+ALLOWED_STYLES = {"text-align:left", "text-align:right", "text-align:center"}
+
+
+class Audit(HTMLParser):
+    """Reads HTML as a browser would and notes what must not be there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._styles = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._styles += tag == "style"
+        if tag not in ALLOWED_TAGS or self._styles > 1:
+            self.found.append(f"<{tag}>")
+        for name, value in attrs:
+            if not self._good(name, value or ""):
+                self.found.append(f"<{tag} {name}={value}>")
+
+    def _good(self, name: str, value: str) -> bool:
+        if name == "href":
+            return value.lower().startswith(("http://", "https://", "mailto:", "#"))
+        if name == "onclick":
+            return value == static.COPY
+        if name == "style":
+            return value in ALLOWED_STYLES
+        return name in ALLOWED_ATTRIBUTES or name.startswith("aria-")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        self.found.append("a comment")
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+def audit(html: str) -> Audit:
+    """What a browser would find in `html`."""
+    parser = Audit()
+    parser.feed(html)
+    parser.close()
+    return parser
+
+
+def events(hostile: str) -> Iterator[StreamEvent]:
+    """A stream with the hostile text in every place a stranger can write to."""
+    yield Thinking(hostile)
+    yield Retry(1, 2, hostile)
+    yield ToolCall("1", hostile, {hostile: hostile})
+    yield ToolResult("1", hostile, hostile, is_error=True)
+    yield ToolCall("2", "quiet", {"a": [hostile]})
+    for start in range(0, len(hostile), 3):
+        yield Text(hostile[start : start + 3])
+    yield Text("\n\nend")
+    yield Done(hostile, Usage(output_tokens=1), None, stop_reason=hostile)
+
+
+def drive(view: View, hostile: str) -> None:
+    """Show the whole hostile stream."""
+    view.open(hostile, None)
+    for event in events(hostile):
+        view.show(event)
+    view.close(RuntimeError(hostile))
+
+
+def wire_html(hostile: str) -> Iterator[str]:
+    """Every state of every node a live widget is sent."""
+    answer = Answer(hostile)
+    scene = Scene(answer)
+    for event in events(hostile):
+        answer.apply(event)
+        scene.frame()
+        yield from htmls(scene)
+    answer.end(RuntimeError(hostile))
+    yield from htmls(scene)
+
+
+def htmls(scene: Scene) -> list[str]:
+    """The HTML of every node."""
+    nodes: Any = scene.keyframe()["key"]
+    return [node[3] for node in nodes]
+
+
+@pytest.mark.parametrize("hostile", CORPUS)
+def test_live_html(hostile: str) -> None:
+    """No state of a live view, half-written constructs included, holds a tag or attribute of the model's."""
+    for html in wire_html(hostile):
+        assert audit(html).found == []
+
+
+@pytest.mark.parametrize("hostile", CORPUS)
+def test_static_html(hostile: str) -> None:
+    """The page that stays holds no tag or attribute of the model's, and at most one style sheet, ours."""
+    shown: list[dict[str, str]] = []
+    drive(static.StaticView(shown.append, html=True), hostile)
+    assert audit(shown[0]["text/html"]).found == []
+    assert audit(markdown.render(hostile)).found == []
+
+
+@pytest.mark.parametrize("hostile", CORPUS)
+def test_html_fallback(hostile: str) -> None:
+    """The outputs of the fallback without widgets hold none either."""
+    shown: list[dict[str, str]] = []
+
+    def publish(bundle: dict[str, str]):
+        shown.append(bundle)
+        return shown.append
+
+    drive(HtmlView(publish, clock=iter(range(10_000)).__next__), hostile)
+    assert len(shown) > 3
+    for bundle in shown:
+        assert audit(bundle.get("text/html", "")).found == []
+
+
+@pytest.mark.parametrize("hostile", CORPUS)
+def test_kept_markdown_in_a_careless_viewer(hostile: str) -> None:
+    """The saved text/markdown gives no tag but Markdown's own even where a viewer lets HTML and any link through."""
+    shown: list[dict[str, str]] = []
+    drive(static.StaticView(shown.append, html=False), hostile)
+    careless = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    careless.validateLink = lambda url: True
+    html = careless.render(shown[0]["text/markdown"])
+    assert audit(html).found == []
+
+
+@pytest.mark.parametrize("hostile", CORPUS)
+def test_terminals_obey_nothing(hostile: str) -> None:
+    """What reaches a terminal has no control sequences of the model's: only rich's colours and cursor moves."""
+    plain = io.StringIO()
+    drive(PrintView(plain), hostile)
+    assert all(char in "\n\t" or char.isprintable() or ord(char) > 0xA0 for char in plain.getvalue())
+    out = io.StringIO()
+    drive(TerminalView(Console(file=out, force_terminal=True, width=80, height=30)), hostile)
+    assert "\x1b]" not in out.getvalue()
+    assert "\x9b" not in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+
+
+def test_the_corpus_is_large_enough() -> None:
+    """At least forty different strings are tried."""
+    assert len(set(CORPUS)) >= 40
+
+
+@pytest.mark.parametrize(
+    "bad", ["<img src=x>", "<p onclick=x>", "<a href='javascript:x'>", "<p style='color:red'>", "<!-- -->"]
+)
+def test_the_audit_sees_what_is_bad(bad: str) -> None:
+    """The audit these tests rest on finds a foreign tag, handler, link, style and comment."""
+    assert audit(bad).found

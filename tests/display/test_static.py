@@ -1,0 +1,130 @@
+"""The form that stays, and the footer's words."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from llmnb.display import footer, static, style
+from llmnb.display.answer import Answer
+from llmnb.records import Done, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
+
+DONE = Done(
+    "claude-sonnet-5-5",
+    Usage(input_tokens=1234, cache_read_tokens=5000, output_tokens=345),
+    Decimal("0.004217"),
+    "end_turn",
+    latency_ms=4200,
+    ttft_ms=600,
+)
+
+
+def test_a_bundle_says_the_same_three_times() -> None:
+    """HTML, Markdown and plain text each hold the answer and its cost."""
+    made = static.bundle("**Yes**, 5 < 6.", done=DONE)
+    assert "<strong>Yes</strong>, 5 &lt; 6." in made["text/html"]
+    assert made["text/markdown"].startswith("**Yes**, 5 &lt; 6.\n\n*claude-sonnet-5-5")
+    assert made["text/plain"].startswith("**Yes**, 5 < 6.\n\nclaude-sonnet-5-5 · 6,234 in (5,000 cached) · 345 out")
+    assert all("$0.0042" in text.replace("\\$", "$") for text in made.values())
+
+
+def test_without_html() -> None:
+    """Headless runs keep Markdown and plain text only."""
+    assert set(static.bundle("x", html=False)) == {"text/markdown", "text/plain"}
+
+
+def test_parts_keep_their_order() -> None:
+    """Thinking, waits, tools and text stand in the HTML as they came; the Markdown holds the text alone."""
+    answer = Answer("claude")
+    for event in (
+        Thinking("hm"),
+        Retry(2, 2, "overloaded", 3),
+        ToolCall("1", "weather", {"city": "Oslo"}),
+        ToolResult("1", "weather", "rain", duration_ms=830),
+        Text("It rains."),
+    ):
+        answer.apply(event)
+    answer.end()
+    html = static.page(answer)
+    places = [html.index(word) for word in ("Thought", "waited 2.0 s", "weather", "rain", "It rains")]
+    assert places == sorted(places)
+    assert static.kept_markdown(answer) == "It rains.\n\n*claude*"
+
+
+def test_a_tool_without_result_is_said() -> None:
+    """A call that ended before its tool did shows the tool as without result, not as running."""
+    made = static.bundle("", tools=[(ToolCall("1", "slow", {}), None)])
+    assert "no result" in made["text/html"]
+    assert "running" not in made["text/html"]
+
+
+def test_the_registry_draws_bundles() -> None:
+    """Rooms below the display draw an answer through the registry in records."""
+    assert views.bundle("hello", done=DONE) == static.bundle("hello", done=DONE)
+
+
+def test_the_style_sheet_cannot_be_left() -> None:
+    """The style sheet in the page has no tag in it and is small, as it is kept with every answer."""
+    assert "<" not in style.answer_css()
+    assert len(style.answer_css()) < 7000
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0", "$0"),
+        ("12.346", "$12.35"),
+        ("1234.5", "$1,234.50"),
+        ("0.0421", "$0.0421"),
+        ("0.004217", "$0.0042"),
+        ("0.00007512", "$0.000075"),
+        ("0.000000001", "$0.000000001"),
+        ("0.5", "$0.5000"),
+    ],
+)
+def test_dollars(usd: str, text: str) -> None:
+    """Small amounts keep two digits of worth; only nothing is $0."""
+    assert footer.dollars(Decimal(usd)) == text
+
+
+@pytest.mark.parametrize(("ms", "text"), [(3.2, "3 ms"), (420, "0.42 s"), (12_340, "12.3 s"), (125_000, "2 min 5 s")])
+def test_seconds(ms: float, text: str) -> None:
+    """Durations have as many digits as one reads."""
+    assert footer.seconds(ms) == text
+
+
+def line(done: Done | None, error: BaseException | None = None) -> str:
+    """The footer of an answer that ended so."""
+    return footer.plain(Answer("asked-model", [], done, error, ended=True))
+
+
+def test_footer_of_a_cached_answer() -> None:
+    """An answer from disk says so and what it saved, and has no speed."""
+    text = line(Done("m", Usage(output_tokens=9), Decimal(0), "end_turn", "cache", 3, saved_usd=Decimal("0.0042")))
+    assert "cached, saved $0.0042" in text
+    assert "tokens/s" not in text
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        (Done("m", Usage(), None), "unpriced"),
+        (Done("m", Usage(output_tokens=7, estimated=True), Decimal("0.01")), "≈ 7 out · ≈ $0.0100"),
+        (Done("m", Usage(), None, "max_tokens"), "cut off at max_tokens"),
+        (Done("m", Usage(), None, "refusal"), "refused"),
+        (Done("m", Usage(), None, status="cancelled"), "stopped"),
+        (Done("m", Usage(), None, status="truncated"), "broken off"),
+        (Done("m", Usage(), None, source="replay"), "replayed"),
+    ],
+)
+def test_footer_says_what_matters(done: Done, words: str) -> None:
+    """Missing prices, estimates and endings that are not the usual one are said plainly."""
+    assert words in line(done)
+
+
+def test_footer_without_done() -> None:
+    """A call that failed or was stopped says which, with the model that was asked."""
+    assert line(None, RuntimeError("x")) == "failed · asked-model"
+    assert line(None, KeyboardInterrupt()) == "stopped · asked-model"
+    assert "end_turn" not in line(DONE)
