@@ -1,7 +1,6 @@
 """The errors llmnb raises itself; errors of the SDK pass through unchanged.
 
     LlmnbError
-    ├── BudgetExceeded          a budget has no room for the call
     ├── UnknownPrice            (also a LookupError) no price is known for a model
     ├── UnknownModel            (also a LookupError) nothing is known under that model name
     ├── IncompleteReply         the stream ended before the message did
@@ -25,6 +24,17 @@ if TYPE_CHECKING:
 
 class LlmnbError(Exception):
     """The root of everything llmnb raises itself."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # an exception is pickled by its message, which the constructors below do not take
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[LlmnbError], args: tuple[object, ...], facts: dict[str, object]) -> LlmnbError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class UnknownPrice(LlmnbError, LookupError):

@@ -6,11 +6,12 @@ integer number of nano-dollars (1e-9 USD), so that sums are exact; `None` means 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from importlib import import_module
 from typing import Literal, Protocol
 
 NANO = Decimal(1_000_000_000)
@@ -166,6 +167,7 @@ class CallContext:
     tag: str | None = None
     project: str | None = None
     parent_uid: str | None = None
+    log_content: bool | None = None
     on_end: Callable[[Call], None] | None = field(default=None, compare=False)
 
 
@@ -288,17 +290,41 @@ class ViewRegistry:
 
     def __init__(self) -> None:
         self._choose: Callable[[str | None], View | None] | None = None
-        self.load: Callable[[], None] | None = None
+        self._bundle: Callable[..., dict[str, str]] | None = None
+        self.load: Callable[[], object] | None = lambda: import_module("llmnb.display")
 
-    def fill(self, choose: Callable[[str | None], View | None]) -> None:
-        """`choose(name)` gives a new view; None as the name means what fits here, None as the answer means quiet."""
+    def fill(
+        self, choose: Callable[[str | None], View | None], bundle: Callable[..., dict[str, str]] | None = None
+    ) -> None:
+        """`choose(name)` gives a new view; None as the name means what fits here, None as the answer means quiet.
+
+        `bundle` draws an answer that is there already, see `bundle`.
+        """
         self._choose = choose
+        self._bundle = bundle
 
     def view(self, name: str | None = None) -> View | None:
         """A new view by name, or the one that fits here; None when nothing is to be shown."""
         if self._choose is None and self.load is not None:
             self.load()
         return None if self._choose is None else self._choose(name)
+
+    def bundle(
+        self,
+        text: str,
+        *,
+        thinking: str = "",
+        done: Done | None = None,
+        tools: Sequence[tuple[ToolCall, ToolResult | None]] = (),
+        error: BaseException | None = None,
+        html: bool = True,
+    ) -> dict[str, str]:
+        """An answer as safe text/html, text/markdown and text/plain, for reprs; only text/plain without a display."""
+        if self._bundle is None and self.load is not None:
+            self.load()
+        if self._bundle is None:
+            return {"text/plain": text}
+        return self._bundle(text, thinking=thinking, done=done, tools=tools, error=error, html=html)
 
 
 views = ViewRegistry()

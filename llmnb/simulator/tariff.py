@@ -1,8 +1,9 @@
 """The simulator's own price list, so that what it bills checks another program's sums and does not repeat them.
 
-Source: the list prices that genai-prices 0.2.3 ships, copied by hand in November 2026 (dollars per million tokens): an
-independent check of token classes and arithmetic, not of the prices themselves. Cache writes cost 1.25 (5 minutes) and 2 (1 hour) times the input price on every model, a
-batch half of everything, fast mode double; a web search is a cent. Cache reads differ by model.
+Source: the list prices that genai-prices 0.2.3 ships, copied by hand in November 2026 (dollars per million tokens), so
+this is an independent check of token classes and arithmetic, and not of the prices themselves. Cache writes cost 1.25
+(5 minutes) and 2 (1 hour) times the input price on every model, a batch half of everything, fast mode double; a web
+search is a cent. Cache reads differ by model.
 """
 
 from __future__ import annotations

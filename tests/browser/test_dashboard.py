@@ -80,6 +80,11 @@ def test_dashboard(page: Page, dashboard: Dashboard, tmp_path: Path) -> None:
     wait_for_spend(page, "$0.0042")
     assert metric(page, "Calls") == "1"
 
+    page.goto(f"{dashboard.url}/?project=new")
+    page.get_by_text("No calls match").wait_for()
+    write(ledger, "c", "new", 31)
+    wait_for_spend(page, "$0.000000031")  # by itself
+
     page.goto(f"{dashboard.url}/?project=gone&period=7d")
     page.get_by_role("button", name="Reset filters").click()
     page.get_by_text("The last 30 days").wait_for()
