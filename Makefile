@@ -1,0 +1,30 @@
+# make demo   the whole product with no API key           (make demo ARGS=--check verifies it and exits)
+# make test   every check: lint, types, tests, browser    (.ci/run calls this and nothing else)
+# make soak   the same tests with bigger numbers
+# Each sets up what it needs in .venv, from python3 and a package index alone.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test soak clean
+
+demo: .venv/ready
+	$(BIN)/llmnb demo $(ARGS)
+
+test: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"
+	$(BIN)/pytest -m "browser and not live and not soak"
+
+soak: .venv/ready
+	$(BIN)/pytest -m soak
+
+.venv/ready: pyproject.toml tools/bootstrap.py
+	$(PYTHON) tools/bootstrap.py .venv
+	touch $@
+
+clean:
+	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
