@@ -1,0 +1,25 @@
+"""Usage → cost: thin over genai-prices, exact in integer nano-dollars, None where no price is known.
+
+`rates` computes, `book` looks prices up, `costs` puts them together, `table` lists prices, `repricing` prices old rows
+anew.
+"""
+
+from llmnb.pricing.costs import billed_model as billed_model
+from llmnb.pricing.costs import cost_of as cost_of
+from llmnb.pricing.costs import cost_of_call as cost_of_call
+from llmnb.pricing.costs import cost_of_prompts as cost_of_prompts
+from llmnb.pricing.repricing import Repricing as Repricing
+from llmnb.pricing.repricing import reprice as reprice
+from llmnb.pricing.table import PriceRow as PriceRow
+from llmnb.pricing.table import price_table as price_table
+
+__all__ = [
+    "PriceRow",
+    "Repricing",
+    "billed_model",
+    "cost_of",
+    "cost_of_call",
+    "cost_of_prompts",
+    "price_table",
+    "reprice",
+]
