@@ -1,0 +1,29 @@
+"""The ledger: every call on the books, in one SQLite file that many processes write and anybody reads.
+
+`migrations` and `connection` make and open the file; `writer`, `spool` and `bookkeeping` write it; `rows` and `totals`
+read it.
+"""
+
+from llmnb.ledger.bookkeeping import Books as Books
+from llmnb.ledger.bookkeeping import books as books
+from llmnb.ledger.bookkeeping import settle as settle
+from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
+from llmnb.ledger.rows import CALL_COLUMNS as CALL_COLUMNS
+from llmnb.ledger.rows import calls as calls
+from llmnb.ledger.totals import TOTAL_COLUMNS as TOTAL_COLUMNS
+from llmnb.ledger.totals import usage as usage
+from llmnb.ledger.writer import Ledger as Ledger
+from llmnb.ledger.writer import open_ledger as open_ledger
+
+__all__ = [
+    "CALL_COLUMNS",
+    "DIMENSIONS",
+    "TOTAL_COLUMNS",
+    "Books",
+    "Ledger",
+    "books",
+    "calls",
+    "open_ledger",
+    "settle",
+    "usage",
+]

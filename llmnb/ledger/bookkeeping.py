@@ -1,0 +1,386 @@
+"""Keeps the books whatever happens: records calls, and when the ledger cannot be written keeps them until it can.
+
+A row goes to the ledger, else to the spool on disk, else (disk full) to memory. What waits is written before anything
+newer of this process, so that a late row never overwrites a later one.
+
+A caller does not wait for the ledger: its row is put into the notes of calls under way, from which the next process
+would take it after a kill, and a thread commits what came together within a moment. So a locked ledger delays nobody,
+and a commit is shared by many calls. Reading the ledger in the same process settles first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmnb.errors import StoreError
+from llmnb.ledger.schema import COLUMNS, values_of
+from llmnb.ledger.spool import Record, Spool, encode, encode_fields, refuse
+from llmnb.ledger.underway import Underway
+from llmnb.ledger.writer import Ledger, open_ledger
+from llmnb.pricing import cost_of_call
+from llmnb.records import Call
+from llmnb.settings import PriceOverride, Settings, load
+from llmnb.trouble import LlmnbWarning, warn_once
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+"""After a failed write the ledger is left alone for a while, twice as long each time: a locked ledger must not hold up
+every call for the whole busy timeout."""
+
+MOST_IN_MEMORY = 100_000
+
+TOGETHER_S = 0.05
+"""Rows that come within this time share a commit."""
+IDLE_S = 5.0
+"""The writing thread ends after this time without work."""
+
+
+class Books:
+    """Records calls into the ledger that `opened` gives, and never raises."""
+
+    def __init__(
+        self,
+        opened: Callable[[], Ledger],
+        spool_folder: Path,
+        *,
+        prices: Mapping[str, PriceOverride] | None = None,
+        behind: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`behind`: rows are written by a thread, a moment later; otherwise before `record` returns."""
+        self._opened = opened
+        self._folder = spool_folder
+        self._prices = prices
+        self._behind = behind
+        self._spool = Spool(spool_folder)
+        self._underway = Underway(spool_folder / "underway")
+        self._clock = clock
+        self._begin()
+        _all_books.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._queue: deque[Record] = deque()
+        self._writing: int | None = None  # the thread that is writing
+        self._memory: deque[Record] = deque(maxlen=MOST_IN_MEMORY)
+        self._spooled = 0
+        self._pause_s = 0.0
+        self._not_before = 0.0
+        self._orphans_done = False
+        self._thread: threading.Thread | None = None
+        self._due = threading.Event()
+        self._hurry = threading.Event()
+        self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
+
+    @property
+    def waiting(self) -> int:
+        """How many records of this process are not in the ledger yet."""
+        return len(self._queue) + len(self._memory) + self._spooled
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is not in the ledger yet, or is on its way there."""
+        return self._writing is not None or bool(self.waiting)
+
+    def begin(self, call: Mapping[str, Any]) -> None:
+        """Notes that a call is sent, by the fields of its row that are known; never raises.
+
+        Should the process die before the call is recorded, the next one records it as interrupted.
+        """
+        self._note(call["uid"], call.get("attempts", 1), encode_fields(call))
+
+    def record(self, call: Call, children: Sequence[Call] = ()) -> None:
+        """Puts a call and its child rows on the books; never raises.
+
+        Can be called from any thread, and from a finalizer that runs in the middle of another record.
+        """
+        record = call, tuple(children)
+        self._queue.append(record)
+        if self._behind and self._note(call.uid, call.attempts, encode(record)):
+            self._wake()
+        else:
+            self._flush()
+        self._say()
+
+    def settle(self) -> bool:
+        """Writes now what waits, as far as that is possible; whether nothing waits any more."""
+        with self._alone():
+            self._not_before = 0.0
+            self._catch_up()
+        self._flush()
+        self._say()
+        return self.waiting == 0
+
+    def close(self) -> None:
+        """Writes what waits, or leaves it in the spool for the next process."""
+        self.settle()
+        with self._alone():
+            self._spool_memory()
+            self._spool.close()
+            self._underway.close()
+
+    # The writing thread -----------------------------------------------------------------------------------------------
+
+    def _note(self, uid: str, attempt: int, line: bytes) -> bool:
+        try:
+            return self._underway.note(uid, attempt, line)
+        except Exception as error:
+            self._warn(
+                "underway",
+                f"calls under way cannot be noted in {self._folder} ({error}): if this process is killed, "
+                "what was under way then is missing from the ledger.",
+            )
+            return False
+
+    def _wake(self) -> None:
+        if self._due.is_set():
+            return
+        self._due.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_behind, name="llmnb-books", daemon=True)
+            self._thread.start()
+
+    def _write_behind(self) -> None:
+        while self._due.wait(IDLE_S):
+            self._hurry.wait(TOGETHER_S)
+            self._due.clear()
+            self._flush()
+        self._thread = None
+        if self._due.is_set():  # somebody woke a thread that was about to end
+            self._due.clear()
+            self._wake()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        # a finalizer in the middle of a write: the frame below writes this record, too, as soon as it is done
+        while self._queue and self._writing != threading.get_ident():
+            with self._alone():
+                self._put_together(self._taken())
+
+    def _taken(self) -> deque[Record]:
+        """What is queued, the last word on each call only."""
+        latest: dict[str, Record] = {}
+        while self._queue:
+            record = self._queue.popleft()
+            latest.pop(record[0].uid, None)
+            latest[record[0].uid] = record
+        return deque(latest.values())
+
+    def _put_together(self, records: deque[Record]) -> None:
+        try:
+            if len(records) > 1 and self._wrote_at_once(records):
+                records.clear()
+            while records:
+                self._put(records[0])
+                records.popleft()
+        finally:
+            self._queue.extendleft(reversed(records))  # Ctrl-C in the middle of it
+
+    def _wrote_at_once(self, records: Collection[Record]) -> bool:
+        try:
+            if not self._catch_up():
+                return False
+            self._opened().write_all(records)
+        except Exception:  # which of them it was is found out one by one
+            return False
+        for call, _ in records:
+            self._put_down(call)
+        self._adopt_orphans()
+        return True
+
+    def _put_down(self, call: Call) -> None:
+        """The call is in the ledger, the spool or memory: unless it goes on, it need not be noted any more."""
+        if call.status != "running":
+            self._underway.end(call.uid, call.attempts)
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        with self._lock:
+            self._writing = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writing = None
+
+    def _put(self, record: Record) -> None:
+        try:
+            if self._catch_up():
+                self._write(record)
+                self._adopt_orphans()
+            else:
+                self._keep(record)
+        except Exception as error:
+            self._failed(error)
+            self._keep(record)
+        except BaseException:  # Ctrl-C in the middle of it: the row is kept before the interrupt goes on
+            self._keep(record)
+            raise
+        self._put_down(record[0])
+
+    def _adopt_orphans(self) -> None:
+        """Writes, once a process, what dead processes left in their spools."""
+        if self._orphans_done:
+            return
+        self._orphans_done = True
+        try:
+            adopted = self._spool.drain_orphans(self._write) + self._underway.drain_orphans(self._write_priced)
+            if adopted:
+                self._opened().sweep()  # their last rows may say `running`
+        except Exception as error:
+            self._warn("orphans", f"rows of an earlier process still wait in {self._folder} ({error}).")
+
+    def _write(self, record: Record) -> None:
+        ledger = self._opened()
+        try:
+            ledger.write(*record)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._write_mended(ledger, record, error)
+
+    def _write_priced(self, record: Record) -> None:
+        call, children = record
+        if call.status != "running":  # it had ended, and was about to be written
+            return self._write(record)
+        cost = cost_of_call(call, self._prices)
+        estimate = replace(call, estimated=True, cost_nanousd=cost.nanousd, price_id=cost.price_id)
+        return self._write((estimate, children))
+
+    def _write_mended(self, ledger: Ledger, record: Record, error: Exception) -> None:
+        """A field that no column can hold: without it if possible, else set aside, since it would block all others."""
+        try:
+            ledger.write(mended(record[0]), [mended(child) for child in record[1]])
+        except StoreError:
+            raise
+        except Exception:
+            path = refuse(self._folder, record, error)
+            self._warn("refused", f"a call could not be put on the books ({error}); it was written to {path} instead.")
+
+    def _catch_up(self) -> bool:
+        """Writes what waits, oldest first; False while the ledger cannot be written."""
+        if not self._spooled and not self._memory:
+            return True
+        if self._clock() < self._not_before:
+            return False
+        try:
+            self._spool.drain(self._write)
+            self._spooled = 0
+            while self._memory:
+                self._write(self._memory[0])
+                self._memory.popleft()
+        except Exception as error:
+            self._failed(error)
+            return False
+        self._pause_s = 0.0
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._not_before = self._clock() + self._pause_s
+        self._warn(
+            f"books: {type(error).__name__}",
+            f"{error} Your calls go on; their rows wait in {self._folder} and are written as soon as it works again.",
+        )
+
+    def _keep(self, record: Record) -> None:
+        if len(self._memory) == MOST_IN_MEMORY:
+            self._warn("memory", f"more than {MOST_IN_MEMORY:,} rows wait in memory: the oldest are lost.")
+        self._memory.append(record)
+        self._spool_memory()
+
+    def _spool_memory(self) -> None:
+        try:
+            while self._memory:
+                self._spool.append(self._memory[0])
+                self._spooled += 1
+                self._memory.popleft()
+        except Exception as error:
+            self._warn(
+                f"spool: {type(error).__name__}",
+                f"the spool {self._folder} cannot be written either ({error}): rows wait in memory, and are lost if "
+                "this process ends first. Free some disk space, or set LLMNB_HOME to another folder.",
+            )
+
+    def _warn(self, topic: str, message: str) -> None:
+        self._unsaid.append((topic, message))
+        if threading.current_thread() is not self._thread:
+            self._say()
+
+    def _say(self) -> None:
+        while self._unsaid:
+            try:
+                warn_once(*self._unsaid.popleft())
+            except (LlmnbWarning, IndexError):
+                # the user turned warnings into errors, and recording a call is not the place for one; or another
+                # thread said it
+                continue
+
+    def _after_fork(self) -> None:
+        self._spool.forget()
+        self._underway.forget()
+        self._begin()  # what waits is the parent's to write
+
+
+def mended(call: Call) -> Call:
+    """The call with every text that is no valid Unicode escaped, so that it can be stored."""
+    broken = {
+        name: value.encode("utf-8", "backslashreplace").decode()
+        for name, value in zip(COLUMNS, values_of(call), strict=True)
+        if isinstance(value, str) and not _is_unicode(value)
+    }
+    return replace(call, **broken)  # pyright: ignore[reportArgumentType]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# One set of books a process and ledger --------------------------------------------------------------------------------
+
+_all_books: weakref.WeakSet[Books] = weakref.WeakSet()
+_by_place: dict[tuple[Path, Path], Books] = {}
+_opening = threading.Lock()
+
+
+def books(settings: Settings | None = None) -> Books:
+    """The books of this process for the ledger of the settings; nothing is opened before the first record."""
+    chosen = settings or load()
+    place = (chosen.ledger_path, chosen.home / "spool")
+    with _opening:
+        if place not in _by_place:
+            _by_place[place] = found = Books(lambda: open_ledger(place[0]), place[1], prices=chosen.prices, behind=True)
+            atexit.register(found.close)
+        return _by_place[place]
+
+
+def settle(path: Path) -> None:
+    """Writes what this process still has to write into the ledger at `path`, so that it can be read there."""
+    for (ledger_path, _), found in list(_by_place.items()):
+        if ledger_path == path and found.has_work:
+            found.settle()
+
+
+def _forget_all() -> None:
+    global _opening
+    _opening = threading.Lock()
+    for found in list(_all_books):
+        found._after_fork()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

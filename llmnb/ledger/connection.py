@@ -1,0 +1,217 @@
+"""Opens the ledger's SQLite file for one writer or one reader, and says in plain words why that fails."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from llmnb.errors import StoreError, StoreReadOnly
+from llmnb.ledger import locks, migrations
+from llmnb.trouble import LlmnbWarning, warn_once
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a write waits for the writes of other processes."""
+
+_WAL_TRIES = 50
+_WAL_PAUSE_S = 0.02
+
+_WHY = {
+    sqlite3.SQLITE_BUSY: "another process kept it locked for too long; the next call tries again",
+    sqlite3.SQLITE_LOCKED: "another connection kept it locked for too long; the next call tries again",
+    sqlite3.SQLITE_READONLY: "the file may not be written; change its permissions or set LLMNB_HOME to another folder",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the folder's permissions or set LLMNB_HOME to another folder",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_IOERR: "the disk cannot be read or written (is it full?)",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; the next recorded call moves it aside and begins a new one",
+    sqlite3.SQLITE_NOTADB: "the file is no database; the next recorded call moves it aside and begins a new one",
+}
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """SQLite's primary result code of an error, or None when Python's sqlite3 raised it of its own."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
+
+
+def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
+    """The same trouble as a `StoreError` that says what to do."""
+    why = _WHY.get(primary_code(error) or -1) if isinstance(error, sqlite3.Error) else None
+    if isinstance(error, OSError):
+        why = "set LLMNB_HOME to a folder that can be written"
+    return StoreError(
+        f"the ledger {path} cannot be used ({error}): {why or '`llmnb doctor` may say more'}.", path=str(path)
+    )
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file's content, and not its surroundings, is the trouble."""
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def in_our_words(path: Path) -> Generator[None]:
+    """Turns what SQLite and the operating system raise inside into a `StoreError`."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explained(error, path) from error
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def open_writer(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection that may write, on a file that exists, is private (0600) and has the latest schema.
+
+    A damaged file is moved aside and a new one begun, with one warning.
+
+    Raises:
+        StoreReadOnly: a newer llmnb wrote the file.
+        StoreError: it cannot be opened or written.
+    """
+    with in_our_words(path):
+        create_file(path)
+        try:
+            return _writer(path, busy_timeout_s)
+        except sqlite3.DatabaseError as error:
+            if is_corrupt(error):
+                set_aside(path)
+            elif not _was_being_repaired(path, error):
+                raise
+        create_file(path)
+        return _writer(path, busy_timeout_s)
+
+
+def _repair_lock(path: Path) -> Path:
+    return path.with_name(path.name + ".repair-lock")
+
+
+def _was_being_repaired(path: Path, error: sqlite3.Error) -> bool:
+    """Whether another process may have moved the files while they were opened; returns when it has finished."""
+    if primary_code(error) not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) or not _repair_lock(path).exists():
+        return False
+    with locks.held(_repair_lock(path)):
+        return True
+
+
+def create_file(path: Path) -> None:
+    """Makes the folder (0700) and an empty file (0600) where they are missing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _writer(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    # isolation_level=None: BEGIN IMMEDIATE is written out; a deferred BEGIN lost most rows of four writers
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+    try:
+        _refuse_other_schemas(connection, path)
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        migrations.migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_other_schemas(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN")  # one snapshot: between two, another process may create the tables
+    found = migrations.version(connection)
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    connection.execute("COMMIT")
+    if found > migrations.LATEST:
+        raise StoreReadOnly(
+            f"the ledger {path} was written by a newer llmnb (schema {found}, this one knows {migrations.LATEST}): it "
+            "can be read but not written. Upgrade with `pip install -U llmnb`, or set LLMNB_HOME to another folder.",
+            path=str(path),
+        )
+    if (found == 0 and tables) or (found > 0 and "migrations" not in tables):
+        raise StoreError(
+            f"{path} is a database of some other program. Set LLMNB_STORE_URL or LLMNB_HOME to a place of llmnb's own.",
+            path=str(path),
+        )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches to WAL; two processes that do so at the same moment are refused at once, whatever the busy timeout."""
+    for attempt in range(_WAL_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or attempt == _WAL_TRIES - 1:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Moves a damaged file to `<name>.corrupt-<time>` and says so; None when it turns out to be sound.
+
+    Under a lock, and looked at again: another process may have moved it already and begun a new one.
+    """
+    with locks.held(_repair_lock(path)):
+        if not _is_damaged(path):
+            return None
+        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}")
+        for suffix in ("-wal", "-shm", ""):  # a log without its file must not be found by the new one
+            with suppress(FileNotFoundError):
+                os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    with suppress(LlmnbWarning):  # also where warnings are errors, the call goes on
+        warn_once(
+            f"corrupt {aside}",
+            f"the ledger {path} was damaged; it was moved to {aside} and a new one begun. "
+            "Calls go on and are recorded; totals start from zero.",
+        )
+    return aside
+
+
+def _is_damaged(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+    except sqlite3.DatabaseError as error:
+        return is_corrupt(error)
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path) -> Generator[sqlite3.Connection | None]:
+    """A read-only connection to the ledger, or None when there is none yet; nothing is created or migrated.
+
+    Raises:
+        StoreError: the file is there and cannot be read.
+    """
+    if not path.exists():
+        yield None
+        return
+    with in_our_words(path), closing(_reader(path)) as connection:
+        yield connection if _has_calls(connection) else None
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        # a read-only folder: SQLite cannot make the shared-memory file, and nobody can be writing
+        return sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True, isolation_level=None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _has_calls(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'calls'").fetchone()
+    return found is not None

@@ -1,0 +1,99 @@
+"""How the ledger's schema came to be, step by step: numbered functions, each run once and in one transaction.
+
+A migration that was released never changes. The number of the last one that ran is `PRAGMA user_version`, and the table
+`migrations` says when.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+Migration = Callable[[sqlite3.Connection], None]
+_migrations: list[Migration] = []
+
+
+def _migration(number: int) -> Callable[[Migration], Migration]:
+    def register(function: Migration) -> Migration:
+        assert number == len(_migrations) + 1, "migrations are numbered without gaps"
+        _migrations.append(function)
+        return function
+
+    return register
+
+
+@_migration(1)
+def _calls(connection: sqlite3.Connection) -> None:
+    """One row a call, with every fact that a later feature fills; tokens in disjoint classes, money in nano-dollars."""
+    connection.execute("""
+        CREATE TABLE calls (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice, so that a watermark on it stays true
+            uid TEXT NOT NULL UNIQUE,
+            ts INTEGER NOT NULL, -- microseconds since 1970, UTC
+            model_requested TEXT NOT NULL,
+            parent_uid TEXT,
+            project TEXT, session TEXT, user TEXT, notebook TEXT, cell TEXT,
+            chat TEXT, run_id TEXT, batch_id TEXT, template TEXT, tag TEXT,
+            provider TEXT NOT NULL,
+            model TEXT,
+            status TEXT NOT NULL,
+            source TEXT NOT NULL,
+            is_call INTEGER NOT NULL,
+            stop_reason TEXT, error_type TEXT,
+            stream INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            wait_ms REAL NOT NULL, latency_ms REAL, ttft_ms REAL,
+            input_tokens INTEGER NOT NULL,
+            cache_read_tokens INTEGER NOT NULL,
+            cache_write_5m_tokens INTEGER NOT NULL,
+            cache_write_1h_tokens INTEGER NOT NULL,
+            cache_write_unsplit_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL,
+            thinking_tokens INTEGER,
+            web_search_requests INTEGER NOT NULL,
+            web_fetch_requests INTEGER NOT NULL,
+            service_tier TEXT, speed TEXT, inference_geo TEXT,
+            cost_nanousd INTEGER, -- NULL: unpriced
+            saved_nanousd INTEGER,
+            cache_breakpoints INTEGER, cache_miss_reason TEXT,
+            estimated INTEGER NOT NULL,
+            price_id TEXT, request_id TEXT,
+            content TEXT -- last: a long text then costs nothing to whoever reads the columns before it
+        )""")
+    connection.execute("CREATE INDEX calls_ts ON calls (ts)")
+    # partial indices cost the ordinary write nothing
+    connection.execute("CREATE INDEX calls_running ON calls (session) WHERE status = 'running'")
+    connection.execute("CREATE INDEX calls_parent ON calls (parent_uid) WHERE parent_uid IS NOT NULL")
+
+
+LATEST = len(_migrations)
+"""The schema this llmnb writes."""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The number of the last migration that ran on this database; 0 for a new one."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Runs the migrations that are missing; safe when several processes start at once."""
+    while version(connection) < LATEST:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _next_step(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _next_step(connection: sqlite3.Connection) -> None:
+    done = version(connection)  # again: another process may have been first
+    if done >= LATEST:
+        return
+    connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, ran_at REAL NOT NULL)")
+    _migrations[done](connection)
+    connection.execute("INSERT INTO migrations VALUES (?, ?)", (done + 1, time.time()))
+    connection.execute(f"PRAGMA user_version = {done + 1}")  # inside the transaction, so it runs with it or not at all

@@ -1,0 +1,95 @@
+"""`calls()`: the rows of the ledger as a data frame. Reads only, ever."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmnb.errors import InvalidRequest
+from llmnb.ledger.bookkeeping import settle
+from llmnb.ledger.connection import reading
+from llmnb.ledger.filters import Condition, time_condition, time_range_us, where_condition
+from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.zones import Moment, reporting_zone
+from llmnb.settings import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CALL_COLUMNS: dict[str, Kind] = {
+    "uid": "text", "parent_uid": "text", "ts": "time", "project": "text", "session": "text", "user": "text",
+    "notebook": "text", "cell": "text", "chat": "text", "run_id": "text", "batch_id": "text", "template": "text",
+    "tag": "text", "provider": "text", "model_requested": "text", "model": "text", "status": "text", "source": "text",
+    "is_call": "bool", "stop_reason": "text", "error_type": "text", "stream": "bool", "attempts": "int",
+    "wait_ms": "float", "latency_ms": "float", "ttft_ms": "float", "input_tokens": "int", "cache_read_tokens": "int",
+    "cache_write_5m_tokens": "int", "cache_write_1h_tokens": "int", "cache_write_unsplit_tokens": "int",
+    "output_tokens": "int", "thinking_tokens": "int", "web_search_requests": "int", "web_fetch_requests": "int",
+    "service_tier": "text", "speed": "text", "inference_geo": "text", "cost_usd": "usd", "cost_nanousd": "int",
+    "saved_usd": "usd", "cache_breakpoints": "int", "cache_miss_reason": "text", "estimated": "bool",
+    "price_id": "text", "request_id": "text",
+}  # fmt: skip
+"""The columns of `calls()`, in their order."""
+
+_STORED = {"cost_usd": "cost_nanousd", "saved_usd": "saved_nanousd"}
+
+
+def calls(
+    since: Moment = None,
+    until: Moment = None,
+    *,
+    where: Mapping[str, object] | None = None,
+    limit: int | None = None,
+    children: bool = False,
+    content: bool = False,
+    path: Path | None = None,
+) -> pd.DataFrame:
+    """The calls on the books, one row each, newest first.
+
+    Args:
+        since: the first moment: a datetime, a date or ISO text (its midnight), or "7d", "24h", "30m" back from now.
+        until: the first moment after the range, given likewise.
+        where: the value, or list of values, that a column must have; None stands for a missing value.
+        limit: how many rows at most.
+        children: also the rows of iterations that were billed on another model (`is_call` is False there).
+        content: also the prompts and answers, as JSON text, where `log_content` was on.
+        path: the ledger file; unset: the one of the settings.
+
+    Returns:
+        A frame with the columns of `CALL_COLUMNS`. `ts` is the start, in the reporting timezone; `*_ms` are
+        milliseconds; token columns are disjoint (`input_tokens` are the uncached ones, `thinking_tokens` are inside
+        `output_tokens`); `cost_usd` is missing when the call is unpriced, and made from the exact `cost_nanousd`.
+
+    Raises:
+        InvalidRequest: a name or a moment is not understood.
+        StoreError: the ledger cannot be read.
+    """
+    if limit is not None and limit < 0:
+        raise InvalidRequest(f"limit={limit}: give a number of rows, or None for all.")
+    settings = load()
+    zone = reporting_zone(settings)
+    kinds: dict[str, Kind] = {**CALL_COLUMNS, "content": "text"} if content else CALL_COLUMNS
+    only_calls = Condition("1" if children else "is_call", ())
+    in_time = time_condition(*time_range_us(since, until, zone))
+    conditions = (only_calls, in_time, where_condition(where))
+    where_from = path or settings.ledger_path
+    settle(where_from)
+    with reading(where_from) as connection:
+        rows = [] if connection is None else _call_rows(connection, kinds, conditions, limit)
+    return frame(kinds, rows, zone)
+
+
+def _call_rows(
+    connection: sqlite3.Connection, kinds: Iterable[str], conditions: Iterable[Condition], limit: int | None
+) -> list[tuple[Any, ...]]:
+    there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
+    stored = [_STORED.get(name, name) for name in kinds]
+    # an older ledger may lack a column, and a reader never migrates
+    names = [name if name in there else f"NULL AS {name}" for name in stored]
+    where = " AND ".join(condition.sql for condition in conditions)
+    parameters = [value for condition in conditions for value in condition.parameters]
+    return connection.execute(
+        f"SELECT {', '.join(names)} FROM calls WHERE {where} ORDER BY ts DESC, id DESC LIMIT ?",  # noqa: S608 - our names
+        [*parameters, -1 if limit is None else limit],
+    ).fetchall()

@@ -1,0 +1,26 @@
+"""Calls as rows: which columns there are, and a call from and to the values of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from llmnb.records import Call
+
+COLUMNS = tuple(f.name for f in fields(Call))
+"""The columns of `calls` that a call fills, in their order."""
+
+values_of: Callable[[Call], tuple[object, ...]] = attrgetter(*COLUMNS)
+"""The values of a call in the order of `COLUMNS`."""
+
+_TRUTHS = [COLUMNS.index(f.name) for f in fields(Call) if f.type == "bool"]
+
+
+def call_from(values: Sequence[Any]) -> Call:
+    """The call whose columns hold these values."""
+    row = list(values)
+    for index in _TRUTHS:
+        row[index] = bool(row[index])
+    return Call(**dict(zip(COLUMNS, row, strict=True)))

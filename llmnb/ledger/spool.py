@@ -1,0 +1,200 @@
+"""Rows that could not be written yet, on disk until they can: JSON lines, one file a process.
+
+The owner holds a lock on its file as long as it lives, so that another process drains only what the dead left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llmnb.ledger import locks
+from llmnb.ledger.schema import COLUMNS, values_of
+from llmnb.records import Call
+
+Record = tuple[Call, tuple[Call, ...]]
+"""A call with its child rows."""
+
+_TRIES = 5
+
+
+class Spool:
+    """The files in `folder`; this process appends to one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path: Path | None = None
+        self._descriptor: int | None = None
+
+    def append(self, record: Record) -> None:
+        """Adds a record with one write.
+
+        Raises:
+            OSError: it was not kept; the file holds what it held before.
+        """
+        descriptor = self._opened()
+        line, before = encode(record), os.lseek(descriptor, 0, os.SEEK_END)
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError("the disk is full")
+        except OSError:
+            os.ftruncate(descriptor, before)  # half a line would swallow the next one
+            raise
+
+    def drain(self, write: Callable[[Record], None]) -> int:
+        """Hands every record of this process to `write`, then drops them; the number of records.
+
+        When `write` raises, all stay: writing a record twice is harmless.
+        """
+        if self._path is None or self._descriptor is None:
+            return 0
+        count = _write_all(self._path, write)
+        os.ftruncate(self._descriptor, 0)
+        return count
+
+    def drain_orphans(self, write: Callable[[Record], None]) -> int:
+        """The same for the files of processes that have died."""
+        return drain_orphans(self._folder, write, except_for=self._path)
+
+    def close(self) -> None:
+        """Lets go of the file, and removes it when nothing is in it."""
+        if self._descriptor is None or self._path is None:
+            return
+        if os.fstat(self._descriptor).st_size == 0:
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._path = self._descriptor = None
+
+    def forget(self) -> None:
+        """Leaves the file to the parent, in a child after a fork."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # the parent's descriptor still holds the lock
+        self._path = self._descriptor = None
+
+    def _opened(self) -> int:
+        if self._descriptor is None or self._path is None or not self._path.exists():
+            self._path, self._descriptor = new_file(self._folder)
+        return self._descriptor
+
+
+def new_file(folder: Path) -> tuple[Path, int]:
+    """A new file with its lock held; tried again when somebody took it for an orphan before it was locked.
+
+    Raises:
+        OSError: there is none to be had.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for _ in range(_TRIES):
+        path = folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if locks.try_lock(descriptor) and os.fstat(descriptor).st_nlink > 0:
+            return path, descriptor
+        os.close(descriptor)
+    raise OSError(f"no file in {folder} can be locked")
+
+
+def drain_orphans(folder: Path, write: Callable[[Record], None], *, except_for: Path | None = None) -> int:
+    """Hands what dead processes left in a folder to `write`, and removes their files; the number of records."""
+    return sum(_drain_orphan(path, write) for path in _files(folder) if path != except_for)
+
+
+def waiting(folder: Path) -> int:
+    """How many records wait in the spool, of the living and the dead."""
+    return sum(path.read_bytes().count(b"\n") for path in _files(folder))
+
+
+def refuse(folder: Path, record: Record, error: Exception) -> Path:
+    """Keeps a record that no ledger can hold, with the reason, for a person to look at.
+
+    Raises:
+        OSError: it was not kept.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "refused.txt"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+        file.write(f"{type(error).__name__}: {error}\n".encode("utf-8", "replace") + encode(record))
+    return path
+
+
+_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
+
+
+def encode(record: Record) -> bytes:
+    """One JSON line of a record."""
+    call, children = record
+    return _line({"call": _fields(call), "children": [_fields(child) for child in children]})
+
+
+def encode_fields(call: Mapping[str, Any]) -> bytes:
+    """One JSON line of a call of which only these fields are known."""
+    return _line({"call": {name: value for name, value in call.items() if value is not None}, "children": []})
+
+
+def _line(data: Mapping[str, Any]) -> bytes:
+    return _json(data).encode() + b"\n"
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a JSON line; None for half a line, or one that holds no call."""
+    try:
+        data = json.loads(line)
+        return _call(data["call"]), tuple(_call(child) for child in data["children"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+_BEGINNING = Call(uid="", ts=0, model_requested="")
+_DEFAULTS = values_of(_BEGINNING)
+
+
+def _fields(call: Call) -> dict[str, object]:
+    """What a call says beyond the defaults of a record."""
+    columns = zip(COLUMNS, values_of(call), _DEFAULTS, strict=True)
+    return {name: value for name, value, default in columns if value != default}
+
+
+def _call(data: dict[str, Any]) -> Call:
+    # a newer llmnb may have written fields that this one has no column for
+    return Call(**{name: value for name, value in data.items() if name in COLUMNS})
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    with open(path, "rb") as file:
+        for line in file:
+            record = decode(line)
+            if record is not None:
+                yield record
+
+
+def _write_all(path: Path, write: Callable[[Record], None]) -> int:
+    count = 0
+    for record in _records(path):
+        write(record)
+        count += 1
+    return count
+
+
+def _drain_orphan(path: Path, write: Callable[[Record], None]) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # drained by somebody else, or not ours to read
+        return 0
+    try:
+        if not locks.try_lock(descriptor) or os.fstat(descriptor).st_nlink == 0:
+            return 0
+        count = _write_all(path, write)
+        with suppress(OSError):
+            path.unlink()
+        return count
+    finally:
+        os.close(descriptor)

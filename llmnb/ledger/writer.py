@@ -1,0 +1,201 @@
+"""Writes calls into the ledger: one connection a process, one transaction a call."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from llmnb.errors import StoreError
+from llmnb.ledger import sessions
+from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, is_corrupt, open_writer, set_aside
+from llmnb.ledger.costs import StoredCosts
+from llmnb.ledger.schema import COLUMNS, values_of
+from llmnb.records import Call
+from llmnb.settings import Settings, load
+
+_SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "uid")
+# the conditions: a late `running` (from a spool) must not undo an end that is on the books, unless a retry is running
+_UPSERT = f"""
+    INSERT INTO calls ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
+    ON CONFLICT (uid) DO UPDATE SET {_SET}
+    WHERE excluded.status <> 'running' OR calls.status = 'running' OR excluded.attempts > calls.attempts
+"""  # noqa: S608 - only our own column names are filled in
+_DROP_CHILDREN = "DELETE FROM calls WHERE parent_uid = ? AND is_call = 0"
+
+
+class Ledger:
+    """The ledger file at `path`, ready to be written from any thread, and again after a fork.
+
+    Raises:
+        StoreReadOnly: a newer llmnb wrote the file.
+        StoreError: it cannot be opened or written.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._lock = threading.RLock()  # reentrant: a finalizer may record a call in the middle of a write
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        _ledgers.add(self)
+        with self._lock:
+            self._connected()
+
+    def write(self, call: Call, children: Sequence[Call] = ()) -> None:
+        """Inserts a call or updates it by its uid, its child rows with it, in one transaction.
+
+        Children written before are replaced. A call that has ended is never set back to `running`.
+
+        Raises:
+            StoreError: the row was not written, because of the store.
+            sqlite3.Error, OverflowError, UnicodeError: it was not, because a field holds what no column can.
+        """
+        self.write_all([(call, children)])
+
+    def write_all(self, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
+        """The same for several calls with their child rows, in one transaction: all are written, or none.
+
+        Raises:
+            StoreError, sqlite3.Error, OverflowError, UnicodeError: as `write`.
+        """
+        with self._lock:
+            try:
+                _commit(self._connected(), records)
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    self._refuse(error)
+                self._set_aside()
+                with in_our_words(self.path):
+                    _commit(self._connected(), records)
+
+    def sweep(self) -> int:
+        """Marks rows that dead processes left `running` as `interrupted`; the number of rows.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        with self._lock, in_our_words(self.path):
+            return 0 if self._connection is None else sessions.sweep(self._connection)
+
+    @contextmanager
+    def repricing(self) -> Generator[StoredCosts]:
+        """The rows and their costs, on a connection of its own: the work may take long, and no call waits for it.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        with in_our_words(self.path), closing(open_writer(self.path, self._busy_timeout_s)) as connection:
+            yield StoredCosts(connection)
+
+    def close(self) -> None:
+        """Closes the connection; the next write opens it again."""
+        with self._lock:
+            if self._connection is not None and self._file == _identity(self.path):
+                self._connection.close()
+            elif self._connection is not None:
+                _leak(self._connection)  # closing would delete, by name, the -wal of the file that took its place
+            self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; a new one when the file was moved, replaced or deleted under the old one."""
+        if self._connection is not None and self._file == _identity(self.path):
+            return self._connection
+        self.close()
+        self._connection = connection = open_writer(self.path, self._busy_timeout_s)
+        self._file = _identity(self.path)
+        try:
+            sessions.sweep(connection)
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                return connection  # locked, say: there is no hurry, and the write that follows will tell
+            self._set_aside()
+            self._connection = connection = open_writer(self.path, self._busy_timeout_s)
+            self._file = _identity(self.path)
+        return connection
+
+    def _set_aside(self) -> None:
+        self.close()
+        with in_our_words(self.path):
+            set_aside(self.path)
+
+    def _refuse(self, error: sqlite3.DatabaseError) -> None:
+        if isinstance(error, sqlite3.OperationalError):
+            raise explained(error, self.path) from error
+        raise error  # the row is at fault, and not the store
+
+    def _after_fork(self) -> None:
+        if self._connection is not None:
+            _leak(self._connection)
+        self._connection = None
+        self._lock = threading.RLock()  # another thread of the parent may have held the old one
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
+    if connection.in_transaction:
+        raise StoreError("a call was recorded while this thread was writing another; it is written right after it")
+    execute = connection.execute
+    try:
+        execute("BEGIN IMMEDIATE")
+        for call, children in records:
+            execute(_UPSERT, values_of(call))
+            execute(_DROP_CHILDREN, (call.uid,))
+            for child in children:
+                execute(_UPSERT, values_of(child))
+        execute("COMMIT")
+    except BaseException:  # also KeyboardInterrupt: no transaction may stay open
+        if connection.in_transaction:
+            execute("ROLLBACK")
+        raise
+
+
+# One ledger a process and path, also after a fork ---------------------------------------------------------------------
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _leak(connection: sqlite3.Connection) -> None:
+    """Keeps a connection from ever being closed: one of the parent's in a forked child, or one whose file is gone."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _forget_all() -> None:
+    global _opening
+    _opening = threading.Lock()
+    for ledger in list(_ledgers):
+        ledger._after_fork()  # pyright: ignore[reportPrivateUsage]
+
+
+_opening = threading.Lock()
+_opened: dict[Path, Ledger] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def open_ledger(path: Path | None = None, *, settings: Settings | None = None) -> Ledger:
+    """The ledger of this process, created when it is missing; without `path` the one of the settings.
+
+    Raises:
+        StoreReadOnly: a newer llmnb wrote the file.
+        StoreError: it cannot be opened or written.
+    """
+    where = path.expanduser().absolute() if path is not None else (settings or load()).ledger_path
+    with _opening:
+        if where not in _opened:
+            _opened[where] = Ledger(where)
+        return _opened[where]
