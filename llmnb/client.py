@@ -1,0 +1,138 @@
+"""Makes SDK clients that carry llmnb's pipeline: one the user made (`wrap`), or one of llmnb's own (`sdk_client`)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from llmnb.errors import InvalidRequest, MissingKey
+from llmnb.settings import Settings, load
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic, AsyncAnthropic
+
+    from llmnb.middleware.entry import Recorder
+    from llmnb.middleware.ledger import LedgerPart
+
+ClientT = TypeVar("ClientT")
+
+
+def wrap(
+    client: ClientT,
+    *,
+    project: str | None = None,
+    tag: str | None = None,
+    settings: Settings | None = None,
+    books: Recorder | None = None,
+) -> ClientT:
+    """The same SDK client, with every call of it on the books.
+
+    Args:
+        client: any client of the anthropic SDK, sync or async: Anthropic, Bedrock, Vertex, Foundry, AWS. It is not
+            changed; the result is a copy of the same class that shares its connections.
+        project: project written on the ledger rows; default: the setting.
+        tag: tag written on the ledger rows.
+        settings: settings to use instead of those in force here and now.
+        books: where rows go instead of the ledger of the settings.
+
+    Returns:
+        A client of the same class. Wrapping a wrapped client again replaces its project and tag where they are given.
+
+    Raises:
+        InvalidRequest: `client` is no client of the anthropic SDK.
+    """
+    if isinstance(client, type) or not hasattr(client, "with_middleware"):
+        raise InvalidRequest(
+            f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
+        )
+    from llmnb.middleware.ledger import LedgerPart
+
+    sdk_client = cast("Anthropic", client)
+    inside = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
+    outside = [part for part in sdk_client.middleware if not isinstance(part, LedgerPart)]
+    part = _ledger_part(sdk_client, inside, project=project, tag=tag, settings=settings, books=books)
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, part]))
+
+
+def _ledger_part(
+    client: Any,
+    earlier: list[LedgerPart],
+    *,
+    project: str | None,
+    tag: str | None,
+    settings: Settings | None,
+    books: Recorder | None,
+) -> LedgerPart:
+    from llmnb.ledger import books as books_of
+    from llmnb.middleware.entry import Ledgered
+    from llmnb.middleware.ledger import LedgerPart
+
+    before = earlier[-1].ledgered if earlier else None
+    settings = settings or (before.settings if before else load())
+    return LedgerPart(
+        Ledgered(
+            books=books or (before.books if before else books_of(settings)),
+            settings=settings,
+            provider=provider_of(client),
+            project=project or (before.project if before else None),
+            tag=tag or (before.tag if before else None),
+        )
+    )
+
+
+def provider_of(client: object) -> str:
+    """OpenTelemetry's `gen_ai.provider.name` of an SDK client."""
+    if "Foundry" in type(client).__name__:
+        return "azure.ai.inference"
+    # the SDK names the others itself, for its own spans
+    return str(getattr(client, "_gen_ai_provider_name", "anthropic"))
+
+
+def _named(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+# llmnb's own clients --------------------------------------------------------------------------------------------------
+
+_clients: dict[tuple[object, ...], Any] = {}
+_loop_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[object, ...], Any]] = (
+    weakref.WeakKeyDictionary()
+)
+_lock = Lock()
+
+
+def sdk_client(
+    *, asynchronous: bool = False, project: str | None = None, settings: Settings | None = None, **options: Any
+) -> Anthropic | AsyncAnthropic:
+    """A wrapped client of the environment's key and base URL, the same one for the same configuration.
+
+    An async client belongs to the running event loop, as its connections do. `options` go to the SDK's constructor.
+
+    Raises:
+        MissingKey: the SDK finds no credentials.
+    """
+    settings = settings or load()
+    key = (asynchronous, project, settings, _environment(), tuple(sorted(options.items())), os.getpid())
+    with _lock:
+        known = _loop_clients.setdefault(asyncio.get_running_loop(), {}) if asynchronous else _clients
+        fingerprint = tuple(map(repr, key))
+        if fingerprint not in known:
+            made = _made(asynchronous, options)
+            known[fingerprint] = wrap(made, project=project, settings=settings)
+        return known[fingerprint]
+
+
+def _made(asynchronous: bool, options: dict[str, Any]) -> Anthropic | AsyncAnthropic:
+    import anthropic
+
+    client = anthropic.AsyncAnthropic(**options) if asynchronous else anthropic.Anthropic(**options)
+    if client.api_key is None and client.auth_token is None and client.credentials is None:
+        raise MissingKey
+    return client
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("ANTHROPIC_")))

@@ -1,0 +1,321 @@
+"""One call on its way into the ledger: what is known of it so far, and the row that says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import httpx2
+
+from llmnb import origin, wire
+from llmnb.middleware.tee import End
+from llmnb.pricing import billed_model, cost_of_prompts
+from llmnb.records import Call, Cost, Status, Usage, current_context
+from llmnb.settings import Settings
+from llmnb.trouble import quietly
+
+
+class Recorder(Protocol):
+    """The books of the ledger: told of each call that begins and of each row; never raises."""
+
+    def begin(self, call: Mapping[str, Any]) -> None:
+        """A call is sent; these fields of its row are known."""
+        ...
+
+    def record(self, call: Call, children: tuple[Call, ...] = ()) -> None:
+        """The row of a call as it is now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ledgered:
+    """What all calls of one wrapped client share."""
+
+    books: Recorder
+    settings: Settings
+    provider: str = "anthropic"
+    project: str | None = None
+    tag: str | None = None
+
+    @cached_property
+    def user(self) -> str | None:
+        """Who asks."""
+        return origin.user(self.settings)
+
+    @cached_property
+    def notebook(self) -> str | None:
+        """From where."""
+        return origin.notebook(self.settings)
+
+
+class Entry:
+    """Gathers what is known of one call and writes its row: running, refreshed, and once for good."""
+
+    def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
+        self._ledgered = ledgered
+        self._context = current_context()
+        self._request = body if self._logs_content else None
+        self._began = self._waited_from = time.perf_counter()
+        self._estimated_input = Usage(input_tokens=wire.estimated_tokens(_text_bytes(body)), estimated=True)
+        self.body_id = id(body)
+        self._lost: Usage | None = None
+        self.attempts = 0
+        self.saw_first_token = False
+        self.model_requested = str(body.get("model") or "")
+        self._known: dict[str, Any] = self._beginning(stream)
+
+    def _beginning(self, stream: bool) -> dict[str, Any]:
+        context, shared = self._context, self._ledgered
+        now_us = time.time_ns() // 1000
+        return {
+            "uid": f"{now_us:014x}{os.urandom(9).hex()}",
+            "ts": now_us,
+            "model_requested": self.model_requested,
+            "model": self.model_requested,  # until an answer tells which model served
+            "parent_uid": context.parent_uid,
+            "project": context.project or shared.project or shared.settings.project,
+            "session": origin.session(),
+            "user": shared.user,
+            "notebook": shared.notebook,
+            "cell": origin.cell(),
+            "chat": context.chat,
+            "run_id": context.run_id,
+            "batch_id": context.batch_id,
+            "template": context.template,
+            "tag": context.tag or shared.tag,
+            "provider": shared.provider,
+            "stream": stream,
+            "wait_ms": 0.0,
+        }
+
+    # What happens to the call, in the order it can happen -------------------------------------------------------------
+
+    def sent(self, attempt: int) -> None:
+        """An attempt goes out now."""
+        if attempt > 1:
+            self._known["wait_ms"] += _ms_since(self._waited_from)
+        self.attempts = self._known["attempts"] = attempt
+        self._known.pop("error_type", None)
+        self._ledgered.books.begin({**self._known, "input_tokens": self._estimated_input.input_tokens})
+
+    def responded(self, http: httpx2.Response) -> None:
+        """Headers of an answer are here."""
+        self._known["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
+
+    def refused(self, http: httpx2.Response) -> None:
+        """The attempt was answered with an HTTP error, which costs nothing."""
+        self.responded(http)
+        self._waited_from = time.perf_counter()
+        body = http.content if http.is_closed and hasattr(http, "_content") else b""
+        self._known["error_type"] = wire.read_json(body, "").error_type or _STATUS_ERRORS.get(
+            http.status_code, f"http_{http.status_code}"
+        )
+        self._finish("error", self._lost or Usage())
+
+    def raised(self, error: BaseException) -> None:
+        """The attempt got no answer: the network failed, or the caller gave up waiting."""
+        self._waited_from = time.perf_counter()
+        if not _never_sent(error):  # the API may have read the request, and may bill it
+            self._lost = _added(self._lost, self._estimated_input)
+        self._known["error_type"] = type(error).__name__
+        self._finish(_status_of(error), self._lost or Usage())
+
+    def first_token(self) -> None:
+        """The first piece of content is here."""
+        self.saw_first_token = True
+        self._known["ttft_ms"] = _ms_since(self._began)
+
+    def progressed(self, outcome: wire.Outcome) -> None:
+        """A stream has told more about itself, and is not at its end."""
+        self._learn(outcome)
+        usage = replace(outcome.usage or self._estimated_input, estimated=True)
+        self._ledgered.books.record(self._row("running", _added(self._lost, usage)))
+
+    def finished(self, outcome: wire.Outcome, body: bytes) -> None:
+        """The whole answer is here."""
+        self.body_ended(outcome, body, "read", None)
+
+    def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
+        """The body has ended, by itself or not."""
+        self._learn(outcome)
+        status = _status_of_body(outcome, how, error)
+        if status != "ok":
+            self._known["error_type"] = outcome.error_type or (type(error).__name__ if how == "failed" else None)
+        usage = outcome.usage or replace(self._estimated_input, estimated=True)
+        if status != "ok" and not outcome.complete:
+            usage = replace(usage, estimated=True)
+        self._finish(status, _added(self._lost, usage), outcome, body)
+
+    def materialised(self, message: Any) -> None:
+        """A part inside the ledger's answered with an object instead of a response."""
+        dump = getattr(message, "model_dump_json", None)
+        body = cast(str, dump()).encode() if dump else b"{}"
+        self.finished(wire.read_json(body, self.model_requested), body)
+
+    # Rows -------------------------------------------------------------------------------------------------------------
+
+    def _learn(self, outcome: wire.Outcome) -> None:
+        facts = ("model", "stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
+        for name in facts:
+            value = getattr(outcome, name)
+            if value is not None:
+                self._known[name] = value
+
+    def _finish(self, status: Status, usage: Usage, outcome: wire.Outcome = wire.NOTHING, body: bytes = b"") -> None:
+        self._known["latency_ms"] = _ms_since(self._began)
+        if self._request is not None:
+            self._known["content"] = _content(self._request, body)
+        call = self._row(status, usage, outcome.prompts)
+        children = tuple(self._child(call, index, iteration) for index, iteration in enumerate(outcome.iterations))
+        self._ledgered.books.record(call, children)
+        if self._context.on_end is not None:
+            _tell(self._context.on_end, (call, *children))
+
+    @property
+    def _logs_content(self) -> bool:
+        asked = self._context.log_content
+        return self._ledgered.settings.log_content if asked is None else asked
+
+    def _row(self, status: Status, usage: Usage, prompts: tuple[Usage, ...] = ()) -> Call:
+        known = self._known
+        model = known.get("model") or self.model_requested
+        parts = prompts and ((self._lost, *prompts) if self._lost else prompts)
+        cost = self._cost(parts or (usage,), model)
+        return Call(
+            **known,
+            status=status,
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_5m_tokens=usage.cache_write_5m_tokens,
+            cache_write_1h_tokens=usage.cache_write_1h_tokens,
+            cache_write_unsplit_tokens=usage.cache_write_unsplit_tokens,
+            output_tokens=usage.output_tokens,
+            thinking_tokens=usage.thinking_tokens,
+            web_search_requests=usage.web_search_requests,
+            web_fetch_requests=usage.web_fetch_requests,
+            estimated=usage.estimated,
+            cost_nanousd=cost.nanousd,
+            price_id=cost.price_id,
+        )
+
+    def _child(self, parent: Call, index: int, iteration: wire.Iteration) -> Call:
+        """A row for tokens billed beside the answer's own; `tag` tells what they were for."""
+        cost = self._cost((iteration.usage,), iteration.model)
+        return replace(
+            parent,
+            uid=f"{parent.uid}.{index + 1}",
+            parent_uid=parent.uid,
+            is_call=False,
+            model=iteration.model,
+            tag=iteration.kind,
+            latency_ms=None,
+            ttft_ms=None,
+            wait_ms=0.0,
+            content=None,
+            cost_nanousd=cost.nanousd,
+            price_id=cost.price_id,
+            **{name: getattr(iteration.usage, name) for name in Usage.__slots__},
+        )
+
+    def _cost(self, usages: tuple[Usage, ...], model: str) -> Cost:
+        if usages == _NOTHING_USED:
+            return _FREE
+        known, shared = self._known, self._ledgered
+        billed = billed_model(shared.provider, self.model_requested, model)
+        conditions: dict[str, Any] = {
+            "provider": shared.provider,
+            "ts": known["ts"],
+            "service_tier": known.get("service_tier"),
+            "speed": known.get("speed"),
+            "inference_geo": known.get("inference_geo"),
+            "overrides": shared.settings.prices,
+        }
+        return cost_of_prompts(usages, billed, **conditions)
+
+
+def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
+    try:
+        for row in rows:
+            on_end(row)
+    except Exception as trouble:
+        quietly("telling of a finished call", trouble)
+
+
+_NOTHING_USED = (Usage(),)
+_FREE = Cost(0)
+
+_STATUS_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""The API's names of errors by HTTP status (its documentation, "Errors"), for bodies that were not read."""
+
+
+def _status_of(error: BaseException) -> Status:
+    return "error" if isinstance(error, Exception) else "cancelled"
+
+
+def _status_of_body(outcome: wire.Outcome, how: End, error: BaseException | None) -> Status:
+    if outcome.complete:
+        return "ok"
+    if outcome.error_type is not None:
+        return "error"
+    if how in ("closed", "dropped") or (error is not None and not isinstance(error, Exception)):
+        return "cancelled"
+    return "truncated"
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether the connection failed before the request could have been read."""
+    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, unsent):
+            return True
+        if isinstance(cause, (httpx2.HTTPError, asyncio.CancelledError, KeyboardInterrupt)):
+            return False
+        cause = cause.__cause__
+    return isinstance(error, Exception)  # raised on this side, before any request was made
+
+
+def _added(lost: Usage | None, usage: Usage) -> Usage:
+    return usage if lost is None else lost + usage
+
+
+def _ms_since(moment: float) -> float:
+    return (time.perf_counter() - moment) * 1000
+
+
+_MEDIA_BYTES = int(1_600 * wire.BYTES_PER_TOKEN)
+"""An image counts as the most that one may cost, 1,600 tokens (the API's documentation, "Vision"); a PDF as one
+page."""
+
+
+def _text_bytes(value: Any) -> int:
+    """Characters of all text in a request body, without copying it; keys and structure are left out."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        block = cast("dict[str, Any]", value)
+        return _MEDIA_BYTES if block.get("type") == "base64" else sum(map(_text_bytes, block.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_text_bytes, cast("list[Any]", value)))
+    return 0
+
+
+def _content(request: dict[str, Any], response: bytes) -> str:
+    return json.dumps({"request": request, "response": response.decode("utf-8", "replace")}, default=repr)

@@ -1,0 +1,106 @@
+"""The ledger part: every call leaves exactly one row, however it ends.
+
+The chain runs once per HTTP attempt, and a stream ends long after the chain has returned. So a row is opened when the
+first attempt is sent (marked as running, with an estimated input, in case the process dies), brought up to date when
+`message_start` tells what was read, and written for good when the body ends, whichever way it ends. All writes of one
+call carry the same uid and replace each other.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Any, cast
+
+from anthropic import APIRequest
+
+from llmnb.middleware.entry import Entry, Ledgered
+from llmnb.middleware.flow import Flow, Part
+from llmnb.middleware.watch import BodyWatch
+from llmnb.trouble import quietly
+
+_KEPT_WAITING = 1_000
+"""How many failed calls are remembered for a retry that may or may not come."""
+
+
+class LedgerPart(Part):
+    """Writes one ledger row per call of a billable endpoint, and lets everything else pass."""
+
+    def __init__(self, ledgered: Ledgered) -> None:
+        self.ledgered = ledgered
+        self._waiting: OrderedDict[str, list[Entry]] = OrderedDict()
+        self._lock = Lock()
+
+    def flow(self, request: APIRequest) -> Flow:
+        entry = self._sent(request) if is_billable(request) else None
+        if entry is None:
+            return (yield request)
+        try:
+            response = yield request
+        except BaseException as error:
+            self._raised(entry, request, error)
+            raise
+        self._answered(entry, request, response)
+        return response
+
+    def _sent(self, request: APIRequest) -> Entry | None:
+        try:
+            entry = self._retried(request)
+            if entry is None:
+                entry = Entry(self.ledgered, cast("dict[str, Any]", request.json), stream=request.stream)
+            entry.sent(request.retries_taken + 1)
+            return entry
+        except Exception as trouble:
+            quietly("opening a ledger row", trouble)
+            return None
+
+    def _raised(self, entry: Entry, request: APIRequest, error: BaseException) -> None:
+        try:
+            entry.raised(error)
+            if isinstance(error, Exception):
+                self._may_be_retried(entry, request)
+        except Exception as trouble:
+            quietly("recording a failed call", trouble)
+
+    def _answered(self, entry: Entry, request: APIRequest, response: Any) -> None:
+        try:
+            http = getattr(response, "http_response", None)
+            if http is None:  # a part inside this one answered with a finished object
+                entry.materialised(response)
+            elif not http.is_success:
+                entry.refused(http)
+                self._may_be_retried(entry, request)
+            else:
+                BodyWatch.begin(entry, response, stream=request.stream)
+        except Exception as trouble:
+            quietly("recording a call", trouble)
+
+    # Attempts of one call share an idempotency key. A key of the user's own can be shared by several calls: the number
+    # of attempts made so far and the identity of the body, which the attempts of one call share, too, tell them apart.
+
+    def _may_be_retried(self, entry: Entry, request: APIRequest) -> None:
+        with self._lock:
+            self._waiting.setdefault(str(request.options.idempotency_key), []).append(entry)
+            if len(self._waiting) > _KEPT_WAITING:
+                self._waiting.popitem(last=False)
+
+    def _retried(self, request: APIRequest) -> Entry | None:
+        if not request.retries_taken:
+            return None
+        key = str(request.options.idempotency_key)
+        with self._lock:
+            entries = [entry for entry in self._waiting.get(key, ()) if entry.attempts == request.retries_taken]
+            if not entries:
+                return None
+            # a part outside of this one may have copied the body
+            entry = next((entry for entry in entries if entry.body_id == id(request.json)), entries[-1])
+            self._waiting[key].remove(entry)
+            if not self._waiting[key]:
+                del self._waiting[key]
+            return entry
+
+
+def is_billable(request: APIRequest) -> bool:
+    """Whether the request makes a model write: creating a message, of the plain or the beta API."""
+    path = request.url.partition("?")[0].rstrip("/")
+    return request.method.lower() == "post" and path.endswith("/v1/messages") and isinstance(request.json, dict)

@@ -1,0 +1,97 @@
+"""Reads along with the body of one call, and closes its ledger entry when the body ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import httpx2
+
+from llmnb import wire
+from llmnb.middleware.entry import Entry
+from llmnb.middleware.tee import End, decoded, watch
+
+_FIRST_REFRESH_S = 2.0
+"""A running row is brought up to date this long after the stream began, and then at each doubling of its age, so that a
+killed process leaves an estimate of at least half of what was written, for at most one extra reading of the body."""
+
+_CHUNKS_BETWEEN_LOOKS = 32
+
+
+class BodyWatch:
+    """Watches one body: notes its start and its first token, and tells the entry how it all ended."""
+
+    def __init__(self, entry: Entry, response: Any) -> None:
+        self._entry = entry
+        self._response: Any = response
+        self._headers: httpx2.Headers = response.http_response.headers
+        self._content_type = self._headers.get("content-type", "")
+        self._began = time.monotonic()
+        self._refresh_at: float | None = None
+
+    @classmethod
+    def begin(cls, entry: Entry, response: Any, *, stream: bool) -> None:
+        """Closes the entry at once when the body was read already; watches it otherwise."""
+        http: httpx2.Response = response.http_response
+        entry.responded(http)
+        if http.is_closed:
+            entry.finished(wire.read_json(http.content, entry.model_requested), http.content)
+        else:
+            watch(http, cls(entry, response))
+
+    def look(self, chunks: list[bytes]) -> int:
+        """Notes the start, the first token, and now and then how far the stream is."""
+        if self._refresh_at is None:
+            self._look_for_start(chunks)
+        elif not self._entry.saw_first_token:
+            if self._is_opaque or wire.has_content(chunks[-1]):
+                self._entry.first_token()
+        elif time.monotonic() >= self._refresh_at:
+            self._refresh(chunks)
+        return _CHUNKS_BETWEEN_LOOKS if self._entry.saw_first_token else 1
+
+    def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
+        """Reads the body for its counts, and closes the entry."""
+        body = self._body(chunks)
+        self._response = None
+        self._entry.body_ended(self._read(body), body, how, error)
+
+    @property
+    def _is_opaque(self) -> bool:
+        """Whether a single chunk cannot be looked into."""
+        return "content-encoding" in self._headers or self._is_aws_frames
+
+    @property
+    def _is_aws_frames(self) -> bool:
+        return "amazon.eventstream" in self._content_type
+
+    def _look_for_start(self, chunks: list[bytes]) -> None:
+        body = self._body(chunks)
+        start = wire.read_start(body, self._entry.model_requested)
+        if start is not None:
+            self._refresh_at = time.monotonic() + _FIRST_REFRESH_S
+            self._entry.progressed(start)
+            if wire.has_content(body):
+                self._entry.first_token()
+
+    def _refresh(self, chunks: list[bytes]) -> None:
+        now = time.monotonic()
+        self._refresh_at = now + max(now - self._began, _FIRST_REFRESH_S)
+        self._entry.progressed(self._read(self._body(chunks)))
+
+    def _body(self, chunks: list[bytes]) -> bytes:
+        raw = decoded(b"".join(chunks), self._headers)
+        return _from_aws_frames(raw, self._response) if self._is_aws_frames else raw
+
+    def _read(self, body: bytes) -> wire.Outcome:
+        return wire.read_stream(body, self._entry.model_requested)
+
+
+def _from_aws_frames(raw: bytes, response: Any) -> bytes:
+    """The events of a classic Bedrock stream as SSE; its binary frames are read by the client's own decoder."""
+    sse = ""
+    with contextlib.suppress(Exception):  # cut off inside a frame; what came before counts
+        for event in response._client._make_sse_decoder().iter_bytes(iter([raw])):
+            sse += f"event: {event.event}\ndata: {event.data}\n\n"
+    return sse.encode()

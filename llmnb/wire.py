@@ -1,0 +1,306 @@
+"""Reads the Messages wire: what a response body says about tokens, model and how it ended.
+
+Works on bytes and plain dicts, knows nothing of the SDK, and never raises on what a server may send.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from llmnb.records import Usage
+
+BYTES_PER_TOKEN = 3.9
+"""UTF-8 bytes of answer text per output token, used only where the API reported nothing: 4,477 bytes over 1,151 tokens
+in the ten recorded text answers of more than ten tokens that the tests are held against."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """Tokens that one API call billed on their own, beside the answer's: a compaction, an advisor, a declined model."""
+
+    kind: str
+    model: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a response body says.
+
+    `complete` is True when the message came to its end (`message_stop`, or a whole JSON message). `usage` is None when
+    the body says nothing about tokens; `prompts` are its parts where the answer took several prompts, each of which has
+    a price tier of its own. `started` is True once `message_start` was seen.
+    """
+
+    complete: bool = False
+    started: bool = False
+    message_id: str | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: Usage | None = None
+    prompts: tuple[Usage, ...] = ()
+    iterations: tuple[Iteration, ...] = ()
+    error_type: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    cache_miss_reason: str | None = None
+
+
+NOTHING = Outcome()
+
+
+def estimated_tokens(byte_count: int) -> int:
+    """Tokens in that many bytes of UTF-8 text, estimated and rounded up; 0 for 0."""
+    return -(-int(byte_count * 10) // int(BYTES_PER_TOKEN * 10))
+
+
+# Whole messages -------------------------------------------------------------------------------------------------------
+
+
+def read_json(body: bytes, model_requested: str) -> Outcome:
+    """The outcome of a response that is one JSON document: a message or an error envelope."""
+    data = _object(body)
+    if data.get("type") == "error":
+        return Outcome(error_type=error_type(data))
+    if "usage" not in data:
+        return NOTHING
+    return _message(data, model_requested)
+
+
+def error_type(envelope: Json) -> str | None:
+    """The API's name of the error in an error envelope, such as `overloaded_error`."""
+    name = _dict(envelope.get("error")).get("type")
+    return name if isinstance(name, str) else None
+
+
+def _message(data: Json, model_requested: str, *, complete: bool = True) -> Outcome:
+    usage = _dict(data.get("usage"))
+    model = _text(data.get("model"))
+    top = read_usage(usage)
+    own, beside = _split_iterations(usage, model or model_requested, model_requested)
+    prompts = _with_rest(own, top)
+    return Outcome(
+        complete=complete,
+        started=True,
+        message_id=_text(data.get("id")),
+        model=model,
+        stop_reason=_text(data.get("stop_reason")),
+        usage=sum(prompts[1:], prompts[0]) if prompts else top,
+        prompts=prompts if len(prompts) > 1 else (),
+        iterations=beside,
+        service_tier=_text(usage.get("service_tier")),
+        speed=_text(usage.get("speed")),
+        inference_geo=_text(usage.get("inference_geo")),
+        cache_miss_reason=_miss_reason(data) if "diagnostics" in data else None,
+    )
+
+
+def _with_rest(own: list[Usage], top: Usage) -> tuple[Usage, ...]:
+    """The prompts with what iterations do not carry: server tools and the share of thinking."""
+    if not own:
+        return ()
+    rest = {name: getattr(top, name) for name in ("thinking_tokens", "web_search_requests", "web_fetch_requests")}
+    return replace(own[0], **rest), *own[1:]
+
+
+def _miss_reason(data: Json) -> str | None:
+    return _text(_dict(_dict(data.get("diagnostics")).get("cache_miss_reason")).get("type"))
+
+
+# Streams --------------------------------------------------------------------------------------------------------------
+
+
+def read_stream(body: bytes, model_requested: str) -> Outcome:
+    """The outcome of an SSE body, whole or cut off anywhere.
+
+    Only the lines that carry counts are parsed, found from both ends: a stream of thousands of deltas costs two JSON
+    documents. Totals come from the last `message_delta`, the 5m/1h split of cache writes from `message_start`. Without
+    a `message_delta` the output is estimated from the text that came.
+    """
+    start = _first_event(body, b"message_start")
+    if start is None:
+        return replace(_not_a_stream(body, model_requested), error_type=_stream_error(body))
+    message = _dict(start.get("message"))
+    delta = _last_event(body, b"message_delta")
+    if delta is None:
+        outcome = _cut_off(message, body, model_requested)
+    else:
+        outcome = _message(_merged(message, delta), model_requested, complete=False)
+    if _last_event(body, b"message_stop") is not None:
+        return replace(outcome, complete=True)
+    return replace(outcome, error_type=_stream_error(body))
+
+
+def read_start(body: bytes, model_requested: str) -> Outcome | None:
+    """What `message_start` tells, with no output yet; None until a whole one is in the body."""
+    start = _first_event(body, b"message_start")
+    return None if start is None else _cut_off(_dict(start.get("message")), b"", model_requested)
+
+
+def has_content(chunk: bytes) -> bool:
+    """Whether the bytes hold the beginning of a content delta, which is when a reader sees the first token."""
+    return b'"content_block_delta"' in chunk
+
+
+def _not_a_stream(body: bytes, model_requested: str) -> Outcome:
+    # some servers answer stream=true with one JSON document
+    return read_json(body, model_requested) if body.lstrip()[:1] == b"{" else NOTHING
+
+
+def _stream_error(body: bytes) -> str | None:
+    event = _last_event(body, b"error")
+    return None if event is None else error_type(event) or "error"
+
+
+def _merged(message: Json, delta: Json) -> Json:
+    """The message with the totals that its last `message_delta` repeats or corrects."""
+    usage = dict(_dict(message.get("usage")))
+    usage.update({key: value for key, value in _dict(delta.get("usage")).items() if value is not None})
+    return {**message, **_dict(delta.get("delta")), "usage": usage}
+
+
+def _cut_off(message: Json, body: bytes, model_requested: str) -> Outcome:
+    outcome = _message(message, model_requested, complete=False)
+    # output_tokens of message_start is noise (1 to 88 before anything was written)
+    output = estimated_tokens(content_bytes(body))
+    usage = replace(outcome.usage or Usage(), output_tokens=output, thinking_tokens=None, estimated=True)
+    return replace(outcome, usage=usage, stop_reason=None)
+
+
+def content_bytes(body: bytes) -> int:
+    """UTF-8 bytes of everything the model wrote in a stream body: text, thinking, tool input."""
+    return sum(_delta_bytes(_dict(event.get("delta"))) for event in _events(body) if "delta" in event)
+
+
+def _delta_bytes(delta: Json) -> int:
+    pieces = (delta.get(key) for key in ("text", "thinking", "partial_json", "content"))
+    return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces if isinstance(piece, str))
+
+
+# Finding events in bytes ----------------------------------------------------------------------------------------------
+# A quoted name can also be the whole of some text ("message_delta" as an answer), so a hit counts only when the line it
+# stands in parses as an event of that type. Inside longer strings JSON escapes the quotes, so there are no other hits.
+
+
+def _first_event(body: bytes, name: bytes) -> Json | None:
+    quoted, position = b'"' + name + b'"', 0
+    while (position := body.find(quoted, position)) >= 0:
+        event = _event_at(body, position)
+        if event is not None and event.get("type") == name.decode():
+            return event
+        position += len(quoted)
+    return None
+
+
+def _last_event(body: bytes, name: bytes) -> Json | None:
+    quoted, position = b'"' + name + b'"', len(body)
+    while (position := body.rfind(quoted, 0, position)) >= 0:
+        event = _event_at(body, position)
+        if event is not None and event.get("type") == name.decode():
+            return event
+    return None
+
+
+def _event_at(body: bytes, position: int) -> Json | None:
+    begin = max(body.rfind(b"\n", 0, position), body.rfind(b"\r", 0, position)) + 1
+    ends = [end for end in (body.find(b"\n", position), body.find(b"\r", position)) if end >= 0]
+    return _data_line(body[begin : min(ends, default=len(body))])
+
+
+def _data_line(line: bytes) -> Json | None:
+    if not line.startswith(b"data:"):
+        return None
+    return _object(line[5:]) or None
+
+
+def _events(body: bytes) -> Iterator[Json]:
+    for line in body.splitlines():
+        event = _data_line(line)
+        if event is not None:
+            yield event
+
+
+# Usage ----------------------------------------------------------------------------------------------------------------
+
+
+def read_usage(usage: Json) -> Usage:
+    """The disjoint token classes of a `usage` object of the API."""
+    total_write = _count(usage, "cache_creation_input_tokens")
+    split = _dict(usage.get("cache_creation"))
+    write_5m, write_1h = _count(split, "ephemeral_5m_input_tokens"), _count(split, "ephemeral_1h_input_tokens")
+    if "cache_creation_input_tokens" not in usage:
+        total_write = write_5m + write_1h
+    if write_5m + write_1h > total_write:  # a later total below the first split: the split no longer holds
+        write_5m = write_1h = 0
+    unsplit = total_write - write_5m - write_1h
+    tools = _dict(usage.get("server_tool_use"))
+    thinking = _dict(usage.get("output_tokens_details")).get("thinking_tokens")
+    return Usage(
+        input_tokens=_count(usage, "input_tokens"),
+        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
+        cache_write_5m_tokens=write_5m,
+        cache_write_1h_tokens=write_1h,
+        cache_write_unsplit_tokens=unsplit,
+        output_tokens=_count(usage, "output_tokens"),
+        thinking_tokens=thinking if isinstance(thinking, int) else None,
+        web_search_requests=_count(tools, "web_search_requests"),
+        web_fetch_requests=_count(tools, "web_fetch_requests"),
+        estimated=unsplit > 0,
+    )
+
+
+def _split_iterations(usage: Json, served: str, requested: str) -> tuple[list[Usage], tuple[Iteration, ...]]:
+    """The prompts of the answer itself, and the iterations that are billed beside it.
+
+    With `iterations`, the API bills their sum: compactions and advisors are never in the top-level counts, and the
+    top-level input of a tool loop may be that of its first iteration only (advisor and compaction pages of the API's
+    documentation). A model that declined before it wrote anything is reported but not billed.
+    """
+    if "iterations" not in usage:
+        return [], ()
+    entries = [entry for entry in _list(usage["iterations"]) if entry]
+    fell_back = any(entry.get("type") == "fallback_message" for entry in entries)
+    own: list[Usage] = []
+    beside: list[Iteration] = []
+    for entry in entries:
+        kind, tokens = _text(entry.get("type")) or "message", read_usage(entry)
+        declined = fell_back and kind == "message"
+        model = _text(entry.get("model")) or (requested if declined else served)
+        if kind in ("message", "fallback_message") and model == served:
+            own.append(tokens)
+        elif not (declined and tokens.output_tokens == 0):
+            beside.append(Iteration(kind, model, tokens))
+    return own, tuple(beside)
+
+
+# Careful reading ------------------------------------------------------------------------------------------------------
+
+
+def _object(data: bytes) -> Json:
+    try:
+        return _dict(json.loads(data))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _dict(value: object) -> Json:
+    return cast(Json, value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Json]:
+    return [_dict(item) for item in cast(list[object], value)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(data: Json, key: str) -> int:
+    value = data.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
