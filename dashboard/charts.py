@@ -1,0 +1,225 @@
+"""The charts, as Vega-Lite specifications.
+
+Written out rather than through Altair, which draws the same but takes up to 1.5 s to import: half of the wait for the
+first chart. Times on an axis are wall-clock text, read and written as UTC: a browser elsewhere must not move a call to
+another day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import figures
+import pandas as pd
+from books import TOKEN_CLASSES
+from filters import NOBODY
+from period import Step, floor
+
+Spec = dict[str, Any]
+
+MODELS_SHOWN = 8
+"""More colours than this cannot be told apart; the smaller models are stacked as one."""
+OTHERS = "other models"
+PALETTE = ("#5B7FFF", "#18B6A4", "#F2994A", "#B06CF0", "#E5608F", "#3FA7E0", "#8FB339", "#C98A5B", "#8A93A6")
+"""Readable on white and on near-black alike; the last one is for the others."""
+
+_WHEN = {"hour": "%H:%M", "day": "%-d %b", "week": "%-d %b", "month": "%b %Y"}
+_CLASSES = {
+    "input_tokens": ("Uncached input", "#5B7FFF"),
+    "cache_read_tokens": ("Cache read", "#18B6A4"),
+    "cache_write_5m_tokens": ("Cache write, 5 min", "#F2994A"),
+    "cache_write_1h_tokens": ("Cache write, 1 h", "#D9792B"),
+    "cache_write_unsplit_tokens": ("Cache write, TTL unknown", "#C98A5B"),
+    "output_tokens": ("Output", "#B06CF0"),
+}
+_THINKING_COLOR = "#7F3FC4"
+
+
+def spend(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, models: Sequence[str]) -> Spec:
+    """Spend per step, stacked by model. `steps` has at, model, cost_nanousd, calls; `grid` all steps on the wall clock.
+
+    `models` are all the names in the ledger: a model keeps its colour whatever is filtered.
+    """
+    shown = _shown(steps, models)
+    rows = _stacked(steps, shown, step)
+    names = [name for name in [*shown, OTHERS] if name in set(rows["model"])]
+    colors = [PALETTE[-1] if name == OTHERS else PALETTE[shown.index(name)] for name in names]
+    legend = {"orient": "bottom", "columns": 2, "labelLimit": 140, "symbolType": "square", "offset": 4, "padding": 0}
+    return {
+        "height": 300,
+        "data": {"values": rows.to_dict("records")},
+        "mark": {"type": "bar", "cornerRadius": 1},
+        "encoding": {
+            "x": {
+                "field": "at",
+                "type": "ordinal",
+                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
+                "axis": _time_axis(grid, step),
+            },
+            "y": {
+                "field": "usd",
+                "type": "quantitative",
+                "aggregate": "sum",
+                "axis": {"title": None, "tickCount": 5, "format": _dollars(rows)},
+            },
+            "color": {
+                "field": "model",
+                "type": "nominal",
+                "scale": {"domain": names, "range": colors},
+                "legend": {"title": None, **legend},
+            },
+            "order": {"field": "rank", "type": "quantitative"},
+            "tooltip": _spend_tooltip(step),
+        },
+    }
+
+
+def _spend_tooltip(step: Step) -> list[Spec]:
+    return [
+        {"field": "when", "title": step.capitalize()},
+        {"field": "model", "title": "Model"},
+        {"field": "spend", "title": "Spend"},
+        {"field": "calls", "type": "quantitative", "title": "Calls", "format": ","},
+    ]
+
+
+def tokens(sums: dict[str, int], thinking: int, ink: str) -> Spec:
+    """Tokens by class, one bar each with its number beside it; thinking is the darker part inside output.
+
+    `ink` is the colour of the numbers: Streamlit's theme reaches all of a chart but its text marks.
+    """
+    parts, labels = _token_rows(sums, thinking)
+    order = [label["class"] for label in labels]
+    widest = max(1, *sums.values())
+    y = {
+        "field": "class",
+        "type": "nominal",
+        "sort": order,
+        "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 160, "labelPadding": 8},
+    }
+    # the domain leaves room for the numbers beside the longest bar
+    x = {"field": "tokens", "type": "quantitative", "axis": None, "scale": {"domain": [0, widest * 1.75]}}
+    bars = {
+        "data": {"values": parts},
+        "mark": {"type": "bar", "height": {"band": 0.62}, "cornerRadius": 2},
+        "encoding": {
+            "y": y,
+            "x": {**x, "stack": "zero"},
+            "color": {"field": "color", "type": "nominal", "scale": None},
+            "order": {"field": "part", "type": "quantitative"},
+            "tooltip": [
+                {"field": "name", "title": "Tokens"},
+                {"field": "tokens", "type": "quantitative", "title": "Count", "format": ","},
+                {"field": "share", "title": "Share"},
+            ],
+        },
+    }
+    numbers = {
+        "data": {"values": labels},
+        "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 13, "color": ink},
+        "encoding": {"y": y, "x": x, "text": {"field": "text"}},
+    }
+    return {"height": 46 * len(order) + 20, "layer": [bars, numbers]}
+
+
+def sparkline(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, columns: Sequence[str]) -> list[int]:
+    """The sum of `columns` in every step of the grid, zero where there was no call."""
+    if steps.empty:
+        return [0] * len(grid)
+    sums = steps[list(columns)].fillna(0).sum(axis="columns").groupby(_walls(steps, step)).sum()
+    return [int(sums.get(_text(at), 0)) for at in grid]
+
+
+def _shown(steps: pd.DataFrame, models: Sequence[str]) -> list[str]:
+    """The models with a colour of their own, in an order that does not depend on the filters unless there are many."""
+    if len(models) <= MODELS_SHOWN:
+        return list(models)
+    biggest = steps.assign(model=_named(steps)).groupby("model")["cost_nanousd"].sum().sort_values(ascending=False)
+    return sorted(biggest.index[:MODELS_SHOWN])
+
+
+def _stacked(steps: pd.DataFrame, shown: Sequence[str], step: Step) -> pd.DataFrame:
+    named = _named(steps)
+    rows = pd.DataFrame(
+        {
+            "at": _walls(steps, step),
+            "model": named.where(named.isin(shown), OTHERS),
+            "nanousd": steps["cost_nanousd"].fillna(0).astype("int64"),
+            "calls": steps["calls"].astype("int64"),
+        }
+    )
+    rows = rows[rows["nanousd"] > 0].groupby(["at", "model"], as_index=False).sum()
+    rows["usd"] = rows["nanousd"] / 1e9
+    rows["spend"] = [figures.money(int(value)) for value in rows["nanousd"]]
+    rows["when"] = [_spoken(datetime.fromisoformat(at), step) for at in rows["at"]]
+    rows["rank"] = [shown.index(name) if name in shown else len(shown) for name in rows["model"]]
+    return rows.drop(columns="nanousd")
+
+
+def _named(steps: pd.DataFrame) -> pd.Series:
+    return steps["model"].fillna(NOBODY["model"])
+
+
+def _walls(steps: pd.DataFrame, step: Step) -> pd.Series:
+    """The step each row belongs to, as the text of its beginning on the wall clock."""
+    return steps["at"].map(lambda at: _text(floor(at.replace(tzinfo=None), step)))
+
+
+def _text(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M")
+
+
+def _spoken(at: datetime, step: Step) -> str:
+    if step == "hour":
+        return f"{at:%a} {at.day} {at:%b}, {at:%H:%M}"
+    return {"day": f"{at:%a} {at.day} {at:%b %Y}", "week": f"from {at.day} {at:%b %Y}"}.get(step, f"{at:%B %Y}")
+
+
+def _dollars(rows: pd.DataFrame) -> str:
+    """The format of the axis: whole dollars, cents, or as many digits as it takes."""
+    highest = rows.groupby("at")["usd"].sum().max()
+    return "$,.0f" if highest >= 20 else "$,.2f" if highest >= 0.1 else "$.2~r"
+
+
+def _time_axis(grid: Sequence[datetime], step: Step) -> Spec:
+    every = max(1, -(-len(grid) // 8))
+    return {
+        "title": None,
+        "values": [_text(at) for at in grid[(len(grid) - 1) % every :: every]],
+        "labelExpr": f"utcFormat(utcParse(datum.value, '%Y-%m-%dT%H:%M'), '{_WHEN[step]}')",
+        "labelAngle": 0,
+        "labelOverlap": "greedy",
+        "ticks": False,
+        "grid": False,
+    }
+
+
+def _token_rows(sums: dict[str, int], thinking: int) -> tuple[list[Spec], list[Spec]]:
+    """The pieces of the bars, and the line of text beside each bar."""
+    total = sum(sums.values())
+    parts: list[Spec] = []
+    labels: list[Spec] = []
+    for name in TOKEN_CLASSES:
+        label, color = _CLASSES[name]
+        number = sums[name]
+        if name == "cache_write_unsplit_tokens" and not number:
+            continue  # rare, and nothing to say about it then
+        text = f"{figures.compact(number)} · {figures.percent(number, total)}"
+        pieces = [(label, number, color)]
+        if name == "output_tokens" and thinking:
+            pieces = [(f"{label}: thinking", thinking, _THINKING_COLOR), (f"{label}: answer", number - thinking, color)]
+        labels.append({"class": label, "tokens": number, "text": text})
+        parts += [
+            {
+                "class": label,
+                "name": piece,
+                "tokens": size,
+                "color": paint,
+                "part": at,
+                "share": figures.percent(size, total),
+            }
+            for at, (piece, size, paint) in enumerate(pieces)
+        ]
+    return parts, labels

@@ -1,0 +1,136 @@
+"""Overview: what was spent, on what, and the calls as they come in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+import books
+import charts
+import clock
+import figures
+import filters
+import pandas as pd
+import states
+import streamlit as st
+import tables
+from period import Period, buckets
+
+RECENT = 12
+REDRAW_S = 2.5
+
+
+def page() -> None:
+    """Everything on the page, from the top."""
+    head = st.container(horizontal=True, vertical_alignment="center", key="head")
+    head.title("Overview", anchor=False, width="content")
+    if books.is_empty():
+        states.no_calls()
+        return
+    now = clock.now()
+    chosen = filters.bar(books.choices(), now=now, first=books.first_call)
+    view = books.overview(chosen)
+    with head:
+        states.badges(view.totals)
+        st.space("stretch")
+        st.caption(_scope(chosen.period, clock.zone_name(now)), width="content")
+    if not view.totals.calls:
+        states.no_match(chosen)
+        return
+    first = view.steps["at"].min().to_pydatetime()
+    grid = buckets(chosen.period, now=now, first=first)
+    metrics(view, chosen, grid)
+    drawings(view, chosen, grid)
+    st.subheader("Models", anchor=False)
+    tables.models(view.models)
+    st.subheader("Recent calls", anchor=False)
+    if chosen.period.goes_on:
+        recent_calls(chosen, (_fingerprint(books.recent(chosen, RECENT)), time.monotonic()))
+    else:
+        tables.calls(books.recent(chosen, RECENT))
+    st.caption(f"Ledger: `{books.location()}`")
+
+
+def metrics(view: books.Overview, chosen: filters.Filters, grid: list[datetime]) -> None:
+    """Spend, calls, tokens and error rate, each with its course and its change against the period before."""
+    now, before, step = view.totals, view.before, chosen.period.step
+    nothing = "no change" if before and before.calls else "nothing before" if before else chosen.period.name
+
+    def course(*columns: str) -> list[int]:
+        return charts.sparkline(view.steps, grid, step, columns)
+
+    def metric(label: str, value: str, change: str | None, course: Sequence[float], help: str, color: str) -> None:
+        arrow, color = ("auto", color) if change else ("off", "blue")
+        look = {"border": True, "chart_type": "area", "delta_arrow": arrow, "delta_color": color}
+        st.metric(label, value, change or nothing, help=help, chart_data=course, **look)
+
+    with st.container(horizontal=True, key="metrics"):
+        change = figures.change(now.cost_nanousd, before and before.cost_nanousd)
+        exact = f"Exactly {figures.exact_money(now.cost_nanousd)}."
+        dollars = [value / 1e9 for value in course("cost_nanousd")]
+        metric("Spend", figures.money(now.cost_nanousd), change, dollars, exact, "blue")
+        change, calls = figures.change(now.calls, before and before.calls), course("calls")
+        metric("Calls", figures.count(now.calls), change, calls, "Retries of a call are one call.", "blue")
+        change = figures.change(now.tokens, before and before.tokens)
+        exact = f"Exactly {figures.count(now.tokens)}: uncached input, cache reads and writes, output."
+        metric("Tokens", figures.compact(now.tokens), change, course(*books.TOKEN_CLASSES), exact, "blue")
+        change = before and figures.change_of_rate((now.errors, now.calls), (before.errors, before.calls))
+        rates = [100 * bad / tried if tried else 0 for bad, tried in zip(course("errors"), calls, strict=True)]
+        exact = f"{figures.count(now.errors)} of {figures.plural(now.calls, 'call')} failed."
+        metric("Error rate", figures.percent(now.errors, now.calls), change, rates, exact, "inverse")
+
+
+def _scope(period: Period, zone_name: str) -> str:
+    """What the figures are about and held against, and whose midnight it is."""
+    against = f" vs {period.against}" if period.before else ""
+    return f"{period.name[0].upper()}{period.name[1:]}{against} · {zone_name}"
+
+
+def drawings(view: books.Overview, chosen: filters.Filters, grid: list[datetime]) -> None:
+    """Spend over time by model, and which kinds of tokens there were."""
+    left, right = st.columns([3, 2], gap="medium")
+    step = chosen.period.step
+    with left.container(border=True, height="stretch"):
+        st.markdown(f"**Spend per {step}**")
+        if not view.totals.cost_nanousd:
+            unpriced = view.totals.cost_nanousd is None
+            st.caption("None of these calls has a price." if unpriced else "These calls cost nothing.")
+        else:
+            models = [name or filters.NOBODY["model"] for name in books.choices()["model"]]
+            chart = charts.spend(view.steps, grid, step, models)
+            st.vega_lite_chart(spec=chart, width="stretch", key="spend", alt=f"Spend per {step}, stacked by model")
+    with right.container(border=True, height="stretch"):
+        st.markdown("**Tokens by class**")
+        sums = {name: int(view.models[name].sum()) for name in books.TOKEN_CLASSES}
+        thinking = int(view.models["thinking_tokens"].fillna(0).sum())
+        ink = "#E6E9F2" if st.context.theme.type == "dark" else "#1B2130"
+        st.vega_lite_chart(
+            spec=charts.tokens(sums, thinking, ink), width="stretch", key="tokens", alt="Tokens by class"
+        )
+        read = sum(sums.values()) - sums["output_tokens"]
+        thought = f" {figures.compact(thinking)} tokens of the output were thinking." if thinking else ""
+        share = figures.percent(sums["cache_read_tokens"], read)
+        st.caption(f"{share} of the input was read from the prompt cache.{thought}")
+
+
+@st.fragment(run_every="3s")
+def recent_calls(chosen: filters.Filters, drawn: tuple[int, float]) -> None:
+    """The newest calls, read again every few seconds; news redraws the whole page, lest it contradict itself.
+
+    `drawn` is what the page knew when it was drawn, and when that was: a burst of calls must not redraw it.
+    """
+    with books.in_plain_words():
+        rows = books.recent(chosen, RECENT)
+        tables.calls(rows)
+        known, at_s = drawn
+        if _fingerprint(rows) != known and time.monotonic() - at_s > REDRAW_S:
+            st.rerun()
+
+
+def _fingerprint(rows: pd.DataFrame) -> int:
+    return hash(tuple(zip(rows["uid"], rows["status"], strict=True)))
+
+
+with books.in_plain_words():
+    page()
