@@ -1,0 +1,213 @@
+"""What `llmnb doctor` looks at: each check answers for itself whether something needs doing, and what.
+
+Nothing here changes anything, prints a key, or goes on the network unless asked to.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import llmnb
+from llmnb import settings
+from llmnb.errors import LlmnbError, SettingsError
+from llmnb.ledger import settle
+
+if TYPE_CHECKING:
+    import anthropic
+
+State = Literal["ok", "note", "fix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at and found; `do` is the next step, given when `state` is "fix" or worth a note."""
+
+    name: str
+    state: State
+    found: str
+    do: str | None = None
+
+
+def examine(*, online: bool = False) -> list[Check]:
+    """Looks at everything a working llmnb needs, in the order in which it needs it.
+
+    Args:
+        online: also ask the API for its list of models, which costs nothing but goes on the network.
+    """
+    return [check for room in (*_ROOMS, *([_api] if online else [])) for check in room()]
+
+
+def healthy(checks: list[Check]) -> bool:
+    """Whether nothing needs doing."""
+    return all(check.state != "fix" for check in checks)
+
+
+def _versions() -> Iterator[Check]:
+    sdk = importlib.metadata.version("anthropic")
+    found = f"llmnb {llmnb.__version__}, anthropic {sdk}, Python {platform.python_version()}"
+    yield Check("versions", "ok", found)
+
+
+def _settings() -> Iterator[Check]:
+    try:
+        settings.load()
+    except SettingsError as error:
+        yield Check("settings", "fix", str(error), "correct the name or the value")
+    else:
+        named = [name for name in settings.variables() if name in os.environ]
+        yield Check("settings", "ok", ", ".join([*named, *_table_in_pyproject()]) or "defaults only")
+
+
+def _table_in_pyproject() -> list[str]:
+    file = settings.find_pyproject()
+    if file is None or "llmnb" not in tomllib.loads(file.read_text()).get("tool", {}):
+        return []
+    return [f"[tool.llmnb] of {file}"]
+
+
+def _credentials() -> Iterator[Check]:
+    import anthropic
+
+    try:
+        client = anthropic.Anthropic()
+    except (anthropic.AnthropicError, ValueError, OSError) as error:
+        yield Check("API key", "fix", f"the SDK refuses its configuration: {error}", "correct it, see the message")
+        return
+    yield _key(client)
+    yield _base_url(client)
+
+
+def _key(client: anthropic.Anthropic) -> Check:
+    if client.api_key:
+        return Check("API key", "ok", "set by ANTHROPIC_API_KEY (not shown)")
+    if client.auth_token:
+        return Check("API key", "ok", "a token is set by ANTHROPIC_AUTH_TOKEN (not shown)")
+    if client.credentials is not None:
+        return Check("API key", "ok", "credentials come from a profile of the SDK")
+    do = "export ANTHROPIC_API_KEY=sk-ant-…   (`llmnb demo` needs none)"
+    return Check("API key", "fix", "none can be found", do)
+
+
+def _base_url(client: anthropic.Anthropic) -> Check:
+    url = client.base_url
+    if url.scheme not in ("http", "https") or not url.host:
+        do = "set ANTHROPIC_BASE_URL to https://…, or unset it"
+        return Check("base URL", "fix", f"{str(url)!r} is no web address", do)
+    # a password in the address is a secret, too
+    shown = str(url.copy_with(userinfo=b"")).rstrip("/")
+    return Check("base URL", "ok", shown + (" (ANTHROPIC_BASE_URL)" if os.environ.get("ANTHROPIC_BASE_URL") else ""))
+
+
+def _ledger() -> Iterator[Check]:
+    try:
+        path = settings.load().ledger_path
+    except SettingsError:
+        return  # told above
+    settle(path)
+    if not path.exists():
+        yield _ledger_to_be(path)
+        return
+    try:
+        yield _ledger_that_is(path)
+    except LlmnbError as error:
+        yield Check("ledger", "fix", str(error), "see the message; LLMNB_HOME moves the ledger elsewhere")
+
+
+def _ledger_to_be(path: Path) -> Check:
+    folder = next(parent for parent in path.parents if parent.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Check("ledger", "ok", f"{path} is made with the first call")
+    return Check(
+        "ledger", "fix", f"{path} cannot be made: {folder} is not writable", "set LLMNB_HOME to a folder of yours"
+    )
+
+
+def _ledger_that_is(path: Path) -> Check:
+    from llmnb.ledger import migrations
+    from llmnb.ledger.connection import reading
+
+    with reading(path) as connection:
+        version = 0 if connection is None else migrations.version(connection)
+        calls = 0 if connection is None else connection.execute("SELECT sum(is_call) FROM calls").fetchone()[0] or 0
+    found = f"{path}: {calls:,} calls, {path.stat().st_size / 1e6:,.1f} MB, schema {version}"
+    if version > migrations.LATEST:
+        return Check("ledger", "fix", f"{found} of a newer llmnb", "pip install -U llmnb; until then it is only read")
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return Check(
+            "ledger", "fix", f"{found}, not writable", "make it writable, or set LLMNB_HOME to a folder of yours"
+        )
+    if path.stat().st_mode & 0o077:
+        return Check("ledger", "note", f"{found}, readable by others", f"chmod 600 {path}")
+    return Check("ledger", "ok", found)
+
+
+def _prices() -> Iterator[Check]:
+    yield Check("prices", "ok", f"genai-prices {importlib.metadata.version('genai-prices')}")
+
+
+def _notebook() -> Iterator[Check]:
+    if importlib.util.find_spec("jupyter_core") is None:
+        yield Check("Jupyter", "note", "not installed here", "pip install 'llmnb[notebook]', or any Jupyter of yours")
+        return
+    from jupyter_core.paths import jupyter_path
+
+    folders = [Path(folder) for folder in jupyter_path("labextensions")]
+    missing = [name for name in ("@jupyter-widgets/jupyterlab-manager", "anywidget") if not _any(folders, name)]
+    if missing:
+        found = f"front-end extension missing: {', '.join(missing)}"
+        do = "pip install ipywidgets anywidget in the environment that runs JupyterLab"
+        yield Check("live view", "fix", found, do)
+    else:
+        yield Check("live view", "ok", "the front-end extensions for JupyterLab are installed")
+
+
+def _any(folders: list[Path], name: str) -> bool:
+    return any((folder / name / "package.json").is_file() for folder in folders)
+
+
+EXTRAS = {
+    "dashboard": ("streamlit", "altair"),
+    "notebook": ("jupyterlab", "ipykernel", "nbclient", "nbformat"),
+}
+"""What each extra brings, by the names it is imported under."""
+
+
+def _extras() -> Iterator[Check]:
+    for extra, modules in EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing:
+            found = f"not installed: {', '.join(missing)}"
+            yield Check(f"extra {extra}", "note", found, f"pip install 'llmnb[{extra}]'")
+        else:
+            yield Check(f"extra {extra}", "ok", "installed")
+
+
+def _api() -> Iterator[Check]:
+    import anthropic
+
+    try:
+        models = anthropic.Anthropic(max_retries=1, timeout=10).models.list(limit=1)
+    except (anthropic.AnthropicError, TypeError) as error:  # the SDK raises TypeError without any key
+        yield Check("API", "fix", f"it does not answer as it should: {error}", "check key, base URL and network")
+    else:
+        found = f"answers, and lists {models.data[0].id}" if models.data else "answers, and lists no model"
+        yield Check("API", "ok", found)
+
+
+_ROOMS: tuple[Callable[[], Iterator[Check]], ...] = (
+    _versions,
+    _settings,
+    _credentials,
+    _ledger,
+    _prices,
+    _notebook,
+    _extras,
+)

@@ -1,0 +1,84 @@
+"""The notebooks are the documentation, so each runs from top to bottom: offline, without a key, in seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.notebooknode import NotebookNode
+
+import llmnb
+from llmnb.simulator import Simulator
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+# what a kernel does on its way out is not llmnb's to judge
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def execute(path: Path, folder: Path) -> NotebookNode:
+    """The notebook after a run in `folder`."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+def outputs(notebook: NotebookNode) -> str:
+    """Everything the cells showed, as plain text."""
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "\n".join(
+        output.get("text", "") + str(output.get("data", {}).get("text/markdown", ""))
+        + str(output.get("data", {}).get("text/plain", ""))
+        for output in shown
+    )  # fmt: skip
+
+
+def test_there_are_notebooks() -> None:
+    """The tests below look at something."""
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_notebook_runs_without_a_key(path: Path, tmp_path: Path) -> None:
+    """With no key and no network every cell works, no cell warns, and the books balance with what it shows."""
+    notebook = execute(path, tmp_path)
+    streams = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
+    ]
+    assert streams == []
+    assert "Simulated answer" in outputs(notebook)
+
+
+def test_quickstart_uses_the_api_that_is_configured(tmp_path: Path, llmnb_simulator: Simulator) -> None:
+    """With a key it asks there, and each question is one row that agrees with the API's own bill."""
+    notebook = execute(FOLDER / "01_quickstart.ipynb", tmp_path)
+    billed, booked = llmnb_simulator.billed(), llmnb.usage(by=[]).iloc[0]
+    assert billed.requests == booked["calls"] == 5
+    assert (booked["output_tokens"], booked["cost_nanousd"]) == (billed.output_tokens, billed.price_nanousd)
+    assert "claude-haiku-5-5" in outputs(notebook)
+
+
+def test_answers_stay_in_the_file_as_markdown(tmp_path: Path) -> None:
+    """A headless run leaves each answer readable in the notebook file, and no widget without a kernel behind it."""
+    notebook = execute(FOLDER / "01_quickstart.ipynb", tmp_path)
+    bundles = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("text/markdown" in bundle for bundle in bundles) >= 3
+    assert not any("application/vnd.jupyter.widget-view+json" in bundle for bundle in bundles)
+
+
+@each_notebook
+def test_notebook_is_kept_without_outputs(path: Path) -> None:
+    """What is in version control is the source: no outputs, no counts, no traces of the machine it was written on."""
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert not re.search(r"/home/|/Users/|/work/|/tmp/", path.read_text())
