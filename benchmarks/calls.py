@@ -1,0 +1,128 @@
+"""What llmnb adds to a call: CPU time of the calling process against the raw SDK, in the same run.
+
+The simulator runs in a process of its own and answers with about 4 kB of text. Each pair is measured in turn, A B A B,
+many times over, and the ratio of the medians is given.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+ROUNDS = 15
+CALLS = 60
+DELTAS = 3_000
+TOKENS_A_DELTA = 3  # as the simulator cuts its answers
+TEXT = "Write-ahead logging appends each change to a log before it touches the table. " * 52
+QUESTION: dict[str, Any] = {
+    "model": "claude-sonnet-5-5",
+    "max_tokens": 4_000,
+    "messages": [{"role": "user", "content": "Explain write-ahead logging in SQLite, with its checkpoints."}],
+}
+
+
+def run() -> list[dict[str, object]]:
+    """The measurements."""
+    with tempfile.TemporaryDirectory() as home, _simulator() as url:
+        os.environ.update(
+            LLMNB_HOME=home, ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY="sk-ant-benchmark", LLMNB_DISPLAY="none"
+        )
+        return [*_short(), *_long()]
+
+
+def _short() -> Iterator[dict[str, object]]:
+    import anthropic
+
+    import llmnb
+
+    headers = {"x-simulator-reply": quote(TEXT)}
+    raw = anthropic.Anthropic(default_headers=headers)
+    wrapped = llmnb.wrap(raw)
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=4_000, client=raw)
+    prompt = QUESTION["messages"][0]["content"]
+    cpu = _cpu_in_turn(
+        {
+            "raw": lambda: raw.messages.create(**QUESTION),
+            "wrap": lambda: wrapped.messages.create(**QUESTION),
+            "ask": lambda: llm.ask(prompt),
+        },
+        CALLS,
+    )
+    yield _ratio("logged create through wrap, CPU ÷ raw create", cpu["wrap"] / cpu["raw"], 1.12)
+    yield _ratio("LLM.ask, display off, CPU ÷ raw create", cpu["ask"] / cpu["raw"], 1.20)
+    yield {"name": "raw create, CPU", "value": cpu["raw"] * 1e3, "unit": "ms", "target": None, "ok": True}
+
+
+def _long() -> Iterator[dict[str, object]]:
+    import anthropic
+
+    import llmnb
+
+    headers = {"x-simulator-reply": quote("a " * DELTAS * TOKENS_A_DELTA)}
+    raw = anthropic.Anthropic(default_headers=headers)
+    wrapped = llmnb.wrap(raw)
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=2 * DELTAS * TOKENS_A_DELTA, client=raw)
+    question = {**QUESTION, "max_tokens": 2 * DELTAS * TOKENS_A_DELTA}
+    prompt = QUESTION["messages"][0]["content"]
+    counted = sum(event.type == "content_block_delta" for event in raw.messages.create(**question, stream=True))
+    cpu = _cpu_in_turn(
+        {
+            "raw": lambda: _read(raw.messages.create(**question, stream=True)),
+            "wrap": lambda: _read(wrapped.messages.create(**question, stream=True)),
+            "helper": lambda: _read_helper(raw, question),
+            "stream": lambda: _read(llm.stream(prompt)),
+        },
+        1,
+    )
+    name = f"logged {counted:,}-delta stream through wrap, CPU ÷ raw stream"
+    yield _ratio(name, cpu["wrap"] / cpu["raw"], 1.05)
+    yield _ratio(f"LLM.stream, {counted:,} deltas, CPU ÷ messages.stream()", cpu["stream"] / cpu["helper"], 0.75)
+    yield {"name": "raw stream, CPU", "value": cpu["raw"] * 1e3, "unit": "ms", "target": None, "ok": True}
+
+
+def _read(stream: Any) -> None:
+    for _ in stream:
+        pass
+
+
+def _read_helper(client: Any, question: dict[str, Any]) -> None:
+    with client.messages.stream(**question) as stream:
+        for _ in stream:
+            pass
+
+
+def _cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
+    """Median CPU seconds a call of each, measured in turn, the first round not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(ROUNDS + 1):
+        for name, call in contestants.items():
+            begin = time.process_time()
+            for _ in range(calls):
+                call()
+            if round_number:
+                seconds[name].append((time.process_time() - begin) / calls)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _ratio(name: str, value: float, target: float) -> dict[str, object]:
+    return {"name": name, "value": value, "unit": "×", "target": target, "ok": value <= target}
+
+
+@contextmanager
+def _simulator() -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-m", "llmnb.simulator"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
