@@ -1,0 +1,333 @@
+"""`Chat`: a conversation that remembers, and that a failed call leaves as it was."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from llmnb import chat_file
+from llmnb.content import Block, content_of
+from llmnb.errors import InvalidRequest
+from llmnb.params import Options
+from llmnb.records import NANO, Call, StreamEvent, Usage
+from llmnb.reply import Reply
+
+if TYPE_CHECKING:
+    from anthropic.types import MessageParam
+
+    from llmnb.asking import Question
+    from llmnb.content import Prompt
+    from llmnb.llm import LLM
+
+_THINKING = ("thinking", "redacted_thinking")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer, as content of the Messages API; `model` is the one that was asked."""
+
+    user: str | list[Block]
+    assistant: list[Block]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What calls used and cost; a call without a price counts in `unpriced_calls` and not in `cost_nanousd`."""
+
+    usage: Usage = field(default_factory=Usage)
+    cost_nanousd: int | None = None
+    unpriced_calls: int = 0
+
+    def plus(self, usage: Usage, cost_nanousd: int | None) -> Spent:
+        """With one more call."""
+        if cost_nanousd is None:
+            return Spent(self.usage + usage, self.cost_nanousd, self.unpriced_calls + 1)
+        return Spent(self.usage + usage, (self.cost_nanousd or 0) + cost_nanousd, self.unpriced_calls)
+
+
+class Chat:
+    """A conversation. `chat("…")` asks with everything said before, and remembers the answer.
+
+    A call that fails or is stopped leaves the conversation as it was. So does an answer that the API's classifiers
+    refused, and one without any content: the API takes neither back. Both are still returned, and counted in the costs.
+
+    Make one with `llm.chat()`; read one with `Chat.load(path)`.
+    """
+
+    def __init__(self, llm: LLM, *, name: str | None = None, system: str | None = None) -> None:
+        if name is not None and not name.strip():
+            raise InvalidRequest("the name of a chat cannot be empty; leave it out for a chat without one")
+        self.llm = llm
+        self.name = name
+        self.system = system
+        self._label = name or f"chat-{os.urandom(4).hex()}"
+        self._turns: tuple[Turn, ...] = ()
+        self._before = Spent()
+        self._calls: dict[str, Call] = {}
+        self._answering = threading.Lock()
+
+    # What was said ----------------------------------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> list[MessageParam]:
+        """The conversation as the SDK's `messages`: user and assistant in turn, thinking blocks included; a copy."""
+        return cast("list[MessageParam]", copy.deepcopy(_messages(self._turns)))
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of every call of this chat: failed, stopped and undone ones, too, as far as they were billed."""
+        return self._spent().usage
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """Dollars of every call of this chat that has a price; None when none has. See `unpriced_calls`.
+
+        A fork starts at 0: what its parent cost is counted there.
+        """
+        spent = self._spent()
+        if spent.cost_nanousd is None:
+            return None if spent.unpriced_calls else Decimal(0)
+        return Decimal(spent.cost_nanousd) / NANO
+
+    @property
+    def unpriced_calls(self) -> int:
+        """How many calls of this chat have no price and are missing from `cost_usd`."""
+        return self._spent().unpriced_calls
+
+    # Asking -----------------------------------------------------------------------------------------------------------
+
+    def ask(self, prompt: Prompt, **options: Unpack[Options]) -> Reply:
+        """Asks with everything said before. As `LLM.ask`; on any error the chat stays as it was.
+
+        Raises:
+            InvalidRequest: this chat is still answering; `fork()` it to ask in parallel.
+        """
+        question, content = self._ready(prompt, options)
+        with self._turn():
+            return self._next(question, content).ask()
+
+    __call__ = ask
+
+    async def aask(self, prompt: Prompt, **options: Unpack[Options]) -> Reply:
+        """The async twin of `ask`."""
+        question, content = self._ready(prompt, options)
+        with self._turn():
+            return await self._next(question, content).aask()
+
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Generator[StreamEvent, None, Reply]:
+        """As `LLM.stream`. The turn is remembered once the answer is whole, before `Done` comes."""
+        return self._stream(*self._ready(prompt, options))
+
+    def _stream(self, question: Question, content: str | list[Block]) -> Generator[StreamEvent, None, Reply]:
+        with self._turn():
+            return (yield from self._next(question, content).stream())
+
+    def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
+        """The async twin of `stream`."""
+        return self._astream(*self._ready(prompt, options))
+
+    async def _astream(self, question: Question, content: str | list[Block]) -> AsyncGenerator[StreamEvent]:
+        with self._turn():
+            async with aclosing(self._next(question, content).astream()) as events:
+                async for event in events:
+                    yield event
+
+    # Going back and on ------------------------------------------------------------------------------------------------
+
+    def undo(self, turns: int = 1) -> Chat:
+        """Forgets the last questions and their answers. What they cost stays counted.
+
+        Raises:
+            InvalidRequest: there are not that many turns, or the chat is still answering.
+        """
+        if not 1 <= turns <= len(self._turns):
+            raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
+        with self._turn():
+            self._turns = self._turns[:-turns]
+        return self
+
+    def clear(self) -> Chat:
+        """Forgets everything said, to begin anew under the same name. What it cost stays counted."""
+        with self._turn():
+            self._turns = ()
+        return self
+
+    def fork(self, name: str | None = None) -> Chat:
+        """A second conversation that goes on from here by itself.
+
+        Raises:
+            InvalidRequest: there is a chat called `name` already.
+        """
+        if name is not None and name in _named:
+            raise InvalidRequest(f"there is a chat called {name!r} already; give the fork another name")
+        fork = Chat(self.llm, name=name, system=self.system)
+        fork._turns = self._turns
+        return _registered(fork)
+
+    # On disk ----------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Writes the conversation to a JSON file (mode 0600), all of it or nothing; returns its path.
+
+        Saved are what was said, the model and its settings, and the costs. Not saved are the client and `extra_…`,
+        `metadata` and `timeout` parameters: they may hold secrets.
+
+        Raises:
+            InvalidRequest: a content block holds something that JSON cannot.
+            OSError: the file cannot be written.
+        """
+        options = self.llm.options
+        spent = self._spent()
+        saved = chat_file.SavedChat(
+            name=self.name,
+            model=self.llm.model,
+            system=self.system if self.system is not None else options.get("system"),
+            options={key: options[key] for key in chat_file.SAVED_OPTIONS if key in options},
+            messages=_messages(self._turns),
+            models=[turn.model for turn in self._turns],
+            usage=spent.usage,
+            cost_nanousd=spent.cost_nanousd,
+            unpriced_calls=spent.unpriced_calls,
+        )
+        return chat_file.write(Path(path).expanduser(), saved)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, llm: LLM | None = None) -> Chat:
+        """The conversation that `save` wrote; a named one takes the place of the kernel's chat of that name.
+
+        Args:
+            path: the file.
+            llm: the LLM to go on with; default: one with the saved model and settings.
+
+        Raises:
+            InvalidRequest: the file holds no chat, is damaged, or was written by a newer llmnb.
+            OSError: the file cannot be read.
+        """
+        from llmnb.llm import LLM
+
+        saved = chat_file.read(Path(path).expanduser())
+        system = saved.system if isinstance(saved.system, str) else None
+        if llm is None:
+            llm = LLM(saved.model, system=cast("Any", saved.system), **cast("Any", saved.options))
+        chat = cls(llm, name=saved.name, system=system)
+        chat._turns = _turns(saved.messages, saved.models)
+        chat._before = Spent(saved.usage, saved.cost_nanousd, saved.unpriced_calls)
+        return _registered(chat)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _ready(self, prompt: Prompt, options: Mapping[str, Any]) -> tuple[Question, str | list[Block]]:
+        """Everything that can be refused is refused here, before a generator is handed out."""
+        content = copy.deepcopy(content_of(prompt))
+        if self.system is not None:
+            options = {"system": self.system, **options}
+        question = self.llm._question([], options, chat=self._label)  # pyright: ignore[reportPrivateUsage]
+        return question, content
+
+    def _next(self, question: Question, content: str | list[Block]) -> Question:
+        model = question.plan.model
+
+        def keep(reply: Reply) -> None:
+            if reply.call is None:  # the books failed; what the reply says is all there is
+                self._before = self._before.plus(reply.usage, reply.cost.nanousd)
+            if answer := _answer(reply):
+                self._turns = (*self._turns, Turn(content, answer, model))
+
+        messages = [*_messages(self._turns, model), {"role": "user", "content": content}]
+        return replace(question, messages=messages, on_call=self._heard, on_reply=keep)
+
+    def _heard(self, call: Call) -> None:
+        self._calls[call.uid] = call  # attempts of one call share the uid; the last row has them all
+
+    def _spent(self) -> Spent:
+        spent = self._before
+        for call in tuple(self._calls.values()):
+            spent = spent.plus(call.usage, call.cost_nanousd)
+        return spent
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        if not self._answering.acquire(blocking=False):
+            raise InvalidRequest(
+                "this chat is still answering: wait for it (or close its stream), or fork() it to ask in parallel"
+            )
+        try:
+            yield
+        finally:
+            self._answering.release()
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        turns = len(self._turns)
+        cost = "unpriced" if self.cost_usd is None else f"${self.cost_usd:.6f}"
+        return f"<Chat{name} with {self.llm.model}: {turns} turn{'' if turns == 1 else 's'}, {cost}>"
+
+
+# Named chats ----------------------------------------------------------------------------------------------------------
+
+_named: dict[str, Chat] = {}
+_named_lock = threading.Lock()
+
+
+def open_chat(llm: LLM, *, name: str | None = None, system: str | None = None) -> Chat:
+    """A new chat, or the kernel's chat of that name, which goes on with `llm` and, if given, `system`."""
+    with _named_lock:
+        chat = _named.get(name) if name is not None else None
+        if chat is not None:
+            chat.llm = llm
+            chat.system = chat.system if system is None else system
+            return chat
+        chat = Chat(llm, name=name, system=system)
+        if name is not None:
+            _named[name] = chat
+        return chat
+
+
+def _registered(chat: Chat) -> Chat:
+    if chat.name is not None:
+        with _named_lock:
+            _named[chat.name] = chat
+    return chat
+
+
+# Turns and messages ---------------------------------------------------------------------------------------------------
+
+
+def _messages(turns: Sequence[Turn], model: str | None = None) -> list[dict[str, Any]]:
+    """The turns as messages. For a `model`, without the thinking of others: a model takes back only its own."""
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        foreign = model is not None and turn.model != model
+        answer = [block for block in turn.assistant if not (foreign and block["type"] in _THINKING)]
+        messages.append({"role": "user", "content": turn.user})
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
+def _turns(messages: Sequence[Mapping[str, Any]], models: Sequence[str]) -> tuple[Turn, ...]:
+    pairs = zip(messages[::2], messages[1::2], models, strict=True)
+    return tuple(Turn(user["content"], answer["content"], model) for user, answer, model in pairs)
+
+
+def _answer(reply: Reply) -> list[Block]:
+    """What the API takes back of an answer; empty when it takes nothing back.
+
+    A refused turn must be left out, or every later one is refused, too (API documentation, "Handle streaming
+    refusals"); a message can neither be empty nor hold empty text nor end with thinking, as one cut off can.
+    """
+    if reply.refused:
+        return []
+    blocks = [block.to_dict(mode="json") for block in reply.message.content]
+    blocks = [block for block in blocks if block["type"] != "text" or str(block["text"]).strip()]
+    while blocks and blocks[-1]["type"] in _THINKING:
+        blocks.pop()
+    return blocks

@@ -1,0 +1,171 @@
+"""The answer to one question: its text, what it used and cost, and the SDK's message it came in."""
+
+from __future__ import annotations
+
+import html
+import sys
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from llmnb.records import UNPRICED, Call, Cost, Done, Source, Usage, views
+
+if TYPE_CHECKING:
+    from anthropic.types import Message
+
+_SHOWN_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Reply:
+    """An answer. `str(reply)` is its text; in a notebook it renders as Markdown.
+
+    Attributes:
+        message: the SDK's `Message`, exactly as the API sent it.
+        usage: its tokens, in disjoint classes.
+        cost: what it cost, as the ledger has it; unpriced when no price is known.
+        call: its row of the ledger; None when the books could not be kept.
+        shown_in: the run of the cell in which it was shown live, if it was.
+    """
+
+    message: Message
+    usage: Usage
+    cost: Cost = UNPRICED
+    call: Call | None = None
+    shown_in: str | None = field(default=None)
+
+    @property
+    def text(self) -> str:
+        """The text of the answer, without thinking."""
+        return "".join(block.text for block in self.message.content if block.type == "text")
+
+    @property
+    def thinking(self) -> str:
+        """The model's summarised reasoning; empty when there was none, or the API kept it hidden."""
+        return "".join(block.thinking for block in self.message.content if block.type == "thinking")
+
+    @property
+    def model(self) -> str:
+        """The model that answered, which can differ from the one that was asked."""
+        return self.message.model
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped: end_turn, max_tokens, stop_sequence, refusal, …"""
+        return self.message.stop_reason
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer stopped at max_tokens or at the end of the context window."""
+        return self.stop_reason in ("max_tokens", "model_context_window_exceeded")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API's safety classifiers stopped the answer."""
+        return self.stop_reason == "refusal"
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """Dollars, exact to the nano-dollar; None when no price is known for the model."""
+        return self.cost.usd
+
+    @property
+    def source(self) -> Source:
+        """Where the answer came from: "live" from the API, "cache" from disk, "replay" from a recording."""
+        return "live" if self.call is None else self.call.source
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds from the request to the end of the answer."""
+        return None if self.call is None else self.call.latency_ms
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Milliseconds from the request to the first token; None when the answer came in one piece."""
+        return None if self.call is None else self.call.ttft_ms
+
+    @property
+    def request_id(self) -> str | None:
+        """The API's id of the request, which its support asks for."""
+        told = None if self.call is None else self.call.request_id
+        return told or getattr(self.message, "_request_id", None)
+
+    def done(self) -> Done:
+        """The `Done` event that ends a stream of this answer."""
+        saved = None if self.call is None or self.call.saved_nanousd is None else Cost(self.call.saved_nanousd).usd
+        return Done(
+            model=self.model,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
+            stop_reason=self.stop_reason,
+            source=self.source,
+            latency_ms=self.latency_ms,
+            ttft_ms=self.ttft_ms,
+            saved_usd=saved,
+        )
+
+    # How it is shown --------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = " ".join(self.text.split())
+        shown = text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+        return f"<Reply {shown!r} {self._facts()}>"
+
+    def _repr_markdown_(self) -> str:
+        return self._repr_mimebundle_()["text/markdown"]
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        del include, exclude  # IPython filters the bundle itself
+        plain = {"text/plain": self.text or repr(self), "text/markdown": self._plain_markdown()}
+        return plain | views.bundle(self.text, thinking=self.thinking, done=self.done())
+
+    def _ipython_display_(self) -> None:
+        if self.shown_in is not None and self.shown_in == running_cell() and _is_cell_result():
+            return  # it stands right above, live
+        raise NotImplementedError  # IPython goes on to _repr_mimebundle_
+
+    def _plain_markdown(self) -> str:
+        """The text with HTML shown instead of run, and images as links: a model's text is no place for either."""
+        safe = html.escape(self.text, quote=False).replace("&gt;", ">").replace("![", "[")
+        note = self._note()
+        return f"{safe}\n\n*{note}*" if note else safe
+
+    def _facts(self) -> str:
+        cost = "unpriced" if self.cost_usd is None else f"${self.cost_usd:.6f}"
+        tokens = f"{self.usage.total_input_tokens:,} in, {self.usage.output_tokens:,} out"
+        note = self._note()
+        return f"{self.model}, {tokens}, {cost}" + (f", {note}" if note else "")
+
+    def _note(self) -> str:
+        if self.refused:
+            return "refused: stop_reason is refusal"
+        if self.truncated:
+            return f"cut off: stop_reason is {self.stop_reason}"
+        return "" if self.text else f"no text: stop_reason is {self.stop_reason}"
+
+
+def running_cell() -> str | None:
+    """A name for this run of the running cell; None where there is no IPython."""
+    shell = _shell()
+    if shell is None:
+        return None
+    try:
+        return str(shell.kernel.get_parent()["header"]["msg_id"])
+    except (AttributeError, KeyError, TypeError):  # no kernel: a terminal
+        return str(shell.execution_count)
+
+
+def _is_cell_result() -> bool:
+    """Whether IPython is showing the value of a cell's last line, rather than what `display()` was given."""
+    hook: Any = getattr(_shell(), "displayhook", None)
+    # ipykernel's hook holds a message while it is at work, IPython's says so
+    return bool(getattr(hook, "is_active", False) or getattr(hook, "msg", None))
+
+
+def _shell() -> Any:
+    """The running IPython shell, or None; IPython is not imported for it."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()

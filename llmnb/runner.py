@@ -1,0 +1,239 @@
+"""Asks while a view shows the answer, so that Stop stops: at once, in every kind of cell.
+
+A blocked socket read cannot be stopped from another thread, but an async one can. So the request runs as a task on one
+private event loop in a thread of its own; the thread that asked waits on a queue, does every display, and is free to be
+interrupted. Stop, from Ctrl-C or from the view, cancels the task: the server sees the connection close at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing, suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeAlias
+
+from llmnb.records import StreamEvent, View
+from llmnb.reply import Reply
+
+Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
+
+_STOPPED = "Stopped. What the answer had used by then is in the ledger."
+_CLEAN_UP_S = 2.0
+"""How long Stop waits for the connection to be closed and the ledger row to be written."""
+_POLL_S = 0.2 if sys.platform == "win32" else None
+"""Windows does not wake a thread that waits on a lock when Ctrl-C comes; elsewhere no polling is needed."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The person stopped the answer. Shown as one line instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Cancelled(asyncio.CancelledError):
+    """The same in async code, where a KeyboardInterrupt would tear down the event loop."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Answering(Protocol):
+    """What is asked of an exchange here; the names are those of `Exchange`."""
+
+    @property
+    def reply(self) -> Reply | None: ...
+
+
+# The loop thread ------------------------------------------------------------------------------------------------------
+
+
+class LoopThread:
+    """An event loop that runs in a daemon thread, started on first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Calls the function there, soon, in the context variables of the caller."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="llmnb-loop", daemon=True).start()
+        self._loop.call_soon_threadsafe(function)
+
+
+_loop_thread = LoopThread()
+
+
+def _after_fork() -> None:
+    global _loop_thread
+    _loop_thread = LoopThread()  # threads do not survive a fork
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# Watching from a thread -----------------------------------------------------------------------------------------------
+
+_END = object()
+
+
+class _Watch:
+    """One answer on its way from the loop thread to the thread that asked."""
+
+    def __init__(self, events: Events) -> None:
+        self.stopped = False
+        self.error: BaseException | None = None
+        self._events = events
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._over = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins on the loop thread."""
+        _loop_thread.call(self._begin)
+
+    def stop(self) -> None:
+        """Ends the answer; may be called from any thread, and does nothing more than that."""
+        self.stopped = True
+        self._queue.put(_END)
+        _loop_thread.call(self._cancel)
+
+    def __iter__(self) -> Generator[StreamEvent]:
+        while (item := self._next()) is not _END:
+            yield item
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until the connection is closed and the ledger knows."""
+        self._over.wait(timeout_s)
+
+    def _next(self) -> Any:
+        while True:
+            try:
+                return self._queue.get(timeout=_POLL_S)
+            except Empty:
+                continue
+
+    # on the loop thread
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._pump())
+        self._task.add_done_callback(self._ended)
+
+    async def _pump(self) -> None:
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                self._queue.put(event)
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            self._over.set()
+        else:
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.error = None if task.cancelled() else task.exception()
+        self._over.set()
+        self._queue.put(_END)
+
+
+def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
+    """The reply, after `view` has shown it come. `events` makes the async generator that runs on the loop thread.
+
+    Raises:
+        Stopped: the person stopped it, by Ctrl-C, the kernel's interrupt, or the view's own button.
+    """
+    running = _Watch(events)
+    try:
+        view.open(model, running.stop)
+        running.start()
+        for event in running:
+            view.show(event)
+    except KeyboardInterrupt:
+        running.stop()
+    except BaseException as error:  # a view that fails; the request shall not go on unseen
+        running.stop()
+        view.close(error)
+        raise
+    return _ended(exchange, running, view)
+
+
+def _ended(exchange: Answering, running: _Watch, view: View) -> Reply:
+    if running.stopped:
+        with suppress(KeyboardInterrupt):  # pressed again: nobody wants to wait
+            running.wait(_CLEAN_UP_S)
+    if exchange.reply is not None:
+        return _shown(exchange.reply, view)
+    error = Stopped(_STOPPED) if running.stopped else running.error
+    assert error is not None
+    view.close(error)
+    raise error
+
+
+def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, model: str) -> Reply:
+    """`watch` for a client that is sync only: everything happens in this thread, which Ctrl-C interrupts.
+
+    The view is given no `stop`: a blocked read cannot be ended from elsewhere.
+    """
+    try:
+        view.open(model, None)
+        with closing(events):
+            for event in events:
+                view.show(event)
+    except KeyboardInterrupt:
+        stopped = Stopped(_STOPPED)
+        view.close(stopped)
+        raise stopped from None
+    except BaseException as error:
+        view.close(error)
+        raise
+    assert exchange.reply is not None
+    return _shown(exchange.reply, view)
+
+
+# Watching in a coroutine ----------------------------------------------------------------------------------------------
+
+
+async def awatch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
+    """The async twin of `watch`: everything happens in the caller's own event loop.
+
+    Raises:
+        Cancelled: the view's Stop was pressed. A cancellation from outside passes as it is.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(_show_all(events, view))
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        loop.call_soon_threadsafe(task.cancel)
+
+    try:
+        view.open(model, stop)
+        await task
+    except BaseException as error:
+        task.cancel()
+        told = Cancelled(_STOPPED) if stopped.is_set() and isinstance(error, asyncio.CancelledError) else error
+        view.close(told)
+        raise told from None if told is not error else error.__cause__
+    assert exchange.reply is not None
+    return _shown(exchange.reply, view)
+
+
+async def _show_all(events: Events, view: View) -> None:
+    async with aclosing(events()) as pieces:
+        async for piece in pieces:
+            view.show(piece)
+
+
+def _shown(reply: Reply, view: View) -> Reply:
+    view.show(reply.done())
+    view.close()
+    return reply

@@ -1,0 +1,127 @@
+"""How many requests of this process may be under way at once: one fair queue for threads, tasks and loops together.
+
+A slot is held from the request until its body ended. Waiting is first come, first served, and giving up (a timeout, a
+cancelled task, Ctrl-C) neither loses nor leaks a slot. A call made while its own thread or task holds a slot open, such
+as a question asked inside `for event in llm.stream(…)`, does not wait for itself: it goes ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Generator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
+
+Owner: TypeAlias = tuple[int, int]
+_Waiter: TypeAlias = "tuple[Future[None], Owner, int]"
+
+
+class Slots:
+    """A counter with a queue; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: Counter[Owner] = Counter()
+        self._under_way = 0
+        self._waiting: deque[_Waiter] = deque()
+
+    @property
+    def under_way(self) -> int:
+        """Slots that are held now."""
+        return self._under_way
+
+    @contextmanager
+    def hold(self, limit: int, owner: Owner) -> Generator[None]:
+        """Waits for a slot, at most `limit` of which are held at once, and holds it."""
+        waiter = Future[None]()
+        if not self._enter(waiter, owner, limit):
+            try:
+                waiter.result()
+            except BaseException:
+                self._give_up(waiter, owner)
+                raise
+        try:
+            yield
+        finally:
+            self._leave(owner)
+
+    @asynccontextmanager
+    async def ahold(self, limit: int, owner: Owner) -> AsyncGenerator[None]:
+        """`hold` without blocking the event loop."""
+        waiter = Future[None]()
+        if not self._enter(waiter, owner, limit):
+            try:
+                await asyncio.wrap_future(waiter)
+            except BaseException:
+                self._give_up(waiter, owner)
+                raise
+        try:
+            yield
+        finally:
+            self._leave(owner)
+
+    def _enter(self, waiter: Future[None], owner: Owner, limit: int) -> bool:
+        with self._lock:
+            free = self._under_way < limit and not self._waiting
+            if free or self._held[owner]:
+                self._take(owner)
+                return True
+            self._waiting.append((waiter, owner, limit))
+            return False
+
+    def _take(self, owner: Owner) -> None:
+        self._under_way += 1
+        self._held[owner] += 1
+
+    def _give_up(self, waiter: Future[None], owner: Owner) -> None:
+        if not waiter.cancel():  # the slot was granted while we were giving up
+            self._leave(owner)
+        else:
+            self._grant()  # whoever stood behind a cancelled waiter may be next
+
+    def _leave(self, owner: Owner) -> None:
+        with self._lock:
+            self._under_way -= 1
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
+        self._grant()
+
+    def _grant(self) -> None:
+        granted: list[Future[None]] = []
+        with self._lock:
+            while self._waiting:
+                waiter, owner, limit = self._waiting[0]
+                if self._under_way >= limit and not waiter.cancelled():
+                    break
+                self._waiting.popleft()
+                if waiter.set_running_or_notify_cancel():
+                    self._take(owner)
+                    granted.append(waiter)
+        for waiter in granted:  # outside the lock: it runs callbacks
+            waiter.set_result(None)
+
+
+def this_owner() -> Owner:
+    """Who asks here: the running thread and, in a coroutine, its task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), 0 if task is None else id(task)
+
+
+slots = Slots()
+
+
+def _after_fork() -> None:
+    global slots
+    slots = Slots()  # the child has none of the parent's requests
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,562 @@
+"""Conversations: what they remember, what a failure leaves, and what comes back from a file."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import stat
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+
+import llmnb
+from llmnb import chat as chat_module
+from llmnb.chat import Chat
+from llmnb.errors import IncompleteReply, InvalidRequest
+from llmnb.records import Done
+from llmnb.simulator import Simulator
+from llmnb.simulator.answer import Answer
+from llmnb.simulator.fault import Fault
+from llmnb.testing import serve_simulator
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """A simulated API in the environment that answers with an echo."""
+    with serve_simulator(environ=True) as simulator:
+        simulator.rule(lambda request: f"echo {request.prompt}")
+        yield simulator
+        assert simulator.crashes == []
+
+
+@pytest.fixture(autouse=True)
+def _no_named_chats() -> Iterator[None]:
+    """Each test is a kernel of its own."""
+    chat_module._named.clear()
+    yield
+    chat_module._named.clear()
+
+
+def said(chat: Chat) -> list[str]:
+    """The conversation as short texts."""
+    return [message["role"][0] + ":" + _text(message["content"]) for message in chat.messages]
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "|".join(block.get("text", block["type"]) for block in content)
+
+
+# Remembering ----------------------------------------------------------------------------------------------------------
+
+
+def test_remembers(sim: Simulator) -> None:
+    """Each question is sent with everything said before."""
+    chat = llmnb.LLM(system="Be brief.").chat()
+    assert chat("Hi").text == "echo Hi"
+    chat.ask("And?")
+    assert said(chat) == ["u:Hi", "a:echo Hi", "u:And?", "a:echo And?"]
+    assert [_text(message["content"]) for message in sim.requests[1].body["messages"]] == ["Hi", "echo Hi", "And?"]
+    assert sim.requests[1].body["system"] == "Be brief."
+
+
+async def test_all_four_ways_remember(sim: Simulator) -> None:
+    """ask, aask, stream and astream leave the same conversation behind."""
+    chat = llmnb.LLM().chat()
+    chat("1")
+    await chat.aask("2")
+    events = list(chat.stream("3"))
+    aevents = [event async for event in chat.astream("4")]
+    assert isinstance(events[-1], Done)
+    assert isinstance(aevents[-1], Done)
+    assert said(chat) == [f"{role}:{echo}{n}" for n in range(1, 5) for role, echo in (("u", ""), ("a", "echo "))]
+
+
+def test_thinking_is_kept_with_its_signature(sim: Simulator) -> None:
+    """Thinking blocks go back to the model that wrote them, exactly as they came."""
+    sim.script(Answer(text="Yes.", thinking="Hm."))
+    chat = llmnb.LLM(thinking=True).chat()
+    reply = chat("Really?")
+    chat("Why?")
+    sent = sim.requests[1].body["messages"][1]["content"]
+    assert sent[0] == {"type": "thinking", "thinking": "Hm.", "signature": reply.message.content[0].signature}  # type: ignore[union-attr]
+    assert chat.messages[1]["content"] == sent
+
+
+def test_another_model_does_not_get_foreign_thinking(sim: Simulator) -> None:
+    """A question to another model goes without the first one's thinking, which it could not read; the chat keeps it."""
+    sim.script(Answer(text="Yes.", thinking="Hm."))
+    chat = llmnb.LLM(thinking=True).chat()
+    chat("Really?")
+    chat("Why?", model="claude-opus-5-5")
+    assert [block["type"] for block in sim.requests[1].body["messages"][1]["content"]] == ["text"]
+    assert [block["type"] for block in chat.messages[1]["content"]] == ["thinking", "text"]  # type: ignore[union-attr, index]
+
+
+def test_messages_are_a_copy(sim: Simulator) -> None:
+    """Changing what `messages` gave does not change the chat."""
+    chat = llmnb.LLM().chat()
+    chat(["Hi"])
+    chat.messages[0]["content"][0]["text"] = "changed"  # type: ignore[index]
+    chat.messages.clear()
+    assert said(chat) == ["u:Hi", "a:echo Hi"]
+
+
+def test_system_of_the_chat(sim: Simulator) -> None:
+    """The chat's system prompt wins over the LLM's, and a call's over both."""
+    chat = llmnb.LLM(system="of the llm").chat(system="of the chat")
+    chat("1")
+    chat("2", system="of the call")
+    assert [request.body["system"] for request in sim.requests] == ["of the chat", "of the call"]
+
+
+def test_rows_carry_the_chat(sim: Simulator) -> None:
+    """Ledger rows carry the chat's name; chats without one are told apart, too."""
+    llm = llmnb.LLM()
+    for chat in (llm.chat(name="review"), llm.chat(), llm.chat()):
+        chat("Hi")
+    names = list(llmnb.calls()["chat"])
+    assert "review" in names
+    assert len(set(names)) == 3
+
+
+# Failing --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["ask", "stream", "aask", "astream"])
+@pytest.mark.parametrize("kind", ["status", "truncate", "error_event"])
+def test_a_failed_call_leaves_the_chat_as_it_was(sim: Simulator, way: str, kind: str) -> None:
+    """Whatever fails, the conversation is what it was, and goes on; what was billed is counted."""
+    chat = llmnb.LLM(max_tokens=60_000).chat()
+    chat("Hi")
+    before, spent = said(chat), chat.usage
+    sim.script(Answer(text="one two three four", deltas=4, fault=Fault(kind, status=400)))
+    with pytest.raises((anthropic.APIError, IncompleteReply)):
+        _ask(chat, way)
+    assert said(chat) == before
+    assert (chat.usage.output_tokens > spent.output_tokens) is (kind != "status")
+    assert chat("Still there?").text == "echo Still there?"
+
+
+def _ask(chat: Chat, way: str) -> Any:
+    async def drain() -> list[Any]:
+        return [event async for event in chat.astream("fail")]
+
+    if way == "ask":
+        return chat("fail")
+    if way == "stream":
+        return list(chat.stream("fail"))
+    return asyncio.run(chat.aask("fail") if way == "aask" else drain())
+
+
+def test_refused_before_sending(sim: Simulator) -> None:
+    """A prompt or an option that cannot work changes nothing, and is refused before a stream is begun."""
+    chat = llmnb.LLM().chat()
+    for ask in (chat, chat.stream, chat.astream):
+        with pytest.raises(InvalidRequest):
+            ask("")
+        with pytest.raises(InvalidRequest):
+            ask("Hi", temperature=1)
+    assert sim.requests == []
+    assert said(chat) == []
+
+
+@pytest.mark.parametrize("way", ["close", "garbage"])
+def test_leaving_a_stream_early(sim: Simulator, way: str) -> None:
+    """A stream that is left before its end is no turn, and frees the chat."""
+    sim.script(Answer(text="word " * 500, deltas=500, delta_delay_s=0.01))
+    chat = llmnb.LLM().chat()
+    stream = chat.stream("Hi")
+    next(stream)
+    if way == "close":
+        stream.close()
+    del stream
+    gc.collect()
+    assert said(chat) == []
+    assert chat.usage.output_tokens > 0
+    chat("Again")
+    assert said(chat) == ["u:Again", "a:echo Again"]
+
+
+def test_left_at_done_is_a_turn(sim: Simulator) -> None:
+    """Who stops reading at `Done` has the whole answer, so it is remembered."""
+    chat = llmnb.LLM().chat()
+    for event in chat.stream("Hi"):
+        if isinstance(event, Done):
+            break
+    assert said(chat) == ["u:Hi", "a:echo Hi"]
+
+
+def test_one_question_at_a_time(sim: Simulator) -> None:
+    """While a chat answers it takes no other question and no undo; a fork does."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    stream = chat.stream("Slow")
+    next(stream)
+    for busy in (lambda: chat("2"), lambda: list(chat.stream("2")), chat.undo, chat.clear):
+        with pytest.raises(InvalidRequest, match="still answering"):
+            busy()
+    assert chat.fork()("Meanwhile").text == "echo Meanwhile"
+    stream.close()
+    assert chat("2").text == "echo 2"
+
+
+def test_refusal_is_no_turn(sim: Simulator) -> None:
+    """A refused turn is returned and billed, but not remembered: the API would refuse every later one."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    sim.script(Answer(refusal="cyber"))
+    reply = chat("Bad thing")
+    assert reply.refused
+    assert said(chat) == ["u:Hi", "a:echo Hi"]
+    assert chat.usage == chat.usage + llmnb.Usage()
+    assert chat("Good thing").text == "echo Good thing"
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[], [{"type": "text", "text": ""}], [{"type": "thinking", "thinking": "Hm", "signature": "s"}]],
+    ids=["nothing", "empty-text", "thinking-only"],
+)
+def test_answers_the_api_would_not_take_back(sim: Simulator, blocks: list[dict[str, Any]]) -> None:
+    """An answer without content is no turn; the next question works."""
+    chat = llmnb.LLM().chat()
+    sim.script(Answer(blocks=blocks, stop_reason="max_tokens"))
+    chat("Hi")
+    assert said(chat) == []
+    assert chat("Hi").text == "echo Hi"
+
+
+def test_trailing_thinking_is_cut(sim: Simulator) -> None:
+    """An answer cut off while thinking again keeps its text; a message must not end with thinking."""
+    chat = llmnb.LLM().chat()
+    thinking = {"type": "thinking", "thinking": "Hm", "signature": "s"}
+    sim.script(Answer(blocks=[thinking, {"type": "text", "text": "So"}, thinking], stop_reason="max_tokens"))
+    chat("Hi")
+    assert said(chat) == ["u:Hi", "a:thinking|So"]
+
+
+# Costs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_costs_are_those_of_the_ledger(sim: Simulator) -> None:
+    """Usage and cost are the sum of the chat's rows, undone turns included; a fork begins at 0."""
+    chat = llmnb.LLM().chat(name="sum")
+    assert chat.cost_usd == Decimal(0)
+    chat("1")
+    chat("2")
+    chat.undo()
+    frame = llmnb.calls(where={"chat": "sum"})
+    assert chat.cost_usd == Decimal(int(frame["cost_nanousd"].sum())) / 10**9
+    assert chat.usage.output_tokens == int(frame["output_tokens"].sum()) == sim.billed().output_tokens
+    fork = chat.fork()
+    assert fork.cost_usd == Decimal(0)
+    assert said(fork) == said(chat)
+
+
+def test_retried_calls_count_once(sim: Simulator) -> None:
+    """Attempts of one call are one call."""
+    sim.fail("overloaded", times=2, retry_after_ms=1)
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    assert chat.usage.output_tokens == sim.billed().output_tokens
+    assert chat.unpriced_calls == 0
+
+
+def test_unpriced_calls(sim: Simulator) -> None:
+    """Calls without a price are missing from the cost, and counted."""
+    sim.script(Answer(text="Hi", model="claude-nova-9"))
+    chat = llmnb.LLM().chat()
+    chat("1")
+    assert (chat.cost_usd, chat.unpriced_calls) == (None, 1)
+    assert "unpriced" in repr(chat)
+    chat("2")
+    assert chat.cost_usd is not None
+    assert chat.cost_usd > 0
+    assert chat.unpriced_calls == 1
+
+
+# Going back and on ----------------------------------------------------------------------------------------------------
+
+
+def test_undo(sim: Simulator) -> None:
+    """Undo forgets whole turns, several at once, and no more than there are."""
+    chat = llmnb.LLM().chat()
+    for n in range(4):
+        chat(str(n))
+    assert said(chat.undo()) == ["u:0", "a:echo 0", "u:1", "a:echo 1", "u:2", "a:echo 2"]
+    assert said(chat.undo(2)) == ["u:0", "a:echo 0"]
+    for turns in (2, 0, -1):
+        with pytest.raises(InvalidRequest, match="nothing to undo"):
+            chat.undo(turns)
+    assert said(chat.clear()) == []
+
+
+def test_fork(sim: Simulator) -> None:
+    """A fork goes its own way from the same beginning."""
+    chat = llmnb.LLM().chat(system="s")
+    chat("1")
+    fork = chat.fork(name="other")
+    fork("2")
+    chat("3")
+    assert said(fork) == ["u:1", "a:echo 1", "u:2", "a:echo 2"]
+    assert said(chat) == ["u:1", "a:echo 1", "u:3", "a:echo 3"]
+    assert fork.system == "s"
+    with pytest.raises(InvalidRequest, match="already"):
+        chat.fork(name="other")
+
+
+def test_named_chats_continue(sim: Simulator) -> None:
+    """A name finds the conversation of the same kernel again, also from a new LLM, whose settings it takes."""
+    llmnb.LLM().chat(name="review")("1")
+    chat = llmnb.LLM("claude-opus-5-5").chat(name="review", system="New.")
+    chat("2")
+    assert said(chat)[:2] == ["u:1", "a:echo 1"]
+    assert (sim.requests[1].body["model"], sim.requests[1].body["system"]) == ("claude-opus-5-5", "New.")
+    assert llmnb.LLM().chat() is not llmnb.LLM().chat()
+
+
+def test_empty_name() -> None:
+    """An empty name is refused."""
+    with pytest.raises(InvalidRequest, match="name"):
+        llmnb.LLM().chat(name=" ")
+
+
+def test_repr(sim: Simulator) -> None:
+    """The repr has name, model, length and cost."""
+    chat = llmnb.LLM().chat(name="review")
+    chat("Hi")
+    assert repr(chat) == f"<Chat 'review' with claude-sonnet-5-5: 1 turn, ${chat.cost_usd:.6f}>"
+
+
+# On disk --------------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(sim: Simulator, tmp_path: Path) -> None:
+    """A loaded chat says, costs and asks the same as the saved one."""
+    llm = llmnb.LLM("claude-haiku-5-5", system="Be brief.", max_tokens=77, effort="low", project="p")
+    chat = llm.chat(name="review")
+    chat(["Hi", {"type": "image", "source": {"type": "url", "url": "https://example.org/æ.png"}}])
+    chat("And?")
+    path = chat.save(tmp_path / "c.json")
+    loaded = Chat.load(path)
+    assert loaded.messages == chat.messages
+    assert (loaded.name, loaded.usage, loaded.cost_usd) == ("review", chat.usage, chat.cost_usd)
+    loaded("More")
+    body = sim.requests[-1].body
+    assert (body["model"], body["system"], body["max_tokens"]) == ("claude-haiku-5-5", "Be brief.", 77)
+    assert body["output_config"] == {"effort": "low"}
+    assert len(body["messages"]) == 5
+    assert llm.chat(name="review") is loaded
+    assert loaded.cost_usd is not None
+    assert chat.cost_usd is not None
+    assert loaded.cost_usd > chat.cost_usd
+
+
+def test_load_with_another_llm(sim: Simulator, tmp_path: Path) -> None:
+    """An LLM given to load answers from then on."""
+    chat = llmnb.LLM().chat(system="s")
+    chat("Hi")
+    loaded = Chat.load(chat.save(tmp_path / "c.json"), llm=llmnb.LLM("claude-opus-5-5"))
+    loaded("More")
+    assert (sim.requests[-1].body["model"], sim.requests[-1].body["system"]) == ("claude-opus-5-5", "s")
+
+
+def test_the_file_holds_no_secret(sim: Simulator, tmp_path: Path) -> None:
+    """Keys, headers and extra bodies are not saved, and only the owner can read the file."""
+    llm = llmnb.LLM(
+        client=sim.client(), extra_headers={"x-key": "sk-hidden-1"}, metadata={"user_id": "hidden-2"}, timeout=9
+    )
+    chat = llm.chat()
+    chat("Hi")
+    path = chat.save(tmp_path / "c.json")
+    content = path.read_text()
+    assert "hidden" not in content
+    assert sim.api_key not in content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_saving_is_all_or_nothing(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that fails leaves the old file as it was, and no other file."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    path = chat.save(tmp_path / "c.json")
+    before = path.read_bytes()
+    chat("More")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        chat.save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "llmnb-home"] == ["c.json"]
+
+
+def test_what_json_cannot_hold(sim: Simulator, tmp_path: Path) -> None:
+    """A block that JSON cannot hold is refused by the save, and no file is left."""
+    chat = llmnb.LLM().chat()
+    source = {"type": "base64", "media_type": "application/pdf", "data": tmp_path / "a.pdf"}
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    chat([{"type": "document", "source": source}])
+    with pytest.raises(InvalidRequest, match="cannot be saved"):
+        chat.save(tmp_path / "c.json")
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "newer llmnb"),
+        ({"format": "other"}, "no saved chat"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "not by the user"),
+        ({"messages": []}, "0 messages, but 1 answers"),
+        ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": [{}]}]}, "no content"),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": [5]}]}, "no content block"),
+        ({"models": None}, "'models' is a NoneType"),
+        ({"usage": {"input_tokens": 1, "estimated": "x", "sql": 5}}, ""),
+        ({"model": 5}, "'model' is a int"),
+        ({"cost_nanousd": "free"}, "'cost_nanousd'"),
+    ],
+)
+def test_damaged_files(sim: Simulator, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    """A file of a newer version, of something else, or damaged anywhere is refused by name."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    path = chat.save(tmp_path / "c.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    if not said:
+        assert Chat.load(path).usage.input_tokens == 1  # unknown fields of the future are left out
+        return
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        Chat.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_no_chat_at_all(tmp_path: Path, content: bytes) -> None:
+    """Any other file is refused with a sentence."""
+    (tmp_path / "c.json").write_bytes(content)
+    with pytest.raises(InvalidRequest, match="no saved chat"):
+        Chat.load(tmp_path / "c.json")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A missing file is the system's own error."""
+    with pytest.raises(FileNotFoundError):
+        Chat.load(tmp_path / "c.json")
+
+
+def test_a_file_cannot_bring_headers(sim: Simulator, tmp_path: Path) -> None:
+    """Settings that are never saved are not read either: a file from elsewhere cannot redirect requests."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    path = chat.save(tmp_path / "c.json")
+    data = json.loads(path.read_text())
+    data["options"] = {"extra_headers": {"x-evil": "1"}, "client": "x", "max_tokens": 9}
+    path.write_text(json.dumps(data))
+    loaded = Chat.load(path)
+    loaded("More")
+    assert "x-evil" not in sim.requests[-1].headers
+    assert sim.requests[-1].body["max_tokens"] == 9
+
+
+# Any order ------------------------------------------------------------------------------------------------------------
+
+
+class Conversations(RuleBasedStateMachine):
+    """Any order of asking, failing, undoing, forking, saving and loading, held against a plain list."""
+
+    chats = Bundle("chats")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.serving = serve_simulator(environ=True)
+        self.sim = self.serving.__enter__()
+        self.sim.rule(lambda request: f"echo {request.prompt}")
+        self.all: list[tuple[Chat, list[str]]] = []
+
+    def teardown(self) -> None:
+        self.serving.__exit__(None, None, None)
+        assert self.sim.crashes == []
+
+    @rule(target=chats)
+    def new(self) -> int:
+        return self._add(llmnb.LLM(max_tokens=60_000).chat(), [])
+
+    @rule(chat=chats, text=st.text(min_size=1).filter(str.strip), blocks=st.booleans())
+    def ask(self, chat: int, text: str, blocks: bool) -> None:
+        made, model = self.all[chat]
+        made([text] if blocks else text)
+        model.append(text)
+
+    @rule(chat=chats, kind=st.sampled_from(["status", "truncate", "drop", "error_event"]), events=st.integers(0, 5))
+    def fail(self, chat: int, kind: str, events: int) -> None:
+        fault = Fault(kind, status=400, after_events=events)
+        self.sim.script(Answer(text="one two three four five six", deltas=6, fault=fault))
+        with pytest.raises((anthropic.APIError, IncompleteReply)):
+            self.all[chat][0]("this fails")
+
+    @rule(chat=chats, events=st.integers(0, 3))
+    def leave(self, chat: int, events: int) -> None:
+        if events:
+            self.sim.script(Answer(text="one two three four five six", deltas=6))
+        stream = self.all[chat][0].stream("left early")
+        for _ in range(events):
+            next(stream)
+        stream.close()
+
+    @rule(chat=chats)
+    def refuse(self, chat: int) -> None:
+        self.sim.script(Answer(refusal=True))
+        assert self.all[chat][0]("refused").refused
+
+    @precondition(lambda self: any(model for _, model in self.all))
+    @rule(chat=chats, turns=st.integers(1, 3))
+    def undo(self, chat: int, turns: int) -> None:
+        made, model = self.all[chat]
+        if turns > len(model):
+            with pytest.raises(InvalidRequest):
+                made.undo(turns)
+        else:
+            made.undo(turns)
+            del model[-turns:]
+
+    @rule(target=chats, chat=chats)
+    def fork(self, chat: int) -> int:
+        made, model = self.all[chat]
+        return self._add(made.fork(), list(model))
+
+    @rule(target=chats, chat=chats)
+    def save_and_load(self, chat: int) -> int:
+        made, model = self.all[chat]
+        path = made.save(Path(os.environ["LLMNB_HOME"]).parent / "chat.json")
+        loaded = Chat.load(path)
+        assert loaded.messages == made.messages
+        assert (loaded.usage, loaded.cost_usd) == (made.usage, made.cost_usd)
+        return self._add(loaded, list(model))
+
+    @invariant()
+    def every_chat_is_what_its_list_says(self) -> None:
+        for made, model in self.all:
+            messages = made.messages
+            assert [message["role"] for message in messages] == ["user", "assistant"] * len(model)
+            assert [_text(message["content"]) for message in messages[::2]] == model
+            assert [_text(message["content"]) for message in messages[1::2]] == [f"echo {text}" for text in model]
+
+    def _add(self, chat: Chat, model: list[str]) -> int:
+        self.all.append((chat, model))
+        return len(self.all) - 1
+
+
+TestConversations = Conversations.TestCase
+TestConversations.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
