@@ -17,7 +17,7 @@ from llmnb.accumulate import Accumulator, OutOfOrder, Piece
 from llmnb.errors import IncompleteReply
 from llmnb.params import Plan
 from llmnb.pricing import cost_of
-from llmnb.records import Call, CallContext, Cost, Text, Thinking, Usage, calling
+from llmnb.records import Call, Cost, Text, Thinking, Usage, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Exchange:
     def _aslot(self) -> AbstractAsyncContextManager[None]:
         return slots.slots.ahold(self._limit, self._owner)
 
-    def _calling(self) -> AbstractContextManager[CallContext]:
+    def _calling(self) -> AbstractContextManager[None]:
         return calling(**self._ledger, on_end=self._ended)
 
     def _ended(self, call: Call) -> None:

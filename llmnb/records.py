@@ -6,13 +6,14 @@ integer number of nano-dollars (1e-9 USD), so that sums are exact; `None` means 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from importlib import import_module
-from typing import Literal, Protocol
+from operator import attrgetter
+from typing import Any, Literal, Protocol
 
 NANO = Decimal(1_000_000_000)
 
@@ -83,6 +84,7 @@ class Cost:
 
 
 UNPRICED = Cost(None)
+_usage_values: Callable[[object], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Usage)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class Call:
     @property
     def usage(self) -> Usage:
         """The token classes of the row as one `Usage`."""
-        return Usage(**{f.name: getattr(self, f.name) for f in fields(Usage)})
+        return Usage(*_usage_values(self))
 
     @property
     def cost(self) -> Cost:
@@ -180,15 +182,25 @@ def current_context() -> CallContext:
     return _context.get()
 
 
-@contextmanager
-def calling(**changes: object) -> Generator[CallContext]:
+def calling(**changes: Any) -> AbstractContextManager[None]:
     """Calls made inside carry these `CallContext` fields; nested uses add to each other."""
-    context = replace(_context.get(), **changes)  # pyright: ignore[reportArgumentType]
-    token = _context.set(context)
-    try:
-        yield context
-    finally:
-        _context.reset(token)
+    return _Calling(changes)
+
+
+class _Calling(AbstractContextManager[None]):
+    # no generator-based manager and no `replace` where nothing is replaced: this stands in the way of every call
+    __slots__ = ("_changes", "_token")
+
+    def __init__(self, changes: dict[str, Any]) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        outer = _context.get()
+        inner = CallContext(**self._changes) if outer is _NOBODY else replace(outer, **self._changes)
+        self._token = _context.set(inner)
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
 
 
 # What a stream says, in the order it says it -------------------------------------------------------------------------

@@ -37,8 +37,8 @@ class Slots:
     @contextmanager
     def hold(self, limit: int, owner: Owner) -> Generator[None]:
         """Waits for a slot, at most `limit` of which are held at once, and holds it."""
-        waiter = Future[None]()
-        if not self._enter(waiter, owner, limit):
+        waiter = self._enter(owner, limit)
+        if waiter is not None:
             try:
                 waiter.result()
             except BaseException:
@@ -52,8 +52,8 @@ class Slots:
     @asynccontextmanager
     async def ahold(self, limit: int, owner: Owner) -> AsyncGenerator[None]:
         """`hold` without blocking the event loop."""
-        waiter = Future[None]()
-        if not self._enter(waiter, owner, limit):
+        waiter = self._enter(owner, limit)
+        if waiter is not None:
             try:
                 await asyncio.wrap_future(waiter)
             except BaseException:
@@ -64,14 +64,16 @@ class Slots:
         finally:
             self._leave(owner)
 
-    def _enter(self, waiter: Future[None], owner: Owner, limit: int) -> bool:
+    def _enter(self, owner: Owner, limit: int) -> Future[None] | None:
+        """Takes a slot, or a place in the queue: then what to wait for."""
         with self._lock:
             free = self._under_way < limit and not self._waiting
             if free or self._held[owner]:
                 self._take(owner)
-                return True
+                return None
+            waiter = Future[None]()
             self._waiting.append((waiter, owner, limit))
-            return False
+            return waiter
 
     def _take(self, owner: Owner) -> None:
         self._under_way += 1

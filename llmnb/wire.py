@@ -28,7 +28,7 @@ class Iteration:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a response body says.
 
@@ -53,6 +53,7 @@ class Outcome:
 
 
 NOTHING = Outcome()
+"""Shared: an outcome is made anew, never changed."""
 
 
 def estimated_tokens(byte_count: int) -> int:

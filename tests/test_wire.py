@@ -204,6 +204,26 @@ def test_a_model_that_declined_is_billed_only_for_what_it_wrote() -> None:
     )
 
 
+def test_usage_inside_the_content_is_not_the_messages() -> None:
+    """A tool's input may look like the end of a message, as may a text; what the answer used stands outside of both."""
+    lookalike = {"stop_reason": "x", "usage": {"input_tokens": 999, "output_tokens": 999}, "content": []}
+    blocks = [
+        {"type": "text", "text": json.dumps(lookalike)},
+        {"type": "tool_use", "id": "t", "name": "f", "input": lookalike},
+    ]
+    end = {"stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    for message in (
+        {"type": "message", "model": MODEL, "content": blocks, **end},
+        {"type": "message", "model": MODEL, **end, "content": blocks},
+        {"content": blocks, "type": "message", "model": MODEL, **end},
+        {"type": "message", "stop_reason": "tool_use", "content": blocks, "model": MODEL, "usage": end["usage"]},
+    ):
+        for separators in ((",", ":"), (", ", ": ")):
+            outcome = wire.read_json(json.dumps(message, separators=separators).encode(), "asked")
+            assert outcome.usage == Usage(input_tokens=1, output_tokens=2)
+            assert (outcome.model, outcome.stop_reason) == (MODEL, "tool_use")
+
+
 def test_thinking_is_inside_the_output() -> None:
     """output_tokens is the billed total; the details only say how much of it was thinking."""
     usage = wire.read_usage({"output_tokens": 44, "output_tokens_details": {"thinking_tokens": 33}})

@@ -24,7 +24,7 @@ from typing import Any
 
 from llmnb.errors import StoreError
 from llmnb.ledger.schema import COLUMNS, values_of
-from llmnb.ledger.spool import Record, Spool, encode, encode_fields, refuse
+from llmnb.ledger.spool import Record, Spool, encode_fields, encode_row, refuse
 from llmnb.ledger.underway import Underway
 from llmnb.ledger.writer import Ledger, open_ledger
 from llmnb.pricing import cost_of_call
@@ -39,7 +39,7 @@ every call for the whole busy timeout."""
 
 MOST_IN_MEMORY = 100_000
 
-TOGETHER_S = 0.05
+TOGETHER_S = 0.1
 """Rows that come within this time share a commit."""
 IDLE_S = 5.0
 """The writing thread ends after this time without work."""
@@ -104,9 +104,8 @@ class Books:
 
         Can be called from any thread, and from a finalizer that runs in the middle of another record.
         """
-        record = call, tuple(children)
-        self._queue.append(record)
-        if self._behind and self._note(call.uid, call.attempts, encode(record)):
+        self._queue.append((call, tuple(children)))
+        if self._behind and not children and self._note(call.uid, call.attempts, encode_row(call)):
             self._wake()
         else:
             self._flush()

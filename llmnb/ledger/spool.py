@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llmnb.ledger import locks
 from llmnb.ledger.schema import COLUMNS, values_of
@@ -133,7 +133,12 @@ def encode(record: Record) -> bytes:
 
 def encode_fields(call: Mapping[str, Any]) -> bytes:
     """One JSON line of a call of which only these fields are known."""
-    return _line({"call": {name: value for name, value in call.items() if value is not None}, "children": []})
+    return _json(call).encode() + b"\n"
+
+
+def encode_row(call: Call) -> bytes:
+    """One JSON line of a call without child rows: its values in the order of the columns, the quickest to make."""
+    return _json(values_of(call)).encode() + b"\n"
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
@@ -144,8 +149,10 @@ def decode(line: bytes) -> Record | None:
     """The record of a JSON line; None for half a line, or one that holds no call."""
     try:
         data = json.loads(line)
-        return _call(data["call"]), tuple(_call(child) for child in data["children"])
-    except (ValueError, KeyError, TypeError):
+        if isinstance(data, list):
+            return _call(dict(zip(COLUMNS, cast("list[Any]", data), strict=False))), ()
+        return _call(data.get("call", data)), tuple(_call(child) for child in data.get("children", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -76,5 +76,12 @@ class Underway:
     def _write(self, slot: int, line: bytes) -> None:
         if self._descriptor is None:
             self._path, self._descriptor = new_file(self._folder)
-        os.lseek(self._descriptor, slot * SLOT_BYTES, os.SEEK_SET)
-        os.write(self._descriptor, line)
+        _write_at(self._descriptor, line, slot * SLOT_BYTES)
+
+
+def _seek_and_write(descriptor: int, data: bytes, offset: int) -> int:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
+_write_at = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite

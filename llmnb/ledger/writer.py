@@ -49,7 +49,7 @@ class Ledger:
     def write(self, call: Call, children: Sequence[Call] = ()) -> None:
         """Inserts a call or updates it by its uid, its child rows with it, in one transaction.
 
-        Children written before are replaced. A call that has ended is never set back to `running`.
+        Children given replace those written before. A call that has ended is never set back to `running`.
 
         Raises:
             StoreError: the row was not written, because of the store.
@@ -151,7 +151,8 @@ def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequ
         execute("BEGIN IMMEDIATE")
         for call, children in records:
             execute(_UPSERT, values_of(call))
-            execute(_DROP_CHILDREN, (call.uid,))
+            if children:
+                execute(_DROP_CHILDREN, (call.uid,))
             for child in children:
                 execute(_UPSERT, values_of(child))
         execute("COMMIT")

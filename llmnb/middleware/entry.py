@@ -62,7 +62,7 @@ class Entry:
         self._context = current_context()
         self._request = body if self._logs_content else None
         self._began = self._waited_from = time.perf_counter()
-        self._estimated_input = Usage(input_tokens=wire.estimated_tokens(_text_bytes(body)), estimated=True)
+        self._estimated_input = Usage(wire.estimated_tokens(_prompt_bytes(body)), estimated=True)
         self.body_id = id(body)
         self._lost: Usage | None = None
         self.attempts = 0
@@ -161,11 +161,13 @@ class Entry:
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _learn(self, outcome: wire.Outcome) -> None:
-        facts = ("model", "stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
-        for name in facts:
+        known = self._known
+        if outcome.model is not None:
+            known["model"] = outcome.model
+        for name in _FACTS:
             value = getattr(outcome, name)
             if value is not None:
-                self._known[name] = value
+                known[name] = value
 
     def _finish(self, status: Status, usage: Usage, outcome: wire.Outcome = wire.NOTHING, body: bytes = b"") -> None:
         self._known["latency_ms"] = _ms_since(self._began)
@@ -227,16 +229,16 @@ class Entry:
         if usages == _NOTHING_USED:
             return _FREE
         known, shared = self._known, self._ledgered
-        billed = billed_model(shared.provider, self.model_requested, model)
-        conditions: dict[str, Any] = {
-            "provider": shared.provider,
-            "ts": known["ts"],
-            "service_tier": known.get("service_tier"),
-            "speed": known.get("speed"),
-            "inference_geo": known.get("inference_geo"),
-            "overrides": shared.settings.prices,
-        }
-        return cost_of_prompts(usages, billed, **conditions)
+        return cost_of_prompts(
+            usages,
+            billed_model(shared.provider, self.model_requested, model),
+            provider=shared.provider,
+            ts=known["ts"],
+            service_tier=known.get("service_tier"),
+            speed=known.get("speed"),
+            inference_geo=known.get("inference_geo"),
+            overrides=shared.settings.prices,
+        )
 
 
 def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
@@ -247,6 +249,7 @@ def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
         quietly("telling of a finished call", trouble)
 
 
+_FACTS = ("stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
 _NOTHING_USED = (Usage(),)
 _FREE = Cost(0)
 
@@ -305,8 +308,16 @@ _MEDIA_BYTES = int(1_600 * wire.BYTES_PER_TOKEN)
 page."""
 
 
+def _prompt_bytes(body: dict[str, Any]) -> int:
+    """Characters of all text that the model is to read, without copying it; keys and structure are left out."""
+    total = _text_bytes(body.get("system")) + _text_bytes(body.get("tools"))
+    for message in body.get("messages") or ():
+        content = message.get("content")
+        total += len(content) if isinstance(content, str) else _text_bytes(content)
+    return total
+
+
 def _text_bytes(value: Any) -> int:
-    """Characters of all text in a request body, without copying it; keys and structure are left out."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):

@@ -62,9 +62,9 @@ def cost_of_prompts(prompts: Sequence[Usage], model: str, **conditions: Any) -> 
 
     Where the tiers make no difference it is the cost of the sum, rounded once.
     """
-    whole = cost_of(sum(prompts[1:], prompts[0]), model, **conditions)
     if len(prompts) == 1:
-        return whole
+        return cost_of(prompts[0], model, **conditions)
+    whole = cost_of(sum(prompts[1:], prompts[0]), model, **conditions)
     each = [cost_of(prompt, model, **conditions).nanousd for prompt in prompts]
     known = [nanousd for nanousd in each if nanousd is not None]
     if whole.nanousd is None or len(known) < len(each) or abs(sum(known) - whole.nanousd) <= len(each):
