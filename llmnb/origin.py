@@ -26,18 +26,18 @@ def session() -> str:
     pid = os.getpid()
     if pid not in _sessions:
         host = socket.gethostname().replace(":", "-")
-        _sessions[pid] = f"{host}:{pid}:{_started_at(pid)}:{secrets.token_hex(2)}"
+        _sessions[pid] = f"{host}:{pid}:{started_at(pid) or int(time.time())}:{secrets.token_hex(2)}"
     return _sessions[pid]
 
 
-def _started_at(pid: int) -> int:
-    """When the process started, in whole seconds since 1970."""
+def started_at(pid: int) -> int | None:
+    """When a process began, in whole seconds since 1970; None where /proc does not tell."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
         return int(boot.split()[1]) + int(after_name[19]) // os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, StopIteration):
-        return int(time.time())
+        return None
 
 
 def user(settings: Settings) -> str | None:

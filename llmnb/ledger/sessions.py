@@ -12,7 +12,8 @@ import socket
 import sqlite3
 import sys
 import time
-from pathlib import Path
+
+from llmnb.origin import started_at
 
 GIVE_UP_US = 24 * 3600 * 1_000_000
 """A call that has been running for longer is over, whoever made it."""
@@ -59,16 +60,6 @@ def _was_reused(pid: int, started_s: int) -> bool:
     """Whether the process that now has this pid began after the session's."""
     now_s = started_at(pid)
     return now_s is not None and now_s > started_s + _CLOCK_STEP_S
-
-
-def started_at(pid: int) -> int | None:
-    """When a process began, in whole seconds since 1970; None where /proc does not tell."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-        return int(boot.split()[1]) + int(after_name[19]) // os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
 
 
 def sweep(connection: sqlite3.Connection, now_us: int | None = None) -> int:
