@@ -102,7 +102,7 @@ def test_nothing_is_left_behind_by_calls_that_ended(simulator: Simulator, llmnb_
         f"client = llmnb.wrap(anthropic.Anthropic())\nfor _ in range(20): client.messages.create(**{QUESTION!r})\n"
         "import pathlib, os\n"
         "files = list(pathlib.Path(os.environ['LLMNB_HOME']).glob('spool/underway/*'))\n"
-        "print([file.stat().st_size <= 20 * 1024 for file in files])\n"
+        "print([file.stat().st_size <= 64 * 1024 for file in files])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,0 +1,209 @@
+"""Takes the pictures of the README: JupyterLab light and dark, the dashboard. Run it from anywhere, no key is needed.
+
+    python tools/screenshots.py [FOLDER]
+
+The answers are scripted ones of the simulator, the dashboard's calls the demo's invented ones. It needs
+`pip install 'llmnb[dev]'` and a Chromium (or its path in LLMNB_TEST_CHROMIUM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PICTURES = (  # each from a notebook of its own, so that each has a kernel of its own
+    ("JupyterLab Light", "locking.ipynb", "notebook.png"),
+    ("JupyterLab Dark", "writers.ipynb", "notebook-dark.png"),
+)
+CELLS = (
+    'import llmnb\n\nllm = llmnb.LLM("claude-sonnet-5-5", project="thesis")',
+    'reply = llm("Compare optimistic and pessimistic locking, and show the optimistic one in SQL.")',
+    'llm("And when does optimistic locking hurt?")',
+)
+FIRST = """\
+Both keep two writers from overwriting each other; they differ in **when** the conflict is noticed.
+
+| | optimistic | pessimistic |
+|---|---|---|
+| conflict noticed | at commit | before reading |
+| cost without conflicts | one extra column | a lock for every row |
+| waits for others | never | as long as they hold it |
+| fits | few conflicts, many readers | hot rows, short transactions |
+
+With a version column the check is part of the update:
+
+```sql
+UPDATE accounts
+   SET balance = :balance, version = version + 1
+ WHERE id = :id AND version = :version;   -- 0 rows: somebody was faster
+```
+
+When it changed no row, read again and retry. At conflict rate $p$ that takes $1/(1-p)$ attempts on average.
+"""
+SECOND = """\
+When conflicts are **common**: every lost race repeats the whole transaction, and under load the retries themselves
+cause more conflicts. Three signs of it:
+
+1. the retry count grows faster than the number of writers,
+2. one hot row, such as a counter or a queue's head, is in nearly every transaction,
+3. the work between reading and writing is long, or cannot be repeated because it sends mail or charges a card.
+"""
+WIDTH, HEIGHT, SCALE = 1040, 860, 1.5
+DASHBOARD_HEIGHT = 812
+COLOURS = 256
+MAX_BYTES = 250_000
+
+
+def main(folder: Path) -> None:
+    """Write the three pictures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="llmnb-pictures-", ignore_cleanup_errors=True) as scratch:
+        home = Path(scratch)
+        _forget_the_user(home)
+        with _chromium() as browser:
+            _notebooks(browser, home, folder)
+            _dashboard(browser, home, folder / "dashboard.png")
+
+
+def _forget_the_user(home: Path) -> None:
+    """No setting or key of the person's is used, and nothing of theirs is shown."""
+    for name in list(os.environ):
+        if name.startswith(("LLMNB_", "ANTHROPIC_", "JUPYTER", "JPY_")) and name != "LLMNB_TEST_CHROMIUM":
+            del os.environ[name]
+    os.environ.update(LLMNB_HOME=str(home / "llmnb"), NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+    (home / "pyproject.toml").touch()  # settings are looked for upwards, up to here
+    (home / "notebooks").mkdir()
+    os.chdir(home / "notebooks")
+
+
+@contextmanager
+def _chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("LLMNB_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--no-proxy-server", "--hide-scrollbars"]
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+# JupyterLab -----------------------------------------------------------------------------------------------------------
+
+
+def _notebooks(browser: Browser, home: Path, folder: Path) -> None:
+    from llmnb.demo.lab import Lab
+    from llmnb.simulator.answer import Answer
+    from llmnb.testing import serve_simulator
+
+    with serve_simulator(environ=True) as simulator:
+        lab = Lab(home / "notebooks", home / "jupyter")
+        try:
+            lab.wait()
+            for theme, notebook, name in PICTURES:
+                simulator.script(Answer(FIRST, tokens_per_second=400), Answer(SECOND, tokens_per_second=18))
+                _write_settings(home / "jupyter" / "config", theme)
+                (home / "notebooks" / notebook).write_text(json.dumps(_notebook()))
+                with _page(browser, HEIGHT) as page:
+                    page.goto(lab.url(notebook).replace("/lab/", "/doc/") + "&reset")
+                    _run_cells(page)
+                    _save(page, folder / name)
+        finally:
+            lab.stop()
+
+
+def _notebook() -> dict[str, Any]:
+    def cell(number: int, source: str) -> dict[str, Any]:
+        empty: dict[str, Any] = {"metadata": {}, "outputs": [], "execution_count": None}
+        return {"cell_type": "code", "id": f"cell-{number}", "source": source, **empty}
+
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [cell(number, source) for number, source in enumerate(CELLS)]
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
+
+
+def _write_settings(config: Path, theme: str) -> None:
+    wanted = {
+        "apputils-extension/themes": {"theme": theme},
+        "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, content in wanted.items():
+        file = config / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+
+
+def _run_cells(page: Page) -> None:
+    """Run all cells, and wait until the first answer is there and the second one is coming."""
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=25_000)
+    page.wait_for_selector("text=| Idle", timeout=25_000)
+    page.wait_for_timeout(1_000)  # idle is said a little before the kernel takes cells
+    page.click(".jp-CodeCell >> nth=0")
+    for _ in CELLS:
+        page.keyboard.press("Shift+Enter")
+    page.wait_for_selector(".llmnb-answer .llmnb-footer", timeout=25_000)
+    page.wait_for_selector(".llmnb-answer .MathJax", timeout=25_000)
+    page.wait_for_selector(".llmnb-live li >> nth=1", timeout=25_000)
+    page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
+
+
+# The dashboard --------------------------------------------------------------------------------------------------------
+
+
+def _dashboard(browser: Browser, home: Path, file: Path) -> None:
+    from llmnb import settings
+    from llmnb.dashboard_launcher import launch
+    from llmnb.demo import history
+
+    books = home / "books.db"
+    os.environ["LLMNB_STORE_URL"] = f"sqlite:///{books}"
+    history.write(settings.load(), datetime.now().astimezone())
+    with launch(ledger=books) as dashboard, _page(browser, DASHBOARD_HEIGHT, width=1280) as page:
+        page.goto(dashboard.url)
+        page.locator("[data-testid=stMetricValue]").first.wait_for(timeout=25_000)
+        page.locator("[data-testid=stVegaLiteChart] :is(canvas, svg)").nth(1).wait_for(timeout=25_000)
+        page.wait_for_timeout(1_500)  # charts are drawn after they are there
+        _save(page, file)
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _page(browser: Browser, height: int, width: int = WIDTH) -> Iterator[Page]:
+    size: Any = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, device_scale_factor=SCALE, reduced_motion="reduce")
+    yield context.new_page()
+    context.close()
+
+
+def _save(page: Page, file: Path) -> None:
+    """The page as a PNG with few colours: a third of the size, and nobody sees it."""
+    from PIL import Image
+
+    page.screenshot(path=file)
+    with Image.open(file) as shot:
+        small = shot.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(file, optimize=True)
+    size = file.stat().st_size
+    print(f"{file.name}: {size / 1000:,.0f} kB")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{file} is larger than {MAX_BYTES / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs").absolute())
