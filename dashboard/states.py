@@ -41,7 +41,8 @@ def no_match(chosen: filters.Filters) -> None:
             f"{dimension} {' or '.join(value or filters.NOBODY[dimension] for value in values)}"
             for dimension, values in chosen.where.items()
         )
-        st.write(f"Nothing was called in {chosen.period.name}" + (f" with {narrowed}." if narrowed else "."))
+        when = f"called in {chosen.period.name}" if chosen.period.since else "ever called"
+        st.write(f"Nothing was {when}" + (f" with {narrowed}." if narrowed else "."))
         st.button("Reset filters", icon=":material/filter_alt_off:", on_click=filters.reset)
     if chosen.period.goes_on:
         _fill_by_itself(chosen)

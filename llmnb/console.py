@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmnb.display.footer import dollars
-from llmnb.errors import LlmnbError
+from llmnb.errors import IncompleteReply, LlmnbError
 
 if TYPE_CHECKING:
     from llmnb.doctor import Check
@@ -175,6 +175,9 @@ def check_table(checks: Sequence[Check]) -> Table:
 
 def explained(error: Exception) -> str | None:
     """One line that says what went wrong and what to do, or None for what nobody expected: a bug."""
+    if isinstance(error, IncompleteReply):  # its own words are about attributes
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        return f"the answer broke off after {len(error.partial):,} characters{reason}; ask again to get a whole one."
     if isinstance(error, LlmnbError):
         return str(error)
     sdk = sys.modules.get("anthropic")  # an error of the SDK cannot come before the SDK
@@ -200,8 +203,15 @@ def warning_line(
 def _refusal(error: Any) -> str:
     kind = f" {error.type}" if error.type else ""
     about = f" (request {error.request_id})" if error.request_id else ""
-    hint = " Check ANTHROPIC_API_KEY." if error.status_code in (401, 403) else ""
-    return f"the API answered {error.status_code}{kind}: {error.api_message or error.message}{about}.{hint}"
+    said = error.api_message or error.message
+    status = "broke off with" if error.status_code == 200 else f"answered {error.status_code}"  # 200: it had begun
+    return f"the API {status}{kind}: {said}{about}.{_hint(error.status_code, said)}"
+
+
+def _hint(status: int, said: str) -> str:
+    if status in (401, 403):
+        return " Check ANTHROPIC_API_KEY."
+    return " `llmnb prices` lists the models llmnb knows." if status == 404 and said.startswith("model:") else ""
 
 
 def _broken_off(error: Exception) -> str | None:

@@ -36,7 +36,7 @@ def launch(
 
     Raises:
         MissingExtra: Streamlit is not installed.
-        InvalidRequest: `host` can be reached from other machines, or `port` is taken.
+        InvalidRequest: `host` can be reached from other machines, or `port` is taken or impossible.
         LlmnbError: the dashboard did not start; the message holds what it said.
     """
     _refuse_open_doors(host)
@@ -140,8 +140,10 @@ def _ready(folder: Path, host: str, port: int, ledger: Path | None, *, another_p
     dashboard = Dashboard(_start(folder, host, port, ledger), host, port)
     try:
         dashboard.wait_until_ready(START_TIMEOUT_S)
-    except LlmnbError:
-        if not another_port or _free(host, port):
+    except LlmnbError as error:
+        # whoever snatched it may have let go of it again since
+        snatched = f"Port {port} is not available" in str(error) or not _free(host, port)
+        if not another_port or not snatched:
             raise
         return _ready(folder, host, _any_free(host), ledger, another_port=False)
     return dashboard
@@ -150,6 +152,8 @@ def _ready(folder: Path, host: str, port: int, ledger: Path | None, *, another_p
 def _port(port: int | None, host: str) -> int:
     """A port that was free a moment ago."""
     if port is not None:
+        if not 0 < port < 65_536:
+            raise InvalidRequest(f"port must be from 1 to 65535, not {port}")
         if not _free(host, port):
             raise InvalidRequest(f"port {port} is taken: leave it out to use a free one, or name another")
         return port

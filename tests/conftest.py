@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# the first example pays for the imports of what it tests, which on a cold disk takes longer than the 200 ms allowed
+hypothesis.settings.register_profile("llmnb", deadline=None)
+hypothesis.settings.load_profile("llmnb")
 
 
 @pytest.fixture(autouse=True)

@@ -238,6 +238,7 @@ def test_history_shows_what_can_happen() -> None:
     assert {row.status for row in rows} == {"ok", "error", "cancelled"}
     assert {row.attempts for row in rows} >= {1, 2, 3}
     assert all(row.output_tokens == 0 and row.error_type for row in rows if row.status == "error")
+    assert all(row.model == row.model_requested for row in rows)  # as real rows have it, those of errors, too
     assert any(row.cache_read_tokens for row in rows)
     assert any(row.cache_write_1h_tokens for row in rows)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from ipykernel.kernelspec import get_kernel_dict
 from nbclient import NotebookClient
 from nbformat.notebooknode import NotebookNode
 
@@ -81,4 +82,6 @@ def test_notebook_is_kept_without_outputs(path: Path) -> None:
     assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
     assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    # under another name JupyterLab calls the notebook changed as soon as it is opened, and asks whether to save it
+    assert notebook["metadata"]["kernelspec"]["display_name"] == get_kernel_dict()["display_name"]
     assert not re.search(r"/home/|/Users/|/work/|/tmp/", path.read_text())

@@ -34,7 +34,7 @@ def page() -> None:
     with head:
         states.badges(view.totals)
         st.space("stretch")
-        st.caption(_scope(chosen.period, clock.zone_name(now)), width="content")
+        st.caption(_scope(chosen.period, clock.zone_name(now)), width="content", help=_in_python(chosen))
     if not view.totals.calls:
         states.no_match(chosen)
         return
@@ -85,6 +85,14 @@ def _scope(period: Period, zone_name: str) -> str:
     """What the figures are about and held against, and whose midnight it is."""
     against = f" vs {period.against}" if period.before else ""
     return f"{period.name[0].upper()}{period.name[1:]}{against} · {zone_name}"
+
+
+def _in_python(chosen: filters.Filters) -> str:
+    """The call that sums up the same: `usage("7d")` counts back from this very moment, the page from a midnight."""
+    ends = [end for end in (chosen.period.since, chosen.period.until) if end]
+    arguments = [f'"{end:%Y-%m-%dT%H:%M}"'.replace("T00:00", "") for end in ends]
+    where = [f"where={chosen.where!r}"] if chosen.narrowed else []
+    return f"The same in Python: `llmnb.usage({', '.join([*arguments, 'by=[]', *where])})`"
 
 
 def drawings(view: books.Overview, chosen: filters.Filters, grid: list[datetime]) -> None:

@@ -107,7 +107,7 @@ def _ended(call: Call, habit: Habit, chance: random.Random) -> Call:
         nothing = dict.fromkeys(("input_tokens", "cache_read_tokens", "cache_write_1h_tokens", "output_tokens"), 0)
         failure = chance.choice(FAILURES)
         lasted = {"latency_ms": chance.uniform(300, 9_000), "ttft_ms": None, "attempts": 3, "wait_ms": 1_500.0}
-        told = {"status": "error", "error_type": failure, "stop_reason": None, "model": None, "thinking_tokens": None}
+        told = {"status": "error", "error_type": failure, "stop_reason": None, "thinking_tokens": None}
         return replace(call, **nothing, **lasted, **told)
     if fate < 0.03:
         half = call.output_tokens // 2

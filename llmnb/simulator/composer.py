@@ -11,6 +11,7 @@ from typing import Any
 
 from llmnb.simulator import tokenizer
 from llmnb.simulator.answer import Answer
+from llmnb.simulator.api_error import invalid
 from llmnb.simulator.catalog import Model
 from llmnb.simulator.json_value import Json, as_list, as_object, as_text, dumps
 from llmnb.simulator.prose import Question, question_of, thought, write_answer
@@ -113,8 +114,8 @@ def _own_blocks(body: Json, question: Question, seed: str) -> list[Json]:
 def _structured(schema: Json, question: Question, seed: str) -> str:
     try:
         return dumps(instance_of(schema, seed=seed, words=Words(question.prompt)))
-    except UnsatisfiableError:
-        return "{}"
+    except UnsatisfiableError as error:
+        raise invalid(f"output_config.format.schema: {error}") from None
 
 
 def _text(text: str) -> Json:

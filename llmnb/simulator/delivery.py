@@ -102,6 +102,8 @@ class Delivery:
         pace = Pace.of(answer, self._simulation.pace)
         wait = pace.first_token_s + (tokens / pace.tokens_per_second if pace.tokens_per_second else 0.0)
         wait += (fault.seconds or 0.1) if fault is not None and fault.kind == "slow_body" else 0.0
+        if fault is not None and fault.kind == "stall" and fault.seconds is not None:
+            return self._stalled_whole(status, headers, body, fault.seconds, on_end, tokens)
         if fault is not None and fault.kind in ("reset", "drop", "stall"):
             return self._broken_whole(status, headers, body, fault, on_end)
         if wait:
@@ -126,6 +128,27 @@ class Delivery:
         on_end(Outcome(True, False, tokens, True, len(body)))
         self._reply(status, headers, body)
 
+    async def _stalled_whole(
+        self,
+        status: int,
+        headers: list[Header],
+        body: bytes,
+        seconds: float,
+        on_end: Callable[[Outcome], None],
+        tokens: int,
+    ) -> None:
+        """The two halves of a body, with a pause between them."""
+        self._watch(lambda: on_end(Outcome(False, True, tokens, True, self._connection.bytes_sent)))
+        half = len(body) // 2
+        self._connection.start(status, headers)
+        self._connection.write(body[:half])
+        await self._simulation.clock.sleep(seconds)
+        self._connection.on_lost = None
+        on_end(Outcome(True, False, tokens, True, len(body)))
+        self._connection.write(body[half:])
+        self._finished(status)
+        self._connection.finish()
+
     async def _broken_whole(
         self, status: int, headers: list[Header], body: bytes, fault: Fault, on_end: Callable[[Outcome], None]
     ) -> None:
@@ -133,10 +156,8 @@ class Delivery:
         self._watch(lambda: on_end(Outcome(False, True, 0, True, self._connection.bytes_sent)))
         self._connection.start(status, headers)
         self._connection.write_partial(body)
-        if fault.kind == "stall" and fault.seconds is None:
+        if fault.kind == "stall":
             await asyncio.Event().wait()  # until the client leaves: then this task is cancelled
-        elif fault.kind == "stall":
-            await self._simulation.clock.sleep(fault.seconds or 0.0)
         self._connection.on_lost = None
         on_end(Outcome(False, False, 0, False, self._connection.bytes_sent))
         self._finished(status)

@@ -5,7 +5,8 @@ Before the reply: `rate_limited` (429, `retry_after_s`), `overloaded` (529), `se
 
 During a stream, after `after_events` content deltas (0: before any content, -1: before everything): `stall` (`seconds`,
 or for ever), `reset` (TCP reset inside a chunk), `drop` (connection closed inside a chunk), `truncate` (clean end
-without `message_stop`), `error_event` (`error_type`), `bad_json`, `bad_utf8`.
+without `message_stop`), `error_event` (`error_type`), `bad_json`, `bad_utf8`. The first three strike in the middle of a
+JSON body, too.
 
 Of the whole stream: `split_utf8` (correct data, cut inside each character), `comments` (keep-alive comments between
 events), `unknown_events`, `unknown_blocks`, `json_for_sse` (plain JSON where SSE was asked for). Of any body: `gzip`,

@@ -118,6 +118,7 @@ _SUM = re.compile(r"(-?\d+(?:\.\d+)?)\s*([-+*/×x])\s*(-?\d+(?:\.\d+)?)")
 _BRIEF = re.compile(
     r"\b(one sentence|one word|briefly|in short|short answer|be brief|single sentence)\b", re.IGNORECASE
 )
+_TECHNICAL = re.compile(r"\b(code|script|program|function|formula|equation|math|maths|mathematics)\b", re.IGNORECASE)
 _GREETING = re.compile(r"\s*(hi|hello|hey|good (morning|evening)|say (hi|hello))\b[^?]{0,30}", re.IGNORECASE)
 _LANGUAGES = {
     "sql": "sql", "javascript": "javascript", "typescript": "typescript", "rust": "rust", "bash": "bash",
@@ -269,7 +270,7 @@ def _plan(text: str, words: list[str], seed: str) -> list[str]:
         parts.append(
             _table((("Term", "Letters", "Look at"), *((f"`{w}`", str(len(w)), dice.choice(_LOOKS)) for w in words[:4])))
         )
-    if len(words) > 4 or _language(words):
+    if len(words) > 4 or _language(words) or _TECHNICAL.search(text):
         parts += [
             "### A sketch",
             _sketch(words),

@@ -8,6 +8,7 @@ read from there, as a model would.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from typing import Any, cast
@@ -17,7 +18,7 @@ from llmnb.simulator.schema_check import accepts, kind_of
 from llmnb.simulator.schema_text import Words, number_between, string_for
 
 MAX_DEPTH = 6
-HINT = re.compile(r"\{([^{}]*)\}\s*$")
+HINT = re.compile(r"(?:.*\n\n|\A)\{([A-Za-z$]\w*: .*)\}\s*\Z", re.DOTALL)
 HINTED = frozenset(
     [
         "minimum",
@@ -42,8 +43,17 @@ class UnsatisfiableError(ValueError):
 
 
 def instance_of(schema: Json, *, seed: str, words: Words | None = None) -> Any:
-    """An instance of the schema, the same for the same seed; `words` colour its strings and numbers."""
-    return _Builder(schema, random.Random(seed), words or Words()).build(schema, "", 0)
+    """An instance of the schema, the same for the same seed; `words` colour its strings and numbers.
+
+    Raises:
+        UnsatisfiableError: none was found, or the schema is no schema.
+    """
+    try:
+        return _Builder(schema, random.Random(seed), words or Words()).build(schema, "", 0)
+    except RecursionError:
+        raise UnsatisfiableError("the schema requires itself without end") from None
+    except re.error as error:
+        raise UnsatisfiableError(f"the pattern {error.pattern!r} is no regular expression: {error}") from None
 
 
 class _Builder:
@@ -149,12 +159,14 @@ class _Builder:
     def _object(self, schema: Json, depth: int) -> Json:
         properties = as_object(schema.get("properties"))
         required = [as_text(name) for name in as_list(schema.get("required"))]
+        room = schema.get("maxProperties", math.inf) - len(required)
         built: Json = {}
         for name in dict.fromkeys([*properties, *required]):
             if name in required:
                 part = properties.get(name, schema.get("additionalProperties", True))
                 built[name] = self.build(part, name, depth + 1)
-            elif depth < MAX_DEPTH // 2 and properties.get(name) is not False:
+            elif depth < MAX_DEPTH // 2 and properties.get(name) is not False and room > 0:
+                room -= 1
                 self._try_optional(built, name, properties[name], depth)
         self._fill(built, schema, depth)
         return built
@@ -236,14 +248,14 @@ def merged(first: Json, second: Json) -> Json:
 
 def described_bounds(schema: Json) -> Json:
     """Keywords that the SDK wrote into the description's last braces, as in `{minimum: 1, maximum: 10}`."""
-    match = HINT.search(as_text(schema.get("description")))
+    match = HINT.match(as_text(schema.get("description")))
     if match is None:
         return {}
     found: Json = {}
     for part in re.split(r", (?=[A-Za-z]+: )", match[1]):
         key, _, text = part.partition(": ")
         if key in HINTED:
-            found[key] = _python_value(text)
+            found[key] = text if key in ("pattern", "format") else _python_value(text)
     return found
 
 

@@ -98,6 +98,13 @@ def test_open_doors_are_refused(host: str) -> None:
         launch(host=host)
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65_536])
+def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    """It is not called taken: no other program has it."""
+    with pytest.raises(InvalidRequest, match="port must be from 1 to 65535, not"):
+        launch(port=port)
+
+
 def test_streamlit_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Streamlit the message names the extra to install."""
     monkeypatch.setitem(sys.modules, "streamlit", None)

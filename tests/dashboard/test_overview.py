@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -74,6 +76,31 @@ def test_the_page_agrees_with_usage(fill: Fill, show: Show) -> None:
     assert int(models["cost"].sum()) == total["cost_nanousd"]
     assert int(models["calls"].sum()) == total["calls"]
     assert int(models["output"].sum()) == total["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"period": "24h"},
+        {"period": "7d", "project": ["thesis", "(no project)"], "model": ["(no model answered)", "claude-sonnet-5-5"]},
+        {"period": "All"},
+        {"period": "Custom", "dates": [f"{noon(2):%Y-%m-%d}", f"{noon(1):%Y-%m-%d}"]},
+    ],
+    ids=lambda query: query["period"],
+)
+def test_the_page_says_how_to_ask_for_the_same_in_python(query: dict[str, Any], fill: Fill, show: Show) -> None:
+    """The tooltip of the scope holds a call of usage() that sums up the very calls the page is about."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
+    fill(
+        *five_calls(),
+        call("first of 24h", start, cost_nanousd=7),
+        call("just before", start - timedelta(minutes=1), cost_nanousd=11),
+    )
+    page = show(**query)
+    (code,) = re.findall(r"`llmnb\.(usage\(.*\))`", "".join(caption.proto.help for caption in page.caption))
+    total = eval(code, {"usage": ledger.usage}).iloc[0]
+    assert figures_of(page)["Calls"] == str(int(total["calls"]))
+    assert exact_of(page)["Spend"] == f"Exactly ${total['cost_nanousd'] / 10**9:.9f}."
 
 
 def test_sparklines_end_where_the_big_numbers_are(fill: Fill, show: Show) -> None:

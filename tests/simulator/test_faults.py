@@ -276,6 +276,17 @@ def test_a_stall_ends_when_the_clock_moves() -> None:
         assert [event.type for event in iterator][-1] == "message_stop"
 
 
+def test_a_body_that_stalled_goes_on(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """After a pause in the middle the second half of a JSON body comes, too, and the reply is billed in full."""
+    sim.fail("stall", seconds=60)
+    before = sim.clock.now()
+    message = client.messages.create(**ask())
+    assert sim.clock.now() - before >= 60
+    record = sim.billing[-1]
+    assert (record.complete, record.aborted) == (True, False)
+    assert record.output_tokens == message.usage.output_tokens > 0
+
+
 def test_a_stalled_body_times_out_on_any_clock(sim: Simulator) -> None:
     """Half a JSON body and then nothing: the client gives up, and the server writes it down."""
     sim.fail("stall")

@@ -35,6 +35,14 @@ def test_the_code_of_topics_is_valid_python(topic) -> None:
     compile(topic.code, topic.title, "exec")
 
 
+@pytest.mark.parametrize("asked", ["code and math", "a formula", "a function"])
+def test_code_and_math_come_when_they_are_asked_for(asked: str) -> None:
+    """Also on a topic the simulator knows nothing of."""
+    text = answer(f"Explain gardens with {asked}")
+    assert '<code class="language-python">' in RENDER.render(text)
+    assert text.count("$$") == 2
+
+
 def test_unknown_topics_are_taken_by_their_words() -> None:
     """The question's own words head and fill the answer; longer questions get longer answers."""
     short = answer("Plan a garden")

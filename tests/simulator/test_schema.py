@@ -9,6 +9,7 @@ from typing import Any
 import anthropic
 import jsonschema
 import pytest
+from anthropic import transform_schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +103,7 @@ def test_an_endless_recursion_is_unsatisfiable_and_not_a_crash() -> None:
     schema: dict[str, Any] = {
         "$defs": {"A": {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"]}}
     }
-    with pytest.raises((UnsatisfiableError, RecursionError)):
+    with pytest.raises(UnsatisfiableError):
         instance_of(schema | {"$ref": "#/$defs/A"}, seed="s")
     with pytest.raises(UnsatisfiableError):
         instance_of({"type": "array", "items": {"enum": [1]}, "minItems": 2, "uniqueItems": True}, seed="s")
@@ -114,6 +115,25 @@ def test_bounds_that_the_sdk_moved_into_the_description_are_read() -> None:
     assert described_bounds(schema) == {"minimum": 1, "maximum": 3}
     assert {instance_of(schema, seed=str(at)) for at in range(40)} == {1, 2, 3}
     assert described_bounds({"description": "A set {a, b}"}) == {}
+
+
+def test_a_described_pattern_may_have_braces() -> None:
+    """What the SDK writes for a pattern with a repeat, or beside a default that is an object, is read whole."""
+    for pattern in (r"^\d{5}$", r"^[A-Z]{2}, ?\d{1,3}$", "5"):
+        schema = transform_schema({"type": "string", "pattern": pattern, "description": "A code {old}", "default": {}})
+        assert described_bounds(schema)["pattern"] == pattern
+        assert re.search(pattern, instance_of(schema, seed="s"))
+
+
+def test_optional_properties_stop_at_the_most() -> None:
+    """`maxProperties` leaves optional properties out, never required ones."""
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in "abc"},
+        "required": ["c"],
+        "maxProperties": 2,
+    }
+    assert set(check(schema, "s")) == {"a", "c"}
 
 
 def test_the_prompt_colours_the_values() -> None:
@@ -231,3 +251,13 @@ def test_structured_output_over_the_wire(client: anthropic.Anthropic) -> None:
         **ask("Score it", output_config={"format": {"type": "json_schema", "schema": schema}})
     )
     jsonschema.validate(json.loads(text_of(message)), schema)
+
+
+ENDLESS = {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize("schema", [ENDLESS, {"type": "string", "pattern": "("}, {"enum": []}])
+def test_a_schema_without_an_instance_is_refused(client: anthropic.Anthropic, schema: dict[str, Any]) -> None:
+    """No answer could satisfy it, so there is none: the request is the mistake, and not the simulator."""
+    with pytest.raises(anthropic.BadRequestError, match=r"output_config\.format\.schema: "):
+        client.messages.create(**ask("Go", output_config={"format": {"type": "json_schema", "schema": schema}}))
