@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmnb.ledger import calls as calls
     from llmnb.ledger import usage as usage
     from llmnb.llm import LLM as LLM
+    from llmnb.recent import last as last
     from llmnb.records import Cost as Cost
     from llmnb.records import Done as Done
     from llmnb.records import Text as Text
@@ -35,6 +36,7 @@ _HOME = {
     "LLM": "llm",
     "Chat": "chat",
     "Reply": "reply",
+    "last": "recent",
     "wrap": "client",
     "usage": "ledger",
     "calls": "ledger",
@@ -71,3 +73,13 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def load_ipython_extension(shell: object) -> None:
+    """What `%load_ext llmnb` calls."""
+    importlib.import_module("llmnb.magics").load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """What `%unload_ext llmnb` calls."""
+    importlib.import_module("llmnb.magics").unload(shell)

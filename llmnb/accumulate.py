@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb.records import Text, Thinking, ToolCall
+from llmnb.records import Citation, Text, Thinking, ToolCall
 
 if TYPE_CHECKING:
     from anthropic.types import Message, RawMessageStreamEvent
 
-Piece = Text | Thinking | ToolCall
+Piece = Text | Thinking | Citation | ToolCall
 
 
 class OutOfOrder(Exception):  # noqa: N818 - it says what happened
@@ -99,6 +99,7 @@ class Accumulator:
         elif kind == "citations_delta":
             block = self._blocks[index]
             block.citations = [*(block.citations or []), delta.citation]
+            return cited(delta.citation)
         return None
 
     def _start_block(self, index: int, block: Any) -> Piece | None:
@@ -155,6 +156,21 @@ class Accumulator:
         extra = cast("dict[str, object]", usage.model_extra or {})  # such as `iterations`, which the SDK does not type
         for name, value in extra.items():
             setattr(message.usage, name, value)
+
+
+def cited(citation: Any) -> Citation:
+    """One of the SDK's citations, of whatever type, as a reader would want to see it."""
+    known = getattr(citation, "title", None) or getattr(citation, "document_title", None) or ""
+    url = getattr(citation, "url", None) or getattr(citation, "source", None) or ""
+    return Citation(known, url, getattr(citation, "cited_text", None) or "", _pages(citation))
+
+
+def _pages(citation: Any) -> str:
+    first, end = getattr(citation, "start_page_number", None), getattr(citation, "end_page_number", None)
+    if first is None:
+        return ""
+    last = first if end is None else max(first, end - 1)  # the API's end is exclusive
+    return f"page {first}" if last == first else f"pages {first}–{last}"
 
 
 def _json(text: str) -> Any:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from llmnb import recent
 from llmnb.access import Access
 from llmnb.exchange import Exchange
 from llmnb.params import Plan
@@ -35,41 +36,59 @@ class Question:
         """The reply, shown live where a view fits."""
         view = views.view(self.plan.display)
         exchange = self._exchange(view)
-        if view is None:
-            reply = exchange.ask(self.access.sync)
-        elif self.access.can_live:
-            reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
-        else:
-            reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)
+        try:
+            if view is None:
+                reply = exchange.ask(self.access.sync)
+            elif self.access.can_live:
+                reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
+            else:
+                reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
         return self._told(reply)
 
     async def aask(self) -> Reply:
         """The async twin of `ask`."""
         view = views.view(self.plan.display)
         exchange = self._exchange(view)
-        if view is None:
-            reply = await exchange.aask(self.access.here)
-        else:
-            reply = await awatch(exchange, lambda: exchange.astream(self.access.here), view, self.plan.model)
+        try:
+            if view is None:
+                reply = await exchange.aask(self.access.here)
+            else:
+                reply = await awatch(exchange, lambda: exchange.astream(self.access.here), view, self.plan.model)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
         return self._told(reply)
 
     def stream(self) -> Generator[StreamEvent, None, Reply]:
         """The events of the answer, `Done` last; the generator's value is the reply."""
         exchange = self._exchange(None)
-        yield from exchange.stream(self.access.sync)
+        try:
+            yield from exchange.stream(self.access.sync)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
         reply = self._told(exchange.replied())
         yield reply.done()
         return reply
 
-    async def astream(self) -> AsyncGenerator[StreamEvent]:
-        """The async twin of `stream`."""
+    async def astream(self, *, on_loop_thread: bool = False) -> AsyncGenerator[StreamEvent]:
+        """The async twin of `stream`; `on_loop_thread` when it runs on llmnb's own loop and not on the user's."""
         exchange = self._exchange(None)
-        async with aclosing(exchange.astream(self.access.here)) as pieces:
-            async for piece in pieces:
-                yield piece
+        client = self.access.on_loop_thread if on_loop_thread else self.access.here
+        try:
+            async with aclosing(exchange.astream(client)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
         yield self._told(exchange.replied()).done()
 
     def _told(self, reply: Reply) -> Reply:
+        recent.remember(reply)
         if self.on_reply is not None:
             self.on_reply(reply)
         return reply

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 from llmnb import chat_file
 from llmnb.content import Block, content_of
@@ -54,6 +56,20 @@ class Spent:
         return Spent(self.usage + usage, (self.cost_nanousd or 0) + cost_nanousd, self.unpriced_calls)
 
 
+class Watcher(Protocol):
+    """Wants to know when a chat has other turns; called in the thread that changed them, and must not raise."""
+
+    def chat_changed(self) -> None: ...
+
+
+class ChatUI(Protocol):
+    """What `Chat.ui` gives: show it by making it a cell's last value."""
+
+    def close(self) -> None:
+        """Puts the transcript in the box's place; the conversation goes on in cells."""
+        ...
+
+
 class Chat:
     """A conversation. `chat("…")` asks with everything said before, and remembers the answer.
 
@@ -74,6 +90,7 @@ class Chat:
         self._before = Spent()
         self._calls: dict[str, Call] = {}
         self._answering = threading.Lock()
+        self._watchers = weakref.WeakSet[Watcher]()
 
     # What was said ----------------------------------------------------------------------------------------------------
 
@@ -135,9 +152,13 @@ class Chat:
         """The async twin of `stream`."""
         return self._astream(*self._ready(prompt, options))
 
-    async def _astream(self, question: Question, content: str | list[Block]) -> AsyncGenerator[StreamEvent]:
+    async def _astream(
+        self, question: Question, content: str | list[Block], *, kept: int | None = None, on_loop_thread: bool = False
+    ) -> AsyncGenerator[StreamEvent]:
+        """The events of an answer that takes the place of all turns but the first `kept` once it is whole."""
         with self._turn():
-            async with aclosing(self._next(question, content).astream()) as events:
+            question = self._next(question, content, kept)
+            async with aclosing(question.astream(on_loop_thread=on_loop_thread)) as events:
                 async for event in events:
                     yield event
 
@@ -153,12 +174,14 @@ class Chat:
             raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
         with self._turn():
             self._turns = self._turns[:-turns]
+        self._changed()
         return self
 
     def clear(self) -> Chat:
         """Forgets everything said, to begin anew under the same name. What it cost stays counted."""
         with self._turn():
             self._turns = ()
+        self._changed()
         return self
 
     def fork(self, name: str | None = None) -> Chat:
@@ -233,16 +256,17 @@ class Chat:
         question = self.llm._question([], options, chat=self._label)  # pyright: ignore[reportPrivateUsage]
         return question, content
 
-    def _next(self, question: Question, content: str | list[Block]) -> Question:
-        model = question.plan.model
+    def _next(self, question: Question, content: str | list[Block], kept: int | None = None) -> Question:
+        model, turns = question.plan.model, self._turns[:kept]
 
         def keep(reply: Reply) -> None:
             if reply.call is None:  # the books failed; what the reply says is all there is
                 self._before = self._before.plus(reply.usage, reply.cost.nanousd)
             if answer := _answer(reply):
-                self._turns = (*self._turns, Turn(content, answer, model))
+                self._turns = (*turns, Turn(content, answer, model))
+            self._changed()
 
-        messages = [*_messages(self._turns, model), {"role": "user", "content": content}]
+        messages = [*_messages(turns, model), {"role": "user", "content": content}]
         return replace(question, messages=messages, on_call=self._heard, on_reply=keep)
 
     def _heard(self, call: Call) -> None:
@@ -265,11 +289,45 @@ class Chat:
         finally:
             self._answering.release()
 
+    def _changed(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.chat_changed()
+
+    # How it is shown --------------------------------------------------------------------------------------------------
+
+    def ui(self) -> ChatUI:
+        """An input box under the live transcript, in a notebook: type there, stop, regenerate, edit and send again.
+
+        Answers come through this chat like those of `chat("…")`, and the kernel stays usable while one comes. What is
+        asked in cells appears in the box, too. `close()` leaves the transcript in its place, which stays in the file.
+
+        Raises:
+            InvalidRequest: this is no notebook with widgets, or the model is asked through a client that cannot be
+                used in the background.
+        """
+        module: Any = import_module("llmnb.display.chat_ui")  # the display room stands above this one
+        return module.open_ui(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        del include, exclude  # IPython filters the bundle itself
+        module: Any = import_module("llmnb.display.transcript")
+        return module.bundle(self._turns, self._headline())
+
+    def _headline(self) -> str:
+        """Name, model, turns, tokens and cost in one line."""
+        spent = self._spent()
+        about = "≈ " if spent.usage.estimated else ""
+        cost = "unpriced" if self.cost_usd is None else f"{about}${self.cost_usd:f}"
+        if self.cost_usd is not None and spent.unpriced_calls:
+            cost += f" and {spent.unpriced_calls} unpriced"
+        tokens = f"{spent.usage.total_input_tokens:,} in · {about}{spent.usage.output_tokens:,} out"
+        named = f"{self.name} · " if self.name else ""
+        return f"{named}{self.llm.model} · {_count(self._turns)} · {tokens} · {cost}"
+
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
-        turns = len(self._turns)
         cost = "unpriced" if self.cost_usd is None else f"${self.cost_usd:.6f}"
-        return f"<Chat{name} with {self.llm.model}: {turns} turn{'' if turns == 1 else 's'}, {cost}>"
+        return f"<Chat{name} with {self.llm.model}: {_count(self._turns)}, {cost}>"
 
 
 # Named chats ----------------------------------------------------------------------------------------------------------
@@ -299,7 +357,21 @@ def _registered(chat: Chat) -> Chat:
     return chat
 
 
+def named_chat(name: str) -> Chat | None:
+    """The kernel's chat of that name, or None."""
+    return _named.get(name)
+
+
+def chat_names() -> list[str]:
+    """The names of the kernel's chats."""
+    return sorted(_named)
+
+
 # Turns and messages ---------------------------------------------------------------------------------------------------
+
+
+def _count(turns: Sequence[Turn]) -> str:
+    return f"{len(turns)} turn{'' if len(turns) == 1 else 's'}"
 
 
 def _messages(turns: Sequence[Turn], model: str | None = None) -> list[dict[str, Any]]:

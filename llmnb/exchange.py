@@ -178,6 +178,16 @@ class Exchange:
         assert self.reply is not None
         return self.reply
 
+    def partial(self) -> Reply | None:
+        """The reply, as far as it came if it was cut off; None before its first token. Call it when nothing comes."""
+        if self.reply is not None:
+            return self.reply
+        message = self._pieces.message()
+        if message is None or not message.content:
+            return None
+        usage = self._usage_so_far(self._pieces.text) or Usage()
+        return Reply(message, usage, self._cost(message, usage), self.call, self.shown_in)
+
     def _usage(self, message: Message) -> Usage:
         return self.call.usage if self.call is not None else wire.read_usage(message.usage.to_dict())
 

@@ -221,6 +221,16 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A source the text just before leans on; `url` is empty for documents, `place` says where in them."""
+
+    title: str
+    url: str = ""
+    cited_text: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """The model asks for a tool; `id` pairs it with its `ToolResult`."""
 
@@ -275,7 +285,7 @@ class Done:
         return self.usage.output_tokens / (self.latency_ms - self.ttft_ms) * 1000
 
 
-StreamEvent = Text | Thinking | ToolCall | ToolResult | Retry | Done
+StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Retry | Done
 
 
 # How an answer is shown ----------------------------------------------------------------------------------------------
@@ -328,6 +338,7 @@ class ViewRegistry:
         thinking: str = "",
         done: Done | None = None,
         tools: Sequence[tuple[ToolCall, ToolResult | None]] = (),
+        citations: Sequence[Citation] = (),
         error: BaseException | None = None,
         html: bool = True,
     ) -> dict[str, str]:
@@ -336,7 +347,9 @@ class ViewRegistry:
             self.load()
         if self._bundle is None:
             return {"text/plain": text}
-        return self._bundle(text, thinking=thinking, done=done, tools=tools, error=error, html=html)
+        return self._bundle(
+            text, thinking=thinking, done=done, tools=tools, citations=citations, error=error, html=html
+        )
 
 
 views = ViewRegistry()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
+import inspect
 import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from llmnb.records import UNPRICED, Call, Cost, Done, Source, Usage, views
+from llmnb.records import UNPRICED, Call, Cost, Done, Source, Status, Usage, views
 
 if TYPE_CHECKING:
     from anthropic.types import Message
+
+    from llmnb.cost_table import CostTable
 
 _SHOWN_CHARS = 60
 
@@ -65,9 +68,22 @@ class Reply:
         return self.stop_reason == "refusal"
 
     @property
+    def status(self) -> Status:
+        """How the call ended: "ok", or for a part of an answer (`llmnb.last()`) cancelled, truncated or error."""
+        if self.call is not None:
+            return self.call.status
+        return "ok" if self.stop_reason else "truncated"
+
+    @property
     def cost_usd(self) -> Decimal | None:
         """Dollars, exact to the nano-dollar; None when no price is known for the model."""
         return self.cost.usd
+
+    def costs(self) -> CostTable:
+        """What it cost, line by line: tokens of each class × their rate = dollars. Exact; it renders as a table."""
+        from llmnb.cost_table import CostTable
+
+        return CostTable.of(self)
 
     @property
     def source(self) -> Source:
@@ -102,6 +118,7 @@ class Reply:
             latency_ms=self.latency_ms,
             ttft_ms=self.ttft_ms,
             saved_usd=saved,
+            status=self.status,
         )
 
     # How it is shown --------------------------------------------------------------------------------------------------
@@ -124,6 +141,8 @@ class Reply:
 
     def _ipython_display_(self) -> None:
         if self.shown_in is not None and self.shown_in == running_cell() and _is_cell_result():
+            if getattr(_shell(), "kernel", None) is None:
+                sys.stdout.write(f"{self!r}\n")  # after the "Out[1]: " that IPython has written by now
             return  # it stands right above, live
         raise NotImplementedError  # IPython goes on to _repr_mimebundle_
 
@@ -144,6 +163,8 @@ class Reply:
             return "refused: stop_reason is refusal"
         if self.truncated:
             return f"cut off: stop_reason is {self.stop_reason}"
+        if self.status != "ok":
+            return f"cut off: the call was {self.status}"
         return "" if self.text else f"no text: stop_reason is {self.stop_reason}"
 
 
@@ -161,8 +182,15 @@ def running_cell() -> str | None:
 def _is_cell_result() -> bool:
     """Whether IPython is showing the value of a cell's last line, rather than what `display()` was given."""
     hook: Any = getattr(_shell(), "displayhook", None)
-    # ipykernel's hook holds a message while it is at work, IPython's says so
-    return bool(getattr(hook, "is_active", False) or getattr(hook, "msg", None))
+    # ipykernel's hook holds a message while it is at work, IPython's says so from version 9 on
+    return bool(getattr(hook, "is_active", False) or getattr(hook, "msg", None)) or _is_running(hook)
+
+
+def _is_running(hook: object) -> bool:
+    frame = inspect.currentframe() if hook is not None else None
+    while frame is not None and not (frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is hook):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _shell() -> Any:

@@ -21,7 +21,7 @@ from llmnb.reply import Reply
 
 Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 
-_STOPPED = "Stopped. What the answer had used by then is in the ledger."
+STOPPED = "Stopped. What the answer had used by then is in the ledger."
 _CLEAN_UP_S = 2.0
 """How long Stop waits for the connection to be closed and the ledger row to be written."""
 _POLL_S = 0.2 if sys.platform == "win32" else None
@@ -48,6 +48,8 @@ class Answering(Protocol):
     @property
     def reply(self) -> Reply | None: ...
 
+    def partial(self) -> Reply | None: ...
+
 
 # The loop thread ------------------------------------------------------------------------------------------------------
 
@@ -69,6 +71,11 @@ class LoopThread:
 
 
 _loop_thread = LoopThread()
+
+
+def loop_thread() -> LoopThread:
+    """The loop thread of this process."""
+    return _loop_thread
 
 
 def _after_fork() -> None:
@@ -109,6 +116,11 @@ class _Watch:
     def __iter__(self) -> Generator[StreamEvent]:
         while (item := self._next()) is not _END:
             yield item
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection is closed and the ledger knows."""
+        return self._over.is_set()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until the connection is closed and the ledger knows."""
@@ -171,10 +183,19 @@ def _ended(exchange: Answering, running: _Watch, view: View) -> Reply:
             running.wait(_CLEAN_UP_S)
     if exchange.reply is not None:
         return _shown(exchange.reply, view)
-    error = Stopped(_STOPPED) if running.stopped else running.error
+    error = Stopped(STOPPED) if running.stopped else running.error
     assert error is not None
-    view.close(error)
+    _close(exchange if running.over else None, view, error)
     raise error
+
+
+def _close(exchange: Answering | None, view: View, error: BaseException) -> None:
+    """Close a view early; that of an answer that was stopped still says what was used, as far as the books know."""
+    partial = exchange.partial() if exchange is not None and not isinstance(error, Exception) else None
+    if partial is not None:
+        with suppress(KeyboardInterrupt):  # pressed again
+            view.show(partial.done())
+    view.close(error)
 
 
 def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, model: str) -> Reply:
@@ -188,8 +209,8 @@ def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, 
             for event in events:
                 view.show(event)
     except KeyboardInterrupt:
-        stopped = Stopped(_STOPPED)
-        view.close(stopped)
+        stopped = Stopped(STOPPED)
+        _close(exchange, view, stopped)
         raise stopped from None
     except BaseException as error:
         view.close(error)
@@ -220,8 +241,8 @@ async def awatch(exchange: Answering, events: Events, view: View, model: str) ->
         await task
     except BaseException as error:
         task.cancel()
-        told = Cancelled(_STOPPED) if stopped.is_set() and isinstance(error, asyncio.CancelledError) else error
-        view.close(told)
+        told = Cancelled(STOPPED) if stopped.is_set() and isinstance(error, asyncio.CancelledError) else error
+        _close(exchange if task.done() else None, view, told)
         raise told from None if told is not error else error.__cause__
     assert exchange.reply is not None
     return _shown(exchange.reply, view)

@@ -77,6 +77,32 @@ def test_how_it_stopped(stop_reason: str, truncated: bool, refused: bool, said: 
     assert (reply._repr_markdown_() == whole) is (stop_reason == "end_turn")
 
 
+def test_among_others() -> None:
+    """In a list it is its short form, in a frame its text, cut to the column."""
+    import pandas as pd
+
+    reply = Reply(message(text("A long " * 100)), USAGE, Cost(1))
+    assert "<Reply 'A long" in repr([reply])
+    assert len(repr([reply])) < 160
+    assert max(map(len, repr(pd.DataFrame({"answer": [reply]})).splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("call", "stop_reason", "status"),
+    [
+        (Call(uid="u", ts=1, model_requested="m", status="cancelled"), None, "cancelled"),
+        (Call(uid="u", ts=1, model_requested="m", status="ok"), "end_turn", "ok"),
+        (None, "end_turn", "ok"),
+        (None, None, "truncated"),
+    ],
+)
+def test_status(call: Call | None, stop_reason: Any, status: str) -> None:
+    """How the call ended, from its row or, without one, from whether the model stopped; a part says so."""
+    reply = Reply(message(text("Hi"), stop_reason=stop_reason), USAGE, call=call)
+    assert reply.status == reply.done().status == status
+    assert (f"the call was {status}" in repr(reply)) is (status != "ok")
+
+
 def test_unpriced() -> None:
     """Without a price there is no cost, and the repr says so."""
     reply = Reply(message(text("Hi")), USAGE)

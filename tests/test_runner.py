@@ -218,6 +218,20 @@ def test_sync_only_client_is_shown_here(sim: Simulator, monkeypatch: pytest.Monk
     assert watcher.stop is None
 
 
+def test_a_stopped_view_is_told_what_was_used(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last event before a stopped view is closed is the ledger's estimate."""
+    sim.script(Answer(text="word " * 2000, deltas=2000, delta_delay_s=0.01))
+    watcher = Watcher(lambda event: watcher.stop() if isinstance(event, Text) and watcher.stop else None)
+    with shown_in(monkeypatch, watcher), pytest.raises(Stopped):
+        llmnb.LLM()("Hi")
+    last = watcher.events[-1]
+    assert isinstance(last, Done)
+    (row,) = llmnb.calls().to_dict("records")
+    assert last.status == row["status"] == "cancelled"
+    assert last.usage.estimated
+    assert last.usage.output_tokens == row["output_tokens"] > 0
+
+
 def test_ctrl_c_with_a_sync_only_client(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """There, Ctrl-C ends the answer, too."""
     sim.script(Answer(text="word " * 2000, deltas=2000, delta_delay_s=0.01))

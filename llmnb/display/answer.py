@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
 
 # C0 and C1 controls but \t and \n: terminals obey them, browsers drop some of them silently
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -68,6 +68,7 @@ class Answer:
     done: Done | None = None
     error: BaseException | None = None
     ended: bool = False
+    citations: list[Citation] = field(default_factory=list[Citation])
 
     @property
     def text(self) -> str:
@@ -86,6 +87,8 @@ class Answer:
                 self._prose(clean(text), thinking=False)
             case Thinking(text):
                 self._prose(clean(text), thinking=True)
+            case Citation():
+                self.cite(event)
             case ToolCall():
                 self._append(Tool(event))
             case ToolResult():
@@ -95,6 +98,12 @@ class Answer:
             case Done():
                 self.done = event
                 self._end_last()
+
+    def cite(self, citation: Citation) -> None:
+        """Add a source, unless it is there already."""
+        known = ((other.title, other.url, other.place) for other in self.citations)
+        if (citation.title, citation.url, citation.place) not in known:
+            self.citations.append(citation)
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing comes any more; tools without a result are marked as abandoned."""

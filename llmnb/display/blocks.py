@@ -13,6 +13,7 @@ from itertools import pairwise
 from llmnb.display import markdown
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)\n")
+_MATH_TO_END = re.compile(r"^ {0,3}\$\$[^\n]*\n(?:[^\n]*\S[^\n]*\n)*\Z", re.MULTILINE)
 _CLOSING_START = re.compile(r"\n? {0,3}(`+|~+)[ \t]*$")
 
 
@@ -69,6 +70,9 @@ class MarkdownStream:
             return []
         complete = self._tail[:end]
         starts = markdown.block_starts(complete, _copied(self._env))
+        if math := _MATH_TO_END.search(complete):  # with its closing line all from here on will be one block
+            first = complete.count("\n", 0, math.start())
+            starts = [start for start in starts if start <= first]
         self._lines_seen = lines
         if len(starts) < 2:
             return []
@@ -129,7 +133,7 @@ class _OpenCode:
         lines = source[self._done :].split("\n")
         while len(lines) > self.PIECE_LINES:
             piece = "\n".join(lines[: self.PIECE_LINES]) + "\n"
-            self._html.append(markdown.coloured(piece, language))
+            self._html.append(f"{markdown.PIECE}{markdown.coloured(piece, language)}</span>")
             self._done += len(piece)
             del lines[: self.PIECE_LINES]
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from llmnb.display.where import running_shell
+
 TARGET = "llmnb.control"
 
 
@@ -55,6 +57,12 @@ def obey(request: object) -> bool:
         _stopped.add(answer_id)
         controls.stop()
     return True
+
+
+def can_be_asked() -> bool:
+    """Whether a front end's message is handled while the cell blocks: ipykernel 7 does it in a subshell."""
+    shell = running_shell()
+    return bool(getattr(getattr(shell, "kernel", None), "_supports_kernel_subshells", False))
 
 
 def _listen() -> None:

@@ -23,6 +23,8 @@ Env = MutableMapping[str, Any]
 
 COPY_BUTTON = '<button type="button" class="llmnb-copy" aria-label="Copy code" hidden></button>'
 """Stands in every code block; hidden where no style sheet of ours says otherwise."""
+PIECE = '<span class="llmnb-piece">'
+"""Begins some lines of a code block that is still growing; the front end draws again only those after the change."""
 MAX_COLOURED_CHARS = 30_000
 """Longer code is shown without colours: thousands of elements would block the page."""
 
@@ -68,6 +70,11 @@ class _Parser(MarkdownIt):
 def link_allowed(url: str) -> bool:
     """Whether `url` may stand in a link: http, https, mailto or a place on the page."""
     return _ALLOWED.match(url.strip()) is not None
+
+
+def link_html(url: str, label: str) -> str:
+    """A link around HTML that is safe already; the label alone where `url` may not stand in a link."""
+    return f'<a href="{escape(url)}" {_LINK_ATTRIBUTES}>{label}</a>' if link_allowed(url) else label
 
 
 def text_html(text: str) -> str:
@@ -154,9 +161,7 @@ class SafeRenderer(RendererHTML):
         token = tokens[idx]
         source = str(token.attrs.get("src", ""))
         label = text_html(token.content.strip() or source)
-        if not link_allowed(source):
-            return label
-        return f'<a href="{escape(source)}" {_LINK_ATTRIBUTES}>{label}</a>'
+        return link_html(source, label)
 
     def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
         target = str(tokens[idx].attrs.get("href", ""))

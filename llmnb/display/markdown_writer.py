@@ -126,7 +126,7 @@ def _inline(tokens: Sequence[Token]) -> str:
     for child in children:
         if child.type == "link_open":
             targets.append(str(child.attrs.get("href", "")))
-        written.append(f"]({_destination(targets.pop())})" if child.type == "link_close" else _span(child))
+        written.append(f"]({destination(targets.pop())})" if child.type == "link_close" else _span(child))
     return "".join(written)
 
 
@@ -156,10 +156,11 @@ def _span(token: Token) -> str:
 def _image(token: Token) -> str:
     source = str(token.attrs.get("src", ""))
     label = escaped(token.content.strip() or source).replace("\n", " ")
-    return f"[{label}]({_destination(source)})" if markdown.link_allowed(source) else label
+    return f"[{label}]({destination(source)})" if markdown.link_allowed(source) else label
 
 
-def _destination(url: str) -> str:
+def destination(url: str) -> str:
+    """A URL as it may stand in a link's parentheses."""
     return re.sub(r"[\s()<>\\`*\[\]$|]", lambda found: f"%{ord(found[0]):02X}", url).replace("&", "&amp;")
 
 

@@ -1,4 +1,4 @@
-"""When a live view is drawn: at most 16 times a second, the last change soon after it came, keyframes in between."""
+"""When a live view is drawn: 16 times a second, later 12, the last change soon after it came, keyframes in between."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ from collections.abc import Callable, Iterator
 
 FRAME_S = 0.06
 """Seconds between frames: a message costs ~600 bytes of headers, and people see no more."""
+LATE_FRAME_S = 0.085
+"""The same once the answer has been coming for `EARLY_S` seconds: nobody reads along for that long."""
+EARLY_S = 10.0
 IDLE_S = 5.0
 """Seconds after which an alarm without appointments lets its thread end."""
 LOAD = 5
 """A frame that was dear to draw is followed by at least this many times its cost without one."""
 
 
-def keyframe_times() -> Iterator[float]:
-    """Seconds after the start at which everything is sent: a front end can miss the first messages, and any other."""
+def frame_s(elapsed_s: float) -> float:
+    """Seconds until the next frame of an answer that has been coming for `elapsed_s` seconds."""
+    return FRAME_S if elapsed_s < EARLY_S else LATE_FRAME_S
+
+
+def keyframe_times(growth: int = 2) -> Iterator[float]:
+    """Seconds after the start at which everything is sent: a front end can miss the first messages, and any other.
+
+    `growth` is 2 where a front end that missed one cannot ask while the cell blocks, more where it can.
+    """
     yield from (0.15, 0.5, 1.0)
-    yield from (2.0**n for n in itertools.count(1))
+    yield from (float(growth**n) for n in itertools.count(1))
 
 
 class Alarm:

@@ -2,6 +2,8 @@
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
 
 const CONTROL = "llmnb.control";
+const PIECE = '<span class="llmnb-piece">'; // see markdown.py
+const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
 
 /** What the messages so far say, shared by all views of one model. */
@@ -37,11 +39,16 @@ class Scene {
     for (const [op, id, ...rest] of ops) {
       if (op === "new") this.nodes.set(id, { id, parent: rest[0], kind: rest[1], html: "", fixed: false });
       const node = this.nodes.get(id);
-      if (op === "set") node.html = node.html.slice(0, rest[0]) + rest[1];
+      if (op === "set") this.set(node, ...rest);
       if (op === "fix") node.fixed = true;
       node.version = this.version;
     }
     this.next = n + 1;
+  }
+
+  set(node, keep, html, end) {
+    node.html = node.html.slice(0, keep) + html + (end ? node.html.slice(-end) : "");
+    node.keeps = (node.keeps ?? []).concat([[this.version, keep]]).slice(-KEEPS);
   }
 }
 
@@ -65,8 +72,8 @@ class Drawing {
     for (const node of this.scene.nodes.values()) {
       const drawn = this.elements.get(node.id) ?? this.create(node);
       if (drawn.version === node.version) continue;
+      morph(drawn.content, node.html, kept(node, drawn.version));
       drawn.version = node.version;
-      morph(drawn.content, node.html);
       if (node.fixed && drawn.content.querySelector(".llmnb-math")) this.typeset(drawn.content);
     }
   }
@@ -100,15 +107,25 @@ function element(tag, className = "", text = "") {
   return made;
 }
 
-/** Make the children of `target` those of `html`, touching only what differs: selections and open folds stay. */
-function morph(target, html) {
-  const template = document.createElement("template");
-  template.innerHTML = html;
-  reconcile(target, template.content);
+/** How much of a node's HTML is as it was in a version drawn before; 0 when that is not known. */
+function kept(node, version) {
+  const changes = (node.keeps ?? []).filter(([changed]) => changed > version);
+  const known = version >= 0 && changes.length < KEEPS && changes.length > 0;
+  return known ? Math.min(...changes.map(([, keep]) => keep)) : 0;
 }
 
-function reconcile(target, wanted) {
-  let old = target.firstChild;
+/** Make the children of `target` those of `html`, touching only what differs: selections and open folds stay. */
+function morph(target, html, keep = 0) {
+  const template = document.createElement("template");
+  const cut = keep ? html.lastIndexOf(PIECE, keep) : -1;
+  const first = cut > 0 ? target.getElementsByClassName("llmnb-piece")[html.slice(0, cut).split(PIECE).length - 1] : null;
+  template.innerHTML = first ? html.slice(cut, html.lastIndexOf("</code>")) : html;
+  if (first) reconcile(first.parentNode, template.content, first);
+  else reconcile(target, template.content);
+}
+
+function reconcile(target, wanted, start = target.firstChild) {
+  let old = start;
   for (const fresh of [...wanted.childNodes]) {
     const after = old?.nextSibling ?? null;
     if (!old) target.append(fresh);
@@ -168,7 +185,7 @@ function resync(model, state) {
 function copyCode(event) {
   const button = event.target.closest?.(".llmnb-copy");
   if (!button) return;
-  navigator.clipboard?.writeText(button.parentNode.querySelector("code").innerText);
+  navigator.clipboard?.writeText(button.parentNode.querySelector("code").textContent);
   button.classList.add("llmnb-copied");
 }
 

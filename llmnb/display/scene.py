@@ -3,7 +3,8 @@
 A message is `{"n": number, "ops": [op, …]}` or, as a keyframe, `{"n": number, "key": [node, …]}`.
 
     op    ["new", id, parent, kind]      a node at the end of its parent (0: the view)
-          ["set", id, keep, suffix]      its HTML is now the first `keep` UTF-16 units of the old, and `suffix`
+          ["set", id, keep, html, end]   its HTML is now the first `keep` UTF-16 units of the old, `html`, and the last
+                                         `end` units of the old
           ["fix", id]                    it will not change any more: math may be typeset
     node  [id, parent, kind, html, fixed]
 
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmnb.display import cards, footer
+from llmnb.display import cards, footer, sources
 from llmnb.display.answer import Answer, Part, Prose, Tool
 from llmnb.display.blocks import MarkdownStream
 
 Op = list[object]
 Message = dict[str, object]
 FOOTER = 1
+_END_CHARS = 80
+"""How much is compared at the end, where an open block has its closing tags."""
 
 
 @dataclass(slots=True)
@@ -42,8 +45,7 @@ class Node:
         if self.sent is None:
             found.append(["new", self.id, self.parent, self.kind])
         if self.html != (self.sent or ""):
-            keep = shared_prefix(self.sent or "", self.html)
-            found.append(["set", self.id, _utf16_units(self.html, keep), self.html[keep:]])
+            found.append(["set", self.id, *_difference(self.sent or "", self.html)])
         if self.fixed and not self.sent_fixed:
             found.append(["fix", self.id])
         self.sent, self.sent_fixed = self.html, self.fixed
@@ -111,7 +113,8 @@ class Scene:
         for drawing in self._drawings:
             if not drawing.finished:
                 drawing.draw(self)
-        self._nodes[FOOTER].html = footer.html(self.answer) if self.answer.done or self.answer.ended else ""
+        if self.answer.done or self.answer.ended:
+            self._nodes[FOOTER].html = sources.html(self.answer.citations) + footer.html(self.answer)
 
     def _numbered(self, message: Message) -> Message:
         message["n"] = self._number
@@ -177,6 +180,17 @@ class _Card:
             self._node.html = cards.waiting(part)
             self.finished = part.over
         self._node.fixed = self.finished
+
+
+def _difference(old: str, new: str) -> tuple[int, str, int]:
+    """What of `old` stays at its start, what comes then, what of `old` stays at its end; both in UTF-16 units."""
+    keep = shared_prefix(old, new)
+    end = 0
+    while end < min(len(old) - keep, len(new) - keep, _END_CHARS) and old[-1 - end] == new[-1 - end]:
+        end += 1
+    if not old[len(old) - end :].isascii():
+        end = 0
+    return _utf16_units(new, keep), new[keep : len(new) - end], end
 
 
 def shared_prefix(old: str, new: str) -> int:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from llmnb.display import cards, footer, markdown, markdown_writer, style
+from llmnb.display import cards, footer, markdown, markdown_writer, sources, style
 from llmnb.display.answer import Answer, Part, Prose, Tool, clean
-from llmnb.records import Done, StreamEvent, ToolCall, ToolResult
+from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 COPY = (
     "var c=this.parentNode.querySelector('code');navigator.clipboard.writeText(c.innerText);"
@@ -27,6 +27,7 @@ def bundle(
     thinking: str = "",
     done: Done | None = None,
     tools: Sequence[tuple[ToolCall, ToolResult | None]] = (),
+    citations: Sequence[Citation] = (),
     error: BaseException | None = None,
     html: bool = True,
 ) -> dict[str, str]:
@@ -37,7 +38,10 @@ def bundle(
     parts: list[Part] = [Prose(clean(thinking), thinking=True, ended=True)] if thinking else []
     parts += [Tool(call, result, abandoned=result is None) for call, result in tools]
     parts.append(Prose(clean(text), ended=True))
-    return of(Answer(done.model if done else "", parts, done, error, ended=True), html=html)
+    answer = Answer(done.model if done else "", parts, done, error, ended=True)
+    for citation in citations:
+        answer.cite(citation)
+    return of(answer, html=html)
 
 
 def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
@@ -49,7 +53,7 @@ def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
 def page(answer: Answer) -> str:
     """The answer as one HTML element that brings its own style."""
     body = "".join(map(_part_html, answer.parts)).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
-    inner = body + cards.error(answer.error) + footer.html(answer)
+    inner = body + cards.error(answer.error) + sources.html(answer.citations) + footer.html(answer)
     return f'<div class="llmnb llmnb-answer"><style>{style.answer_css()}</style>{inner}</div>'
 
 
@@ -59,6 +63,7 @@ def kept_markdown(answer: Answer) -> str:
         markdown_writer.rewrite(part.text) for part in answer.parts if isinstance(part, Prose) and not part.thinking
     ]
     pieces += [f"**{markdown_writer.escaped(line)}**" for line in [cards.error_text(answer.error)] if line]
+    pieces.append(sources.kept_markdown(answer.citations))
     if line := footer.plain(answer):
         pieces.append(f"*{markdown_writer.escaped(line)}*")
     return "\n\n".join(piece for piece in pieces if piece)
@@ -66,7 +71,12 @@ def kept_markdown(answer: Answer) -> str:
 
 def plain(answer: Answer) -> str:
     """The answer as the model wrote it, and the footer on a line below."""
-    lines = [answer.text.strip("\n"), cards.error_text(answer.error), footer.plain(answer)]
+    lines = [
+        answer.text.strip("\n"),
+        cards.error_text(answer.error),
+        clean(sources.plain(answer.citations)),
+        footer.plain(answer),
+    ]
     return "\n\n".join(line for line in lines if line)
 
 

@@ -17,8 +17,8 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text as Styled
 
-from llmnb.display import cards, footer, pace
-from llmnb.display.answer import Answer, Part, Prose, Tool, Waiting
+from llmnb.display import cards, footer, pace, sources
+from llmnb.display.answer import Answer, Part, Prose, Tool, Waiting, clean
 from llmnb.display.blocks import MarkdownStream
 from llmnb.records import StreamEvent
 
@@ -70,7 +70,8 @@ class TerminalView:
             self._open = False
             self._tail.text = None
             self._live.stop()
-            for line, style in ((cards.error_text(error), "red"), (footer.plain(self._answer), "dim")):
+            listed = clean(sources.plain(self._answer.citations))
+            for line, style in ((cards.error_text(error), "red"), (listed, "dim"), (footer.plain(self._answer), "dim")):
                 if line:
                     self._console.print(Styled(line, style=style))
 
@@ -165,7 +166,7 @@ class PrintView:
         """Write the footer on a line of its own."""
         self._answer.end(error)
         self._write_parts()
-        for line in (cards.error_text(error), footer.plain(self._answer)):
+        for line in (cards.error_text(error), clean(sources.plain(self._answer.citations)), footer.plain(self._answer)):
             self._line(line)
 
     def _write_parts(self) -> None:

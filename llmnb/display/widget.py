@@ -22,6 +22,8 @@ from llmnb.display.scene import Scene
 from llmnb.records import StreamEvent
 
 _SCRIPT = Path(__file__).with_name("response.js")
+_ASKABLE_GROWTH = 4
+"""How keyframes thin out where a front end can ask for one: each costs the whole answer again."""
 
 
 class ResponseView(anywidget.AnyWidget):
@@ -57,7 +59,7 @@ class WidgetView:
         self._id = uuid.uuid4().hex
         self._widget: ResponseView | None = None
         self._handle: Any = None  # of the output that holds the view
-        self._keyframes = pace.keyframe_times()
+        self._keyframes = pace.keyframe_times(_ASKABLE_GROWTH if control.can_be_asked() else 2)
         self._keyframe_due = 0.0
         self._frame_due = 0.0
         self._start = 0.0
@@ -77,7 +79,8 @@ class WidgetView:
             control.register(self._id, control.Controls(stop or _nothing, self._resync))
             self._start = self._clock()
             self._next_keyframe()
-            self._handle = _publish(_live_bundle(widget, label))
+            self._handle = _handle()  # before anything is shown under it, for the same reason
+            self._handle.display(_live_bundle(widget, label), raw=True)
             self._arm(self._keyframe_due)
 
     def show(self, event: StreamEvent) -> None:
@@ -114,7 +117,7 @@ class WidgetView:
             cast(Any, self._widget).send(message)
         self._dirty = False
         spent_s = self._clock() - now
-        self._frame_due = now + max(pace.FRAME_S, pace.LOAD * spent_s)
+        self._frame_due = now + max(pace.frame_s(now - self._start), pace.LOAD * spent_s)
 
     def _next_keyframe(self) -> None:
         now = self._clock()
@@ -149,10 +152,10 @@ def _nothing() -> None:
     """There is nothing to stop."""
 
 
-def _publish(bundle: dict[str, object]) -> Any:
+def _handle() -> Any:
     from IPython import display
 
-    return cast(Any, display).display(bundle, raw=True, display_id=True)
+    return cast(Any, display).DisplayHandle()
 
 
 def _live_bundle(widget: ResponseView, model: str) -> dict[str, object]:

@@ -41,16 +41,38 @@ def cost_of(
     `Cost(None)` is the answer for an unknown model, and for a call under a condition, or with a class of tokens or
     searches, that is billed differently at a price which is not known. `price_id` names source, version and model.
     """
+    rates = rates_for(
+        model,
+        provider=provider,
+        ts=ts,
+        service_tier=service_tier,
+        speed=speed,
+        inference_geo=inference_geo,
+        overrides=overrides,
+    )
+    return UNPRICED if rates is None else rates.cost(usage)
+
+
+def rates_for(
+    model: str,
+    *,
+    provider: str = "anthropic",
+    ts: int | None = None,
+    service_tier: str | None = None,
+    speed: str | None = None,
+    inference_geo: str | None = None,
+    overrides: Overrides | None = None,
+) -> Rates | None:
+    """The rates that `cost_of` computes with; None where it says unpriced whatever the usage."""
     wanted = conditions(service_tier, speed, inference_geo)
     if overrides:
         own = _own_price(model, suffix(wanted), overrides)
         if own is not None:
-            return own.cost(usage)
+            return own
         if wanted and _own_price(model, "", overrides) is not None:
-            return UNPRICED  # the plain price is the user's own, so genai-prices' batch price is not theirs
+            return None  # the plain price is the user's own, so genai-prices' batch price is not theirs
     prices = timeline(provider, model, wanted)
-    rates = None if prices is None else prices.at(time.time_ns() // 1000 if ts is None else ts)
-    return UNPRICED if rates is None else rates.cost(usage)
+    return None if prices is None else prices.at(time.time_ns() // 1000 if ts is None else ts)
 
 
 BY_PROMPT = " by prompt"

@@ -183,6 +183,22 @@ def test_an_acknowledged_stop_does_not_interrupt(bare: Page) -> None:
     assert ["interrupt"] not in bare.evaluate("() => window.log")
 
 
+def test_long_code_is_drawn_in_pieces(bare: Page, scene: Scene) -> None:
+    """While a code block grows its first lines are the same elements, and page and Python agree after every frame."""
+    answer = scene.answer
+    answer.apply(Text("```python\n"))
+    for number in range(120):
+        answer.apply(Text(f"value_{number} = '🎉' * {number}\n"))
+        show(bare, scene.frame())
+        if number == 20:
+            bare.evaluate("() => { window.first = document.querySelector('.llmnb-piece'); }")
+    assert bare.evaluate("() => window.first === document.querySelector('.llmnb-piece')")
+    assert bare.evaluate("() => document.querySelectorAll('.llmnb-piece').length") == 7
+    expected = scene.sections()[-1].html
+    same = "(html) => { const t = document.createElement('div'); t.innerHTML = html; return t.innerHTML; }"
+    assert bare.inner_html(".llmnb-body .llmnb-block >> nth=-1") == bare.evaluate(same, expected)
+
+
 def test_code_is_copied(bare: Page, scene: Scene) -> None:
     """The button of a code block copies its code."""
     bare.evaluate("() => { navigator.clipboard ??= {}; window.copied = null; }")

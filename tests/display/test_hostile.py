@@ -16,7 +16,7 @@ from llmnb.display.answer import Answer
 from llmnb.display.html import HtmlView
 from llmnb.display.scene import Scene
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage, View
+from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage, View
 
 CORPUS = [
     "<script>alert(1)</script>",
@@ -87,6 +87,113 @@ CORPUS = [
     "{{ constructor.constructor('alert(1)')() }} ${alert(1)} <%= 1 %>",
     "[red]rich markup[/red] [link=http://canary.example]x[/link]",
     "\ud800 lone surrogate <script>",
+]
+
+
+# the same few wishes in the many notations by which they have reached pages before
+_TAGS = [
+    "<{0} src=http://canary.example/{0}>",
+    "<{0} src=x onerror=alert('{0}')>",
+    "<{0}\nonload\n=\nalert('{0}')\n>",
+]
+CORPUS += [
+    form.format(tag) for tag in ("img", "audio", "source", "input type=image", "frame", "track") for form in _TAGS
+]
+CORPUS += [
+    f"<{tag} {handler}=alert(1) tabindex=1 autofocus>x</{tag}>"
+    for tag, handler in (
+        ("div", "onmouseover"),
+        ("input", "onfocus"),
+        ("details open", "ontoggle"),
+        ("marquee", "onstart"),
+        ("body", "onpageshow"),
+        ("p style='animation:x 1s'", "onanimationstart"),
+        ("select", "onfocus"),
+        ("button popovertarget=x", "onclick"),
+        ("x contenteditable", "onblur"),
+        ("svg><animate", "onbegin"),
+        ("video><source", "onerror"),
+        ("a href=#", "onpointerenter"),
+    )
+]
+CORPUS += [
+    form.format(url)
+    for url in (
+        "javascript:alert(1)",
+        "JAVASCRIPT&colon;alert(1)",
+        "java&#x09;script:alert(1)",
+        "\x01javascript:alert(1)",
+        "javascript&#58;alert(1)",
+        "%6aavascript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "blob:http://canary.example/1",
+        "ftp://canary.example/x",
+        "ws://canary.example/x",
+        "\\\\canary.example\\x",
+        "view-source:http://canary.example",
+    )
+    for form in ("[x]({0})", "![x]({0})", "<{0}>", "[x][k]\n\n[k]: <{0}> 'title'")
+]
+CORPUS += [
+    '<div style="background:url(http://canary.example/bg)">x</div>',
+    "<style>@import 'http://canary.example/i.css';</style>",
+    "<style>@font-face{font-family:x;src:url(http://canary.example/f)}*{font-family:x}</style>",
+    "<link rel=prefetch href=http://canary.example/p><link rel=preconnect href=http://canary.example>",
+    "<link rel=modulepreload href=http://canary.example/m.js>",
+    "<script type=module>import 'http://canary.example/m.js'</script>",
+    '<script type=importmap>{"imports":{}}</script>',
+    "<template><script>alert(1)</script></template>",
+    "<template shadowrootmode=open><img src=http://canary.example/s></template>",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
+    "<svg><foreignObject><iframe srcdoc='<script>alert(1)</script>'></foreignObject></svg>",
+    "<svg><use href='http://canary.example/u#x'/></svg>",
+    "<svg><style><img src=x onerror=alert(1)></style></svg>",
+    "<xmp><script>alert(1)</script></xmp><plaintext><script>alert(2)",
+    "<textarea><script>alert(1)</script></textarea><title></title><script>alert(2)</script>",
+    "<select><option></select><img src=x onerror=alert(1)>",
+    "<table><td><form><input formaction=javascript:alert(1) type=submit></table>",
+    "<dialog open>I cover the page</dialog>",
+    "<div popover=manual id=x>I cover the page</div>",
+    "<object type=text/x-scriptlet data=http://canary.example/o></object>",
+    "<applet code=x codebase=http://canary.example></applet>",
+    "<portal src=http://canary.example></portal>",
+    "<fencedframe src=http://canary.example></fencedframe>",
+    "<img srcset='http://canary.example/1 1x, http://canary.example/2 2x'>",
+    "<picture><source srcset=http://canary.example/p><img></picture>",
+    "<input type=image src=http://canary.example/i formaction=javascript:alert(1)>",
+    "<a ping=http://canary.example/ping href=https://a.example>x</a>",
+    "<blockquote cite=http://canary.example/c>x</blockquote>",
+    "<html manifest=http://canary.example/m><head profile=http://canary.example/h>",
+    "<body background=http://canary.example/b>",
+    "<button commandfor=x command=show-modal>x</button>",
+    "$\\class{x}{y}$ $\\data{onclick=alert(1)}{x}$",
+    "$\\includegraphics{http://canary.example/g.png}$",
+    "$\\mmlToken{mi}[href=javascript:alert(1)]{x}$",
+    "$\\gdef\\x{\\href{javascript:alert(1)}{x}}\\x$",
+    "$\\url{javascript:alert(1)}$ $\\toggle{x}{y}\\endtoggle$",
+    "$\\rule{9999em}{9999em}$ $\\kern-9999em x$",
+    "$\\texttip{x}{<img src=x onerror=alert(1)>}$",
+    "\\[\\begin{array}{c}<script>alert(1)</script>\\end{array}\\]",
+    '```mermaid\ngraph TD; A-->B; click A href "javascript:alert(1)"\n```',
+    "```svg\n<svg onload=alert(1)>\n```",
+    "```{=html}\n<script>alert(1)</script>\n```",
+    "::: {.cell}\n<script>alert(1)</script>\n:::",
+    "---\ntitle: <script>alert(1)</script>\n---\n",
+    "[^1]: <script>alert(1)</script>\n\n[^1]",
+    "a[x]{onclick=alert(1)} [x]{.class style='position:fixed'}",
+    "<https://a.example/?q=<script>alert(1)</script>>",
+    '!["><img src=x onerror=alert(1)>](https://a.example/i.png "t" onerror=alert(1))',
+    '["onmouseover=alert(1) x="](https://a.example \'"onmouseover=alert(1)\')',
+    '| a | b |\n|:-:"onclick=alert(1)|---|\n| x | y |',
+    "1. <script>\n2. alert(1)\n3. </script>",
+    "> <script\n> >alert(1)</script\n> >",
+    "<scr\u200bipt>alert(1)</scr\u200bipt> \uff1cscript\uff1ealert(1)\uff1c/script\uff1e",
+    "\u202e<script>alert(1)</script>\u202c\u2067\u200f",
+    "a" * 3000 + "<script>alert(1)</script>",
+    "\x1b[8m hidden \x1b[0m \x1b[5n \x1b[c \x1bP+q544e\x1b\\ \x1b]52;c;YWxlcnQ=\x07",
+    "\x08\x08\x08overwritten\rrewritten\x0c\x0b",
 ]
 
 ALLOWED_TAGS = {
@@ -168,6 +275,7 @@ def events(hostile: str) -> Iterator[StreamEvent]:
     for start in range(0, len(hostile), 3):
         yield Text(hostile[start : start + 3])
     yield Text("\n\nend")
+    yield Citation(hostile, hostile, hostile, hostile)
     yield Done(hostile, Usage(output_tokens=1), None, stop_reason=hostile)
 
 
@@ -253,8 +361,8 @@ def test_terminals_obey_nothing(hostile: str) -> None:
 
 
 def test_the_corpus_is_large_enough() -> None:
-    """At least forty different strings are tried."""
-    assert len(set(CORPUS)) >= 40
+    """At least a hundred and fifty different strings are tried."""
+    assert len(set(CORPUS)) >= 150
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,11 +42,13 @@ def ask(texts, name=None):
 """
 
 
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
-    """A kernel as a notebook server starts it."""
+@pytest.fixture(scope="module", params=["installed", "6.31.0", "7.3.0"])
+def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    """A kernel as a notebook server starts it, of the ipykernel installed, and of older ones fetched for the test."""
     home = tmp_path_factory.mktemp("kernel")
     folders = {"IPYTHONDIR": str(home / "ipython"), "LLMNB_HOME": str(home / "llmnb"), "JPY_SESSION_NAME": "/a.ipynb"}
+    if request.param != "installed":
+        folders["PYTHONPATH"] = str(fetched(request.param, home / "older"))
     manager = KernelManager()
     manager.start_kernel(env={**os.environ, **folders})
     yield manager
@@ -59,6 +64,22 @@ def kernel(manager: KernelManager) -> Iterator[BlockingKernelClient]:
     run(client, PRODUCER)
     yield client
     client.stop_channels()
+
+
+def fetched(version: str, folder: Path) -> Path:
+    """An ipykernel from the package index, in a folder that goes before the installed one."""
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
+    found = subprocess.run([*pip, f"--target={folder}", f"ipykernel=={version}"], capture_output=True, text=True)
+    if found.returncode:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no ipykernel {version}: {found.stderr}")
+    return folder
+
+
+def test_the_kernel_is_the_one_asked_for(kernel: BlockingKernelClient, request: pytest.FixtureRequest) -> None:
+    """The older kernels are really the older ones."""
+    wanted = request.node.callspec.params["manager"]
+    version = output(run(kernel, "import ipykernel; print(ipykernel.__version__)")).strip()
+    assert version == wanted or wanted == "installed"
 
 
 def run(client: BlockingKernelClient, code: str) -> list[dict[str, Any]]:
@@ -109,19 +130,25 @@ def test_an_answer_from_widget_to_bundle(kernel: BlockingKernelClient) -> None:
     assert opened == closed
 
 
-def test_nothing_is_left_behind(kernel: BlockingKernelClient) -> None:
-    """After many answers no widget, no control and no widget object is alive."""
-    code = """
-import gc
+@pytest.mark.parametrize("asks", [100, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_nothing_is_left_behind(kernel: BlockingKernelClient, asks: int) -> None:
+    """After many answers no widget, no control and no widget object is alive, and the kernel is no larger."""
+    code = f"""
+import gc, psutil
 from ipywidgets.widgets.widget import _instances
 from llmnb.display import control, widget
-for number in range(30):
-    ask([f"answer {number}"])
-gc.collect()
+def many(count):
+    for number in range(count):
+        ask([f"answer {{number}} with **words** and `code`"])
+    gc.collect()
+    return psutil.Process().memory_info().rss
+many(30)
+before = psutil.Process().memory_info().rss
+grown = many({asks}) - before
 alive = sum(isinstance(thing, widget.ResponseView) for thing in gc.get_objects())
-print(len(_instances), control.running(), alive)
+print(len(_instances), control.running(), alive, grown < 20e6, grown)
 """
-    assert output(run(kernel, code)) == "0 0 0\n"
+    assert output(run(kernel, code)).split()[:4] == ["0", "0", "0", "True"]
 
 
 def test_stop_reaches_a_blocked_cell(kernel: BlockingKernelClient) -> None:
@@ -177,3 +204,13 @@ def test_the_fallback_without_widgets(kernel: BlockingKernelClient) -> None:
     assert not [m for m in messages if m["msg_type"] == "comm_open"]
     updates = [m["content"]["data"] for m in messages if m["msg_type"] == "update_display_data"]
     assert "some text" in updates[-1]["text/html"]
+
+
+@pytest.mark.parametrize("mark", ["VSCODE_PID", "COLAB_RELEASE_TAG"])
+def test_no_dead_stop_button(kernel: BlockingKernelClient, mark: str) -> None:
+    """Where clicks on widgets do not reach a busy kernel there is no Stop button, but a hint at the interrupt."""
+    messages = run(kernel, f"import os; os.environ[{mark!r}] = '1'; ask(['text']); del os.environ[{mark!r}]")
+    states = [m["content"]["data"]["state"] for m in messages if m["msg_type"] == "comm_open"]
+    (view,) = [state for state in states if "can_stop" in state]
+    assert view["can_stop"] is False
+    assert "interrupt button" in view["stop_hint"]

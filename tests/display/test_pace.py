@@ -11,8 +11,15 @@ from llmnb.display import pace
 
 
 def test_keyframe_times() -> None:
-    """Early, for front ends that missed the first messages, then at each doubling."""
+    """Early, for front ends that missed the first messages, then at each doubling, or less often."""
     assert list(islice(pace.keyframe_times(), 7)) == [0.15, 0.5, 1, 2, 4, 8, 16]
+    assert list(islice(pace.keyframe_times(4), 6)) == [0.15, 0.5, 1, 4, 16, 64]
+
+
+def test_frames_are_fewer_late() -> None:
+    """Fifteen frames a second at first, and never fewer than ten."""
+    assert 1 / pace.frame_s(0) > 15
+    assert 10 < 1 / pace.frame_s(3600) < 13
 
 
 def test_an_alarm_rings_in_order_and_from_one_thread() -> None:

@@ -37,8 +37,10 @@ class FrontEnd:
             if op == "new":
                 self.nodes[node] = [*rest, "", False]
             elif op == "set":
-                units = self.nodes[node][2].encode("utf-16-le")[: rest[0] * 2]
-                self.nodes[node][2] = units.decode("utf-16-le", "surrogatepass") + rest[1]
+                keep, html, end = rest
+                units = self.nodes[node][2].encode("utf-16-le")
+                last = units[len(units) - end * 2 :].decode("utf-16-le", "surrogatepass")
+                self.nodes[node][2] = units[: keep * 2].decode("utf-16-le", "surrogatepass") + html + last
             else:
                 self.nodes[node][3] = True
 

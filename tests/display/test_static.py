@@ -8,7 +8,7 @@ import pytest
 
 from llmnb.display import footer, static, style
 from llmnb.display.answer import Answer
-from llmnb.records import Done, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
+from llmnb.records import Citation, Done, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
 
 DONE = Done(
     "claude-sonnet-5-5",
@@ -128,3 +128,16 @@ def test_footer_without_done() -> None:
     assert line(None, RuntimeError("x")) == "failed · asked-model"
     assert line(None, KeyboardInterrupt()) == "stopped · asked-model"
     assert "end_turn" not in line(DONE)
+
+
+def test_sources_are_listed_once() -> None:
+    """What an answer cites is listed under it, each source once, with its place; only allowed addresses are links."""
+    page = Citation("WAL", "https://www.sqlite.org/wal.html", "readers do not block writers")
+    paper = Citation("paper.pdf", cited_text="checkpoints", place="pages 3–4")
+    bad = Citation("trap", "javascript:alert(1)")
+    made = static.bundle("text", citations=[page, paper, page, bad])
+    assert made["text/html"].count("<li>") == 3
+    assert '<a href="https://www.sqlite.org/wal.html"' in made["text/html"]
+    assert "javascript:" not in made["text/html"]
+    assert "1. [WAL](https://www.sqlite.org/wal.html)\n2. paper.pdf (pages 3–4)\n3. trap" in made["text/markdown"]
+    assert "  2. paper.pdf · pages 3–4" in made["text/plain"]
