@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterable
 
 
 class LlmnbWarning(UserWarning):
@@ -11,16 +12,21 @@ class LlmnbWarning(UserWarning):
 
 
 _said: set[str] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a finalizer may warn in the middle of a warning
 
 
 def warn_once(topic: str, message: str) -> None:
     """Warns about a topic, the first time in this process only."""
+    warn_once_of([(topic, message)])
+
+
+def warn_once_of(troubles: Iterable[tuple[str, str]]) -> None:
+    """Warns, in one warning, of all topics that were not warned of in this process."""
     with _lock:
-        if topic in _said:
-            return
-        _said.add(topic)
-    warnings.warn(message, LlmnbWarning, stacklevel=3)
+        new = {topic: message for topic, message in troubles if topic not in _said}
+        _said.update(new)
+    if new:
+        warnings.warn(" ".join(new.values()), LlmnbWarning, stacklevel=4)
 
 
 def quietly(doing: str, error: BaseException) -> None:

@@ -17,12 +17,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmnb.errors import StoreError
+from llmnb.ledger.later import Later
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, encode_fields, encode_row, refuse
 from llmnb.ledger.underway import Underway
@@ -30,7 +31,7 @@ from llmnb.ledger.writer import Ledger, open_ledger
 from llmnb.pricing import cost_of_call
 from llmnb.records import Call
 from llmnb.settings import PriceOverride, Settings, load
-from llmnb.trouble import LlmnbWarning, warn_once
+from llmnb.trouble import LlmnbWarning, warn_once_of
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -38,11 +39,6 @@ LONGEST_PAUSE_S = 60.0
 every call for the whole busy timeout."""
 
 MOST_IN_MEMORY = 100_000
-
-TOGETHER_S = 0.1
-"""Rows that come within this time share a commit."""
-IDLE_S = 5.0
-"""The writing thread ends after this time without work."""
 
 
 class Books:
@@ -77,9 +73,7 @@ class Books:
         self._pause_s = 0.0
         self._not_before = 0.0
         self._orphans_done = False
-        self._thread: threading.Thread | None = None
-        self._due = threading.Event()
-        self._hurry = threading.Event()
+        self._later = Later(self._flush)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
 
     @property
@@ -97,16 +91,21 @@ class Books:
 
         Should the process die before the call is recorded, the next one records it as interrupted.
         """
-        self._note(call["uid"], call.get("attempts", 1), encode_fields(call))
+        if not self._note(call["uid"], call.get("attempts", 1), encode_fields(call)):
+            self.record(self._priced(Call(**call)))  # slower: a provisional row in the ledger itself
 
     def record(self, call: Call, children: Sequence[Call] = ()) -> None:
         """Puts a call and its child rows on the books; never raises.
 
         Can be called from any thread, and from a finalizer that runs in the middle of another record.
         """
-        self._queue.append((call, tuple(children)))
-        if self._behind and not children and self._note(call.uid, call.attempts, encode_row(call)):
-            self._wake()
+        noted = False
+        try:  # noted before it is queued: noted after it was written, it would stay noted
+            noted = self._behind and not children and self._note(call.uid, call.attempts, encode_row(call))
+        finally:
+            self._queue.append((call, tuple(children)))
+        if noted:
+            self._later.ask()
         else:
             self._flush()
         self._say()
@@ -119,6 +118,14 @@ class Books:
         self._flush()
         self._say()
         return self.waiting == 0
+
+    def adopt(self) -> None:
+        """Writes what processes that have died by now left unwritten; never raises."""
+        with self._alone():
+            self._orphans_done = False
+            self._adopt_orphans()
+        self._flush()
+        self._say()
 
     def close(self) -> None:
         """Writes what waits, or leaves it in the spool for the next process."""
@@ -140,24 +147,6 @@ class Books:
                 "what was under way then is missing from the ledger.",
             )
             return False
-
-    def _wake(self) -> None:
-        if self._due.is_set():
-            return
-        self._due.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write_behind, name="llmnb-books", daemon=True)
-            self._thread.start()
-
-    def _write_behind(self) -> None:
-        while self._due.wait(IDLE_S):
-            self._hurry.wait(TOGETHER_S)
-            self._due.clear()
-            self._flush()
-        self._thread = None
-        if self._due.is_set():  # somebody woke a thread that was about to end
-            self._due.clear()
-            self._wake()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -206,8 +195,8 @@ class Books:
     @contextmanager
     def _alone(self) -> Generator[None]:
         with self._lock:
-            self._writing = threading.get_ident()
             try:
+                self._writing = threading.get_ident()
                 yield
             finally:
                 self._writing = None
@@ -250,11 +239,12 @@ class Books:
 
     def _write_priced(self, record: Record) -> None:
         call, children = record
-        if call.status != "running":  # it had ended, and was about to be written
-            return self._write(record)
+        # one that is not running had ended, and was about to be written
+        self._write((self._priced(call) if call.status == "running" else call, children))
+
+    def _priced(self, call: Call) -> Call:
         cost = cost_of_call(call, self._prices)
-        estimate = replace(call, estimated=True, cost_nanousd=cost.nanousd, price_id=cost.price_id)
-        return self._write((estimate, children))
+        return replace(call, estimated=True, cost_nanousd=cost.nanousd, price_id=cost.price_id)
 
     def _write_mended(self, ledger: Ledger, record: Record, error: Exception) -> None:
         """A field that no column can hold: without it if possible, else set aside, since it would block all others."""
@@ -312,18 +302,19 @@ class Books:
             )
 
     def _warn(self, topic: str, message: str) -> None:
+        """Keeps a warning until the user's thread is at a place to say it; one trouble may have several sides."""
         self._unsaid.append((topic, message))
-        if threading.current_thread() is not self._thread:
-            self._say()
 
     def _say(self) -> None:
-        while self._unsaid:
-            try:
-                warn_once(*self._unsaid.popleft())
-            except (LlmnbWarning, IndexError):
-                # the user turned warnings into errors, and recording a call is not the place for one; or another
-                # thread said it
-                continue
+        if not self._unsaid or self._later.is_here():
+            return
+        troubles: list[tuple[str, str]] = []
+        with suppress(IndexError):  # another thread says the rest
+            while self._unsaid:
+                troubles.append(self._unsaid.popleft())
+        # the user may have turned warnings into errors, and recording a call is not the place for one
+        with suppress(LlmnbWarning):
+            warn_once_of(troubles)
 
     def _after_fork(self) -> None:
         self._spool.forget()
@@ -368,10 +359,19 @@ def books(settings: Settings | None = None) -> Books:
 
 
 def settle(path: Path) -> None:
-    """Writes what this process still has to write into the ledger at `path`, so that it can be read there."""
+    """Writes into the ledger at `path` what is still to be written, so that it can be read there.
+
+    That is what this process has not written yet, and what processes left that have died, such as the workers of a
+    pool: they end without any farewell.
+    """
+    chosen = load()
+    if chosen.ledger_path == path and (chosen.home / "spool").exists():
+        books(chosen)
     for (ledger_path, _), found in list(_by_place.items()):
-        if ledger_path == path and found.has_work:
-            found.settle()
+        if ledger_path == path:
+            if found.has_work:
+                found.settle()
+            found.adopt()
 
 
 def _forget_all() -> None:

@@ -176,12 +176,12 @@ def _leak(connection: sqlite3.Connection) -> None:
 
 def _forget_all() -> None:
     global _opening
-    _opening = threading.Lock()
+    _opening = threading.RLock()
     for ledger in list(_ledgers):
         ledger._after_fork()  # pyright: ignore[reportPrivateUsage]
 
 
-_opening = threading.Lock()
+_opening = threading.RLock()  # reentrant: a finalizer may record a call while the ledger is being opened
 _opened: dict[Path, Ledger] = {}
 
 if hasattr(os, "register_at_fork"):

@@ -59,6 +59,7 @@ class Entry:
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
         self._ledgered = ledgered
+        self._pid = os.getpid()
         self._context = current_context()
         self._request = body if self._logs_content else None
         self._began = self._waited_from = time.perf_counter()
@@ -133,6 +134,8 @@ class Entry:
 
     def progressed(self, outcome: wire.Outcome) -> None:
         """A stream has told more about itself, and is not at its end."""
+        if self._is_a_copy:
+            return
         self._learn(outcome)
         usage = replace(outcome.usage or self._estimated_input, estimated=True)
         self._ledgered.books.record(self._row("running", _added(self._lost, usage)))
@@ -158,6 +161,10 @@ class Entry:
         body = cast(str, dump()).encode() if dump else b"{}"
         self.finished(wire.read_json(body, self.model_requested), body)
 
+    def has_waited_s(self) -> float:
+        """Seconds since the last attempt failed."""
+        return time.perf_counter() - self._waited_from
+
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _learn(self, outcome: wire.Outcome) -> None:
@@ -170,6 +177,8 @@ class Entry:
                 known[name] = value
 
     def _finish(self, status: Status, usage: Usage, outcome: wire.Outcome = wire.NOTHING, body: bytes = b"") -> None:
+        if self._is_a_copy:
+            return
         self._known["latency_ms"] = _ms_since(self._began)
         if self._request is not None:
             self._known["content"] = _content(self._request, body)
@@ -178,6 +187,11 @@ class Entry:
         self._ledgered.books.record(call, children)
         if self._context.on_end is not None:
             _tell(self._context.on_end, (call, *children))
+
+    @property
+    def _is_a_copy(self) -> bool:
+        """Whether this is a forked child's copy: the call is the parent's, who alone knows how it ends."""
+        return self._pid != os.getpid()
 
     @property
     def _logs_content(self) -> bool:

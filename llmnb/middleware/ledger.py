@@ -12,15 +12,21 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Any, cast
 
+import httpx2
 from anthropic import APIRequest
 
+from llmnb.errors import MissingKey
 from llmnb.middleware.entry import Entry, Ledgered
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.watch import BodyWatch
 from llmnb.trouble import quietly
 
-_KEPT_WAITING = 1_000
-"""How many failed calls are remembered for a retry that may or may not come."""
+_LONGEST_WAIT_S = 3600.0
+"""A failed call is remembered for a retry this long. Whether one comes is not known: thousands of calls may wait for
+theirs at once, and the SDK obeys almost any retry-after."""
+
+_RETRIED_STATUSES = (408, 409, 429)
+"""What the SDK retries besides 5xx, unless the header `x-should-retry` says otherwise."""
 
 
 class LedgerPart(Part):
@@ -57,6 +63,8 @@ class LedgerPart(Part):
     def _raised(self, entry: Entry, request: APIRequest, error: BaseException) -> None:
         try:
             entry.raised(error)
+            if isinstance(error, TypeError) and "authentication" in str(error):
+                error.add_note(f"llmnb: {MissingKey()}")  # the SDK's own error, with what to do about it
             if isinstance(error, Exception):
                 self._may_be_retried(entry, request)
         except Exception as trouble:
@@ -69,7 +77,8 @@ class LedgerPart(Part):
                 entry.materialised(response)
             elif not http.is_success:
                 entry.refused(http)
-                self._may_be_retried(entry, request)
+                if _is_retried(http):
+                    self._may_be_retried(entry, request)
             else:
                 BodyWatch.begin(entry, response, stream=request.stream)
         except Exception as trouble:
@@ -80,9 +89,17 @@ class LedgerPart(Part):
 
     def _may_be_retried(self, entry: Entry, request: APIRequest) -> None:
         with self._lock:
+            self._forget_old()
             self._waiting.setdefault(str(request.options.idempotency_key), []).append(entry)
-            if len(self._waiting) > _KEPT_WAITING:
-                self._waiting.popitem(last=False)
+
+    def _forget_old(self) -> None:
+        """Drops, from the front, the calls whose retry never came: with every failure those that are due."""
+        while self._waiting:
+            key, entries = next(iter(self._waiting.items()))
+            entries[:] = [entry for entry in entries if entry.has_waited_s() < _LONGEST_WAIT_S]
+            if entries:
+                return
+            del self._waiting[key]
 
     def _retried(self, request: APIRequest) -> Entry | None:
         if not request.retries_taken:
@@ -98,6 +115,14 @@ class LedgerPart(Part):
             if not self._waiting[key]:
                 del self._waiting[key]
             return entry
+
+
+def _is_retried(http: httpx2.Response) -> bool:
+    """Whether the SDK sends a request that was answered with this error again, if it has retries left."""
+    asked = http.headers.get("x-should-retry")
+    if asked in ("true", "false"):
+        return asked == "true"
+    return http.status_code in _RETRIED_STATUSES or http.status_code >= 500
 
 
 def is_billable(request: APIRequest) -> bool:

@@ -62,7 +62,12 @@ class _Tee:
                 watcher.end(self._chunks, how, error)
             except Exception as trouble:
                 quietly("recording the end of a stream", trouble)
-            self._chunks = []
+            except BaseException:  # Ctrl-C in the middle of it: the end is told, and then the interrupt goes on
+                with contextlib.suppress(Exception):
+                    watcher.end(self._chunks, how, error)
+                raise
+            finally:
+                self._chunks = []
 
     def _broke(self, error: BaseException) -> None:
         self._ended("closed" if isinstance(error, GeneratorExit) else "failed", error)

@@ -197,6 +197,31 @@ def test_a_store_that_cannot_be_opened_never_breaks_a_call(
     assert len([warning for warning in said if warning.category is trouble.LlmnbWarning]) == 1
 
 
+def test_a_home_that_cannot_be_written_is_said_in_one_warning(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither ledger nor spool nor notes can be written: three sides of one trouble."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LLMNB_HOME", f"{tmp_path}/file/home")
+    trouble.forget_warnings()
+    with simulator.client() as plain, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        client = llmnb.wrap(plain)
+        assert all(client.messages.create(**QUESTION).content for _ in range(3))
+        assert not books().settle()
+    assert [warning.category for warning in said] == [trouble.LlmnbWarning]
+    assert "LLMNB_HOME" in str(said[0].message)
+
+
+def test_without_a_key_the_sdks_error_says_what_to_do(simulator: Simulator) -> None:
+    """The SDK's TypeError, unchanged, with a note."""
+    client = llmnb.wrap(anthropic.Anthropic(base_url=simulator.url))
+    with pytest.raises(TypeError, match="authentication") as caught:
+        client.messages.create(**QUESTION)
+    assert "llmnb demo" in caught.value.__notes__[0]
+    assert (row()["status"], row()["cost_nanousd"]) == ("error", 0)
+
+
 def test_threads_share_a_client(simulator: Simulator, client: anthropic.Anthropic) -> None:
     """Eight threads, ten calls each: eighty rows, and the provider's total."""
 
