@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing, suppress
@@ -24,8 +23,9 @@ Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 STOPPED = "Stopped. What the answer had used by then is in the ledger."
 _CLEAN_UP_S = 2.0
 """How long Stop waits for the connection to be closed and the ledger row to be written."""
-_POLL_S = 0.2 if sys.platform == "win32" else None
-"""Windows does not wake a thread that waits on a lock when Ctrl-C comes; elsewhere no polling is needed."""
+_POLL_S = 0.1
+"""How often a waiting thread looks up. A Ctrl-C that comes in the instant before the thread begins to wait does not
+wake it, and on Windows none does."""
 
 
 class Stopped(KeyboardInterrupt):

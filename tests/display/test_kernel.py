@@ -25,13 +25,13 @@ DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), Decimal("0.01"))
 def ask(texts, name=None):
     "What an LLM does: the cell's thread waits on one queue, and stop puts a sentinel into it."
     events, view = queue.Queue(), display.choose(name)
-    view.open("claude", lambda: events.put(None))
     for text in texts:
         events.put(Text(text))
     if texts:
         events.put(None)
     error = None
     try:
+        view.open("claude", lambda: events.put(None))
         while (event := events.get()) is not None:
             view.show(event)
     except KeyboardInterrupt as stopped:
