@@ -33,6 +33,8 @@ def wrap(
     Args:
         client: any client of the anthropic SDK, sync or async: Anthropic, Bedrock, Vertex, Foundry, AWS. It is not
             changed; the result is a copy of the same class that shares its connections.
+            Middleware of yours that may send a request of its own, such as the SDK's refusal fallback, belongs on the
+            client before it is wrapped: of what is added inside, only the last answer is seen.
         project: project written on the ledger rows; default: the setting.
         tag: tag written on the ledger rows.
         settings: settings to use instead of those in force here and now.

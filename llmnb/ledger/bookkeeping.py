@@ -143,8 +143,8 @@ class Books:
         except Exception as error:
             self._warn(
                 "underway",
-                f"calls under way cannot be noted in {self._folder} ({error}): if this process is killed, "
-                "what was under way then is missing from the ledger.",
+                f"calls under way cannot be noted in {self._folder} ({error}): they go into the ledger itself, "
+                "which takes longer.",
             )
             return False
 

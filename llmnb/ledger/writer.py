@@ -128,11 +128,21 @@ class Ledger:
             raise explained(error, self.path) from error
         raise error  # the row is at fault, and not the store
 
-    def _after_fork(self) -> None:
+    def _before_fork(self) -> bool:
+        """Closes the connection; whether the lock is held now, for `_in_parent` to release."""
+        held = self._lock.acquire(timeout=self._busy_timeout_s + _FORK_PATIENCE_S)
+        if held and self._connection is not None and not self._connection.in_transaction:
+            self.close()
+        return held
+
+    def _in_child(self) -> None:
         if self._connection is not None:
             _leak(self._connection)
         self._connection = None
         self._lock = threading.RLock()  # another thread of the parent may have held the old one
+
+    def _in_parent(self) -> None:
+        self._lock.release()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -174,18 +184,38 @@ def _leak(connection: sqlite3.Connection) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def _forget_all() -> None:
+# SQLite keeps the locks of a process in memory of its own, which a forked child inherits, but not the locks. What the
+# child opens would lean on them: others would delete the log under it, and a write that the parent had under way would
+# never end there. So no connection is open at the moment of a fork.
+
+_FORK_PATIENCE_S = 1.0
+_closed_for_fork: list[Ledger] = []
+
+
+def _before_fork() -> None:
+    _opening.acquire()
+    _closed_for_fork[:] = [ledger for ledger in list(_ledgers) if ledger._before_fork()]  # pyright: ignore[reportPrivateUsage]
+
+
+def _after_fork_in_parent() -> None:
+    while _closed_for_fork:
+        _closed_for_fork.pop()._in_parent()  # pyright: ignore[reportPrivateUsage]
+    _opening.release()
+
+
+def _after_fork_in_child() -> None:
     global _opening
+    _closed_for_fork.clear()
     _opening = threading.RLock()
     for ledger in list(_ledgers):
-        ledger._after_fork()  # pyright: ignore[reportPrivateUsage]
+        ledger._in_child()  # pyright: ignore[reportPrivateUsage]
 
 
 _opening = threading.RLock()  # reentrant: a finalizer may record a call while the ledger is being opened
 _opened: dict[Path, Ledger] = {}
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def open_ledger(path: Path | None = None, *, settings: Settings | None = None) -> Ledger:

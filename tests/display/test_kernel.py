@@ -42,7 +42,10 @@ def ask(texts, name=None):
 """
 
 
-@pytest.fixture(scope="module", params=["installed", "6.31.0", "7.3.0"])
+OLDER = [pytest.param(version, marks=pytest.mark.soak) for version in ("6.31.0", "7.3.0")]
+
+
+@pytest.fixture(scope="module", params=["installed", *OLDER])
 def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
     """A kernel as a notebook server starts it, of the ipykernel installed, and of older ones fetched for the test."""
     home = tmp_path_factory.mktemp("kernel")

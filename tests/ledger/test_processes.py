@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+import llmnb
+from llmnb.errors import StoreError
 from llmnb.ledger import Ledger, books, locks
 from llmnb.ledger.underway import Underway
 
@@ -163,3 +167,104 @@ def test_a_child_does_not_keep_the_locks_of_its_parent(tmp_path: Path) -> None:
     os.close(descriptor)
     ended.set()
     process.join()
+
+
+OUTLIVING = """
+import os, sqlite3, subprocess, sys, time
+from llmnb.ledger import books
+from llmnb.records import Call
+
+def record(uid):
+    books().record(Call(uid=uid, ts=time.time_ns() // 1000, model_requested="m", status="ok"))
+    assert books().settle()
+
+record("parent")
+parent_is_gone, child_has_written = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(parent_is_gone[1])
+    record("early")
+    os.write(child_has_written[1], b"x")
+    os.read(parent_is_gone[0], 1)
+    looks_in = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM calls'); c.close()"
+    subprocess.run([sys.executable, "-c", looks_in, os.environ["LLMNB_HOME"] + "/ledger.db"], check=True)
+    record("late")
+    print("done", flush=True)
+else:
+    os.read(child_has_written[0], 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_that_outlives_its_parent_loses_no_row(llmnb_home: Path) -> None:
+    """It holds locks of its own: nobody who comes and goes takes himself for the last one and deletes the log."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OUTLIVING], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "done\n"
+    assert sorted(uids(llmnb_home / "ledger.db")) == ["early", "late", "parent"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_write_waits_for_its_end(tmp_path: Path, make_call) -> None:
+    """Else the child would find the ledger locked for ever, by a write that never ends there."""
+    ledger = Ledger(tmp_path / "ledger.db", busy_timeout_s=1.0)
+    enough, numbers = threading.Event(), itertools.count()
+
+    def write_on_and_on() -> None:
+        while not enough.is_set():
+            ledger.write_all([(make_call(uid=f"parent-{next(numbers)}"), ()) for _ in range(50)])
+
+    def child(number: int) -> None:
+        for _ in range(20):  # the parent writes nearly all the time
+            with suppress(StoreError):
+                return ledger.write(make_call(uid=f"child-{number}"))
+        raise AssertionError("the ledger stays locked")
+
+    writing = threading.Thread(target=write_on_and_on)
+    writing.start()
+    fork = multiprocessing.get_context("fork")
+    try:
+        children = [fork.Process(target=child, args=(number,)) for number in range(12)]
+        for process in children:
+            process.start()
+            process.join(10)
+            process.kill()
+        assert [process.exitcode for process in children] == [0] * 12
+    finally:
+        enough.set()
+        writing.join()
+    ledger.close()
+    assert len(uids(ledger.path)) == 12 + next(numbers)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_rows_of_workers_are_there_when_they_have_ended(make_call) -> None:
+    """Forked workers end without exit handlers, or are killed; whoever reads next takes their notes."""
+    books().record(make_call(uid="parents"))
+    assert books().settle()  # which looks for orphans once
+
+    def child() -> None:
+        books().record(make_call(uid=f"of-{os.getpid()}"))
+
+    workers = [multiprocessing.get_context("fork").Process(target=child) for _ in range(3)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    assert set(llmnb.calls()["uid"]) == {"parents", *(f"of-{process.pid}" for process in workers)}
+
+
+def test_a_process_that_only_reads_finds_what_a_dead_one_noted(llmnb_home: Path) -> None:
+    """`llmnb.calls()` is right in the first cell after a kernel was killed."""
+    program = """
+import os
+from llmnb.ledger import books
+from llmnb.records import Call
+books().record(Call(uid="noted", ts=1, model_requested="m", status="ok"))
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    assert list(llmnb.calls()["uid"]) == ["noted"]
+    assert list(llmnb_home.glob("spool/**/*.jsonl")) == []

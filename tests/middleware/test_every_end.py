@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
+import os
 from typing import Any
 
 import anthropic
 import httpx2
 import pandas as pd
 import pytest
+from anthropic import APIRequest
+from anthropic._models import FinalRequestOptions
 
+from llmnb.ledger import books
+from llmnb.middleware.entry import Ledgered
+from llmnb.middleware.ledger import LedgerPart
+from llmnb.records import Call
+from llmnb.settings import load
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.fault import Fault
 
@@ -343,3 +352,59 @@ def test_json_where_a_stream_was_asked_for_is_on_the_books(simulator: Simulator,
     list(client.messages.create(**QUESTION, stream=True))
     assert row()["status"] == "ok"
     held_against(simulator, row())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_copy_of_a_stream_in_a_forked_child_is_nobodys_call(
+    simulator: Simulator, client: anthropic.Anthropic
+) -> None:
+    """The parent reads it to its end; the child drops its copy after that, and the row stays as it is."""
+    simulator.script(LONG)
+    stream = client.messages.create(**QUESTION, stream=True)
+    next(stream)
+    fork = multiprocessing.get_context("fork")
+    parent_is_done = fork.Event()
+
+    def child() -> None:
+        parent_is_done.wait()
+        stream.close()
+        assert books().settle()
+
+    process = fork.Process(target=child)
+    process.start()
+    list(stream)
+    before = row()
+    parent_is_done.set()
+    process.join()
+    assert process.exitcode == 0
+    assert before["status"] == "ok"
+    assert row() == before
+
+
+def test_thousands_of_calls_may_wait_for_their_retry_at_once() -> None:
+    """However many fail together, each goes on as the one row it was."""
+    recorded: dict[str, Call] = {}
+
+    class Kept:
+        def begin(self, call: Any) -> None: ...
+
+        def record(self, call: Call, children: Any = ()) -> None:
+            recorded[call.uid] = call
+
+    part = LedgerPart(Ledgered(Kept(), load()))
+
+    def attempt(number: int, taken: int) -> None:
+        options = FinalRequestOptions(
+            method="post", url="/v1/messages", json_data=QUESTION, idempotency_key=f"{number}"
+        )
+        flow = part.flow(APIRequest(options=options, cast_to=object, retries_taken=taken))
+        next(flow)
+        with pytest.raises(httpx2.ReadError):
+            flow.throw(httpx2.ReadError("gone"))
+
+    for taken in range(2):
+        for number in range(2_500):
+            attempt(number, taken)
+    assert len(recorded) == 2_500
+    assert {call.attempts for call in recorded.values()} == {2}

@@ -154,6 +154,23 @@ def test_a_broken_watcher_never_reaches_the_reader() -> None:
         assert list(SyncTee(Body(), Seen(broken=True))) == CHUNKS
 
 
+def test_an_interrupt_while_the_end_is_recorded_does_not_lose_it() -> None:
+    """Ctrl-C can come at any moment; the end is told all the same, and the interrupt goes on."""
+    ends: list[End] = []
+
+    class Interrupted(Seen):
+        def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
+            super().end(chunks, how, error)
+            if len(self.ends) == 1:
+                raise KeyboardInterrupt
+            ends.append(how)
+            assert self.chunks == CHUNKS
+
+    with pytest.raises(KeyboardInterrupt):
+        list(SyncTee(Body(), Interrupted()))
+    assert ends == ["read"]
+
+
 def test_attributes_of_the_body_shine_through() -> None:
     """httpx reads `elapsed` from the body, the SDK's tracing its observer."""
     body = Body()
