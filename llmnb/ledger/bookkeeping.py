@@ -11,6 +11,7 @@ and a commit is shared by many calls. Reading the ledger in the same process set
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import threading
 import time
@@ -350,12 +351,20 @@ _opening = threading.Lock()
 def books(settings: Settings | None = None) -> Books:
     """The books of this process for the ledger of the settings; nothing is opened before the first record."""
     chosen = settings or load()
-    place = (chosen.ledger_path, chosen.home / "spool")
+    place = (chosen.ledger_path, _spool_folder(chosen))
     with _opening:
         if place not in _by_place:
             _by_place[place] = found = Books(lambda: open_ledger(place[0]), place[1], prices=chosen.prices, behind=True)
             atexit.register(found.close)
         return _by_place[place]
+
+
+def _spool_folder(settings: Settings) -> Path:
+    """Each ledger has a spool of its own: what waits for one must not be written into another."""
+    folder, path = settings.home / "spool", settings.ledger_path
+    if path == settings.home / "ledger.db":
+        return folder
+    return folder / hashlib.sha256(str(path).encode()).hexdigest()[:16]
 
 
 def settle(path: Path) -> None:
@@ -365,7 +374,7 @@ def settle(path: Path) -> None:
     pool: they end without any farewell.
     """
     chosen = load()
-    if chosen.ledger_path == path and (chosen.home / "spool").exists():
+    if chosen.ledger_path == path and _spool_folder(chosen).exists():
         books(chosen)
     for (ledger_path, _), found in list(_by_place.items()):
         if ledger_path == path:

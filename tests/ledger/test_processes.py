@@ -268,3 +268,23 @@ os._exit(1)
     subprocess.run([sys.executable, "-c", program], check=False)
     assert list(llmnb.calls()["uid"]) == ["noted"]
     assert list(llmnb_home.glob("spool/**/*.jsonl")) == []
+
+
+def test_what_was_noted_for_one_store_is_not_written_into_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process of one project's store leaves notes that only that store takes, though they share a home."""
+    stores = {name: f"sqlite:///{tmp_path / name}.db" for name in ("mine", "yours")}
+    program = """
+import os
+from llmnb.ledger import books
+from llmnb.records import Call
+books().record(Call(uid="noted", ts=1, model_requested="m", status="ok"))
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "LLMNB_STORE_URL": stores["mine"]}, check=False)
+    found: dict[str, list[str]] = {}
+    for name in ("yours", "mine"):
+        monkeypatch.setenv("LLMNB_STORE_URL", stores[name])
+        found[name] = list(llmnb.calls()["uid"])
+    assert found == {"yours": [], "mine": ["noted"]}
