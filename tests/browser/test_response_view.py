@@ -278,7 +278,7 @@ def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
     page.on("pageerror", lambda error: errors.append(str(error)))
 
     lab.run_cell(page, 1)
-    page.wait_for_selector(".llmnb-live .llmnb-code .k")
+    page.wait_for_selector(".llmnb-live .llmnb-code .k", timeout=90_000)  # the first frame, on a busy machine
     page.wait_for_selector(".llmnb-live td")
     assert page.is_visible(".llmnb-stop")
     (lab.folder / "seen").touch()
