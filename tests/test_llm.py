@@ -137,7 +137,7 @@ def test_sampling_goes_through_extra_body(sim: Simulator) -> None:
 
 def test_temperature_zero_is_a_temperature(sim: Simulator) -> None:
     """0 is sent, and not taken for nothing."""
-    llmnb.LLM("claude-opus-4-5", temperature=0)("Hi")
+    llmnb.LLM("claude-haiku-4-5", temperature=0)("Hi")
     assert sim.requests[0].body["temperature"] == 0
 
 
@@ -155,7 +155,7 @@ def test_sampling_is_refused_early_where_the_model_refuses_it(sim: Simulator, na
     ("model", "thinking", "sent"),
     [
         ("claude-opus-5-5", True, {"type": "adaptive", "display": "summarized"}),
-        ("claude-opus-4-5", True, {"type": "enabled", "budget_tokens": 4096}),
+        ("claude-haiku-4-5", True, {"type": "enabled", "budget_tokens": 4096}),
         ("claude-haiku-5-5", False, {"type": "disabled"}),
         ("claude-sonnet-5-5", False, {"type": "between_tools"}),
     ],
