@@ -146,10 +146,7 @@ def jupyter_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     home = tmp_path_factory.mktemp("jupyter")
     folder = home / "notebooks"
     folder.mkdir()
-    for name, content in _SETTINGS.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content))
+    _write_settings(home)
     lab = Lab(f"http://127.0.0.1:{_free_port()}", folder)
     with (home / "lab.log").open("w") as log:
         process = subprocess.Popen(_command(lab), cwd=folder, env=_environment(home), stdout=log, stderr=log)
@@ -163,9 +160,23 @@ def jupyter_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(jupyter_lab: Lab) -> Iterator[Lab]:
-    """JupyterLab, whose kernels end with the test."""
+    """JupyterLab as it was when it began: its kernels end with the test, and what it wrote and set is gone."""
     yield jupyter_lab
     jupyter_lab.stop_kernels()
+    home = jupyter_lab.folder.parent
+    for left in jupyter_lab.folder.iterdir():  # not the folder itself: the server runs in it
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    shutil.rmtree(home / "llmnb-home", ignore_errors=True)
+    _write_settings(home)
+
+
+def _write_settings(home: Path) -> None:
+    """The settings of a new JupyterLab, and no others: a theme that a test chose does not stay."""
+    shutil.rmtree(home / "settings", ignore_errors=True)
+    for name, content in _SETTINGS.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
 
 
 def _command(lab: Lab) -> list[str]:
