@@ -22,7 +22,7 @@ test: .venv/ready
 soak: .venv/ready
 	$(BIN)/pytest -m soak
 
-.venv/ready: pyproject.toml tools/bootstrap.py
+.venv/ready: pyproject.toml tools/bootstrap.py tools/constraints.txt
 	$(PYTHON) tools/bootstrap.py .venv
 	touch $@
 

@@ -38,11 +38,17 @@ def test_pip_settings_merge_as_pip_does(tool: dict[str, Any]) -> None:
 
 def test_uv_is_told_where_packages_are(tool: dict[str, Any]) -> None:
     """Every place pip looks into is a place uv looks into, the best version of all of them wins, as with pip."""
-    settings = {"index-url": "https://a/simple", "extra-index-url": "https://x\nhttps://y", "find-links": "/w /v"}
+    settings = {
+        "index-url": "https://a/simple",
+        "extra-index-url": "https://x\nhttps://y",
+        "find-links": "/w /v",
+        "constraint": "/a.txt",
+    }
     assert tool["uv_environment"](settings) == {
         "UV_DEFAULT_INDEX": "https://a/simple",
         "UV_INDEX": "https://x https://y",
         "UV_FIND_LINKS": "/w,/v",
+        "UV_CONSTRAINT": "/a.txt",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
 

@@ -24,6 +24,7 @@ UV_WORDS = {
     "no-index": "UV_NO_INDEX",
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
+    "constraint": "UV_CONSTRAINT",
     "proxy": "ALL_PROXY",
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
@@ -84,7 +85,7 @@ def main(folder: str) -> None:
     python = Path(folder).absolute() / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-    install(python, "--editable", f"{PROJECT}[dev]")
+    install(python, "--constraint", str(PROJECT / "tools" / "constraints.txt"), "--editable", f"{PROJECT}[dev]")
 
 
 if __name__ == "__main__":
