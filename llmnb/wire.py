@@ -74,6 +74,11 @@ def read_json(body: bytes, model_requested: str) -> Outcome:
     return _message(data, model_requested)
 
 
+def read_message(message: Json, model_requested: str) -> Outcome:
+    """The outcome of a whole message, with its content or without."""
+    return _message(message, model_requested)
+
+
 def error_type(envelope: Json) -> str | None:
     """The API's name of the error in an error envelope, such as `overloaded_error`."""
     name = _dict(envelope.get("error")).get("type")

@@ -10,19 +10,51 @@ the `yield`, so that `try/finally` works as it reads:
             print(time.perf_counter() - started)
             return response
 
+Besides requests, a part can yield what only the driver can do for it, sync or async: an `Answer` to have a response
+made of it, a `Pause` to wait, `CLIENT` to be told which client asks.
+
 Tests step a flow by hand with `next`, `send` and `throw`; the only two drivers stand here.
 """
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Generator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
+import anyio
+import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
+from llmnb.middleware.answering import dressed
+
 Response: TypeAlias = APIResponse[Any] | AsyncAPIResponse[Any]
-Flow: TypeAlias = Generator[APIRequest, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Gives the SDK's response, made of an HTTP response that never came over the network."""
+
+    http: httpx2.Response
+    request: APIRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Waits, in async clients without blocking the event loop."""
+
+    seconds: float
+
+
+class _Client:
+    """Gives the client that asks, or None when it cannot be found out. Copies of a client share their parts."""
+
+
+CLIENT: Final = _Client()
+
+Flow: TypeAlias = Generator[APIRequest | Answer | Pause | _Client, Any, Any]
 """Yields requests to send, receives a `Response` for each, returns the one that the caller shall get."""
 
 
@@ -39,7 +71,7 @@ class Part(Middleware):
             wanted = next(flow)
             while True:
                 try:
-                    response = call_next(wanted)
+                    response = call_next(wanted) if isinstance(wanted, APIRequest) else _given(wanted, call_next)
                 except BaseException as error:
                     wanted = flow.throw(error)
                 else:
@@ -53,10 +85,45 @@ class Part(Middleware):
             wanted = next(flow)
             while True:
                 try:
-                    response = await call_next(wanted)
+                    if isinstance(wanted, APIRequest):
+                        response = await call_next(wanted)
+                    else:
+                        response = await _agiven(wanted, call_next)
                 except BaseException as error:
                     wanted = flow.throw(error)
                 else:
                     wanted = flow.send(response)
         except StopIteration as stop:
             return stop.value
+
+
+def _given(wanted: Answer | Pause | _Client, call_next: CallNext) -> Any:
+    if isinstance(wanted, Answer):
+        return dressed(wanted.http, wanted.request, asynchronous=False)
+    if isinstance(wanted, Pause):
+        return time.sleep(wanted.seconds)
+    return client_behind(call_next)
+
+
+async def _agiven(wanted: Answer | Pause | _Client, call_next: AsyncCallNext) -> Any:
+    if isinstance(wanted, Answer):
+        return dressed(wanted.http, wanted.request, asynchronous=True)
+    if isinstance(wanted, Pause):
+        return await anyio.sleep(wanted.seconds)
+    return client_behind(call_next)
+
+
+def client_behind(call_next: Callable[..., Any]) -> Any | None:
+    """The client whose chain of middleware goes on with `call_next`; None when the SDK builds chains another way.
+
+    The SDK tells middleware nothing of the client, and `with_options` makes a copy with another address that shares it.
+    """
+    link: Any = call_next
+    while link is not None:
+        names: tuple[str, ...] = getattr(getattr(link, "__code__", None), "co_freevars", ())
+        cells: tuple[Any, ...] = getattr(link, "__closure__", None) or ()
+        held = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False)}
+        if hasattr(held.get("self"), "base_url"):
+            return held["self"]
+        link = held.get("call_next")
+    return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 from anthropic import APIRequest
 from anthropic._models import FinalRequestOptions
 
-from llmnb.middleware.flow import Flow, Part
+from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause
 
 
 class Recorded(Part):
@@ -90,3 +92,50 @@ async def test_an_error_the_flow_does_not_catch_comes_out_as_it_went_in(error: B
     with pytest.raises(type(error)) as caught:
         Recorded().handle(a_request(), call_next)
     assert caught.value is error
+
+
+class Asking(Part):
+    """Asks the driver for everything but a request."""
+
+    def flow(self, request: APIRequest) -> Flow:
+        nothing = yield Pause(0.001)
+        client = yield CLIENT
+        response = yield Answer(
+            httpx2.Response(200, json={"a": 1}, request=httpx2.Request("POST", "http://x")), request
+        )
+        assert nothing is None
+        return client, response
+
+
+def test_a_flow_can_ask_the_sync_driver_for_more() -> None:
+    """A pause, a response made of an HTTP response, and the client."""
+    with anthropic.Anthropic(api_key="k", base_url="http://one.example") as first:
+        client = first.with_middleware(Outside()).with_middleware(Asking())
+        assert _asked(client) is client
+        copied = client.with_options(base_url="http://other.example")
+        assert _asked(copied) is copied
+    assert Asking().handle(a_request(), lambda request: request)[0] is None
+
+
+def _asked(client: anthropic.Anthropic) -> object:
+    found, response = client.post("/v1/messages", cast_to=dict, body={})
+    assert type(response) is anthropic.APIResponse
+    assert response.json() == {"a": 1}
+    return found
+
+
+async def test_a_flow_can_ask_the_async_driver_for_more() -> None:
+    """The same."""
+    async with anthropic.AsyncAnthropic(api_key="k") as plain:
+        client = plain.with_middleware(Outside()).with_middleware(Asking())
+        found, response = await client.post("/v1/messages", cast_to=dict, body={})
+        assert found is client
+        assert type(response) is anthropic.AsyncAPIResponse
+        assert await response.json() == {"a": 1}
+
+
+class Outside(Part):
+    """Another part, outside of the one that asks."""
+
+    def flow(self, request: APIRequest) -> Flow:
+        return (yield request)

@@ -1,0 +1,168 @@
+"""One finished answer as it is kept: frozen, checked, and in bytes and JSON only. Nothing is ever pickled.
+
+An answer keeps the form it came in: a message as its JSON, byte for byte, a stream folded into few events. Either form
+gives the other (`body_as`), so that one entry serves every way of asking.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+from llmnb import folding, wire
+from llmnb.errors import LlmnbError
+
+Form = Literal["json", "sse"]
+
+KEPT_HEADERS = ("request-id", "x-amzn-requestid", "anthropic-organization-id", "anthropic-workspace-id")
+"""Response headers that still say something true on another day; limits, lengths and cookies do not."""
+
+CONTENT_TYPES: dict[Form, str] = {"json": "application/json", "sse": "text/event-stream; charset=utf-8"}
+
+_FORMAT = 1
+_HEAD = struct.Struct(">6sHII")  # magic, format, checksum, length of what is known about the answer
+_MAGIC = b"llmnb\x00"
+
+
+class Unreadable(LlmnbError):  # noqa: N818 - it says what happened
+    """A stored entry is damaged, or was written by another version of llmnb."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """A whole answer of a model, as the API gave it.
+
+    Attributes:
+        form: the form it came in, a JSON message or a stream.
+        body: the decoded body in that form; a stream with its deltas put together.
+        model_requested: the model that was asked.
+        created_us: when it came, in microseconds since 1970.
+        message: the message without its content: id, model, stop_reason, usage, …
+        status: the HTTP status, 200 as a rule.
+        headers: those of `KEPT_HEADERS` that came with it.
+        provider: OpenTelemetry's name of who answered.
+        expires_us: until when it may be used; None is for ever.
+        key: the key of the question, see `llmnb.keys`.
+    """
+
+    form: Form
+    body: bytes
+    model_requested: str
+    created_us: int
+    message: Mapping[str, Any]
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    provider: str = "anthropic"
+    expires_us: int | None = None
+    key: str = ""
+
+    def outcome(self) -> wire.Outcome:
+        """What the answer says of its tokens, its model and its end."""
+        return wire.read_message(dict(self.message), self.model_requested)
+
+    def body_as(self, form: Form) -> bytes:
+        """The body as a JSON message or as a stream.
+
+        Raises:
+            llmnb.folding.CannotFold: the stream holds something that no message can be made of.
+        """
+        if form == self.form:
+            return self.body
+        if form == "json":
+            return json.dumps(self.whole_message()).encode()
+        return folding.sse(folding.stream_of(json.loads(self.body)))
+
+    def whole_message(self) -> dict[str, Any]:
+        """The message with its content.
+
+        Raises:
+            llmnb.folding.CannotFold: the stream holds something that no message can be made of.
+        """
+        if self.form == "json":
+            return json.loads(self.body)
+        return folding.message_of(folding.events_of(self.body))
+
+    # As bytes ---------------------------------------------------------------------------------------------------------
+
+    def encoded(self) -> bytes:
+        """The entry as bytes that `decoded` reads."""
+        known = {name: value for name, value in asdict(self).items() if name != "body"}
+        about = json.dumps(known, separators=(",", ":")).encode()
+        checksum = zlib.crc32(self.body, zlib.crc32(about))
+        return b"".join((_HEAD.pack(_MAGIC, _FORMAT, checksum, len(about)), about, self.body))
+
+    @classmethod
+    def decoded(cls, data: bytes) -> StoredAnswer:
+        """The entry that `encoded` wrote.
+
+        Raises:
+            Unreadable: a bit is wrong, the end is missing, or another version wrote it.
+        """
+        if len(data) < _HEAD.size or data[:6] != _MAGIC:
+            raise Unreadable("it is no entry of llmnb's")
+        _, version, checksum, length = _HEAD.unpack_from(data)
+        if version != _FORMAT:
+            raise Unreadable(f"another version of llmnb wrote it (format {version}, this one knows {_FORMAT})")
+        payload = memoryview(data)[_HEAD.size :]
+        if zlib.crc32(payload) != checksum:
+            raise Unreadable("its checksum is wrong: it is damaged")
+        try:
+            known = json.loads(bytes(payload[:length]))
+            known["headers"] = tuple((name, value) for name, value in known["headers"])
+            return cls(body=bytes(payload[length:]), **known)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unreadable(f"another version of llmnb wrote it ({error})") from None
+
+
+def stored(
+    body: bytes,
+    *,
+    model_requested: str,
+    created_us: int,
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (),
+    **known: Any,
+) -> StoredAnswer | None:
+    """The answer in a decoded response body, ready to be kept; None when it is not whole, is an error or a refusal.
+
+    Which form the body has is read from the body: some servers answer a stream with one JSON message.
+    """
+    found = _read(body)
+    if found is None or status != 200:
+        return None
+    form, kept, message = found
+    about = {name: value for name, value in message.items() if name != "content"}
+    if about.get("type") != "message" or about.get("stop_reason") in (None, "refusal"):
+        return None
+    return StoredAnswer(
+        form=form,
+        body=kept,
+        model_requested=model_requested,
+        created_us=created_us,
+        message=about,
+        status=status,
+        headers=tuple((name.lower(), value) for name, value in headers if name.lower() in KEPT_HEADERS),
+        **known,
+    )
+
+
+def _read(body: bytes) -> tuple[Form, bytes, dict[str, Any]] | None:
+    """Form, body as kept, and the message; None when that is no whole answer."""
+    try:
+        if body.lstrip()[:1] == b"{":
+            return "json", body, cast("dict[str, Any]", json.loads(body))
+        events = folding.folded(folding.events_of(body))
+        if not folding.is_complete(events):
+            return None
+        return "sse", folding.sse(events), folding.message_of(filter(_is_about_the_whole, events))
+    except (ValueError, RecursionError):  # CannotFold is one
+        return None
+
+
+def _is_about_the_whole(event: folding.Json) -> bool:
+    block: Any = event.get("content_block")
+    return event["type"] in ("message_start", "message_delta") or (block is not None and block["type"] == "fallback")

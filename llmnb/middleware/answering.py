@@ -1,0 +1,88 @@
+"""Answers a request from what is stored: as a real response of the SDK, whichever way the request was made.
+
+The stored bytes are put into an HTTP response, which is dressed the way the SDK dresses one that came over the network:
+for this request's type, streaming or not, raw or parsed. The SDK then treats it like any other.
+"""
+
+from __future__ import annotations
+
+import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+from anthropic import Anthropic, APIRequest, APIResponse, AsyncAnthropic, AsyncAPIResponse
+
+from llmnb.cache.stored import CONTENT_TYPES, Form, StoredAnswer
+
+if TYPE_CHECKING:
+    from llmnb.middleware.flow import Response
+
+ANSWER = "llmnb.answer"
+"""The name under which the HTTP response's `extensions` hold the `StoredAnswer` it was made of, and its source."""
+
+_NO_TIME = datetime.timedelta(0)
+
+
+def http_response(answer: StoredAnswer, request: APIRequest, *, source: str, base_url: str = "") -> httpx2.Response:
+    """The answer in the form that the request asks for.
+
+    `source` is "cache" or "replay", for the ledger row.
+
+    Raises:
+        llmnb.folding.CannotFold: the request wants a message, and none can be made of the stored stream.
+    """
+    form: Form = "sse" if request.stream else "json"
+    response = httpx2.Response(
+        answer.status,
+        headers=[*answer.headers, ("content-type", CONTENT_TYPES[form])],
+        content=answer.body_as(form),
+        request=_http_request(request, base_url),
+        extensions={ANSWER: (answer, source)},
+    )
+    response.elapsed = _NO_TIME
+    return response
+
+
+def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -> Response:
+    """The HTTP response as the SDK hands one to its caller."""
+    known: dict[str, Any] = {
+        "raw": http,
+        "cast_to": request.cast_to,
+        "client": _offline_client(asynchronous),
+        "stream": request.stream,
+        "stream_cls": request.stream_cls,
+        "options": request.options,
+        "retries_taken": request.retries_taken,
+    }
+    return AsyncAPIResponse(**known) if asynchronous else APIResponse(**known)
+
+
+def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, str] | None:
+    """The stored answer that a response was made of and its source; None for one that came over the network."""
+    return http.extensions.get(ANSWER)
+
+
+def _http_request(request: APIRequest, base_url: str) -> httpx2.Request:
+    # the SDK's accumulator of beta streams looks into the betas; the other headers may hold secrets, and are not needed
+    betas = request.headers.get("anthropic-beta")
+    headers = {"anthropic-beta": betas} if isinstance(betas, str) else None
+    return httpx2.Request(request.method.upper(), base_url.rstrip("/") + request.url, headers=headers)
+
+
+@cache
+def _offline_client(asynchronous: bool) -> Anthropic | AsyncAnthropic:
+    """A client that only parses: it reads server-sent events whatever the provider's own are, and cannot send."""
+    if asynchronous:
+        return AsyncAnthropic(api_key="offline", http_client=httpx2.AsyncClient(transport=_Nowhere()))
+    return Anthropic(api_key="offline", http_client=httpx2.Client(transport=_Nowhere()))
+
+
+class _Nowhere(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+    """The way to no network; without one, the client would load the machine's certificates."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("this client answers from disk and sends nothing", request=request)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return self.handle_request(request)
