@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from llmnb.errors import StoreError
-from llmnb.ledger.later import Later
+from llmnb.later import Later
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, encode_fields, encode_row, refuse
 from llmnb.ledger.underway import Underway

@@ -9,8 +9,9 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from llmnb import locks
 from llmnb.errors import StoreError, StoreReadOnly
-from llmnb.ledger import locks, migrations
+from llmnb.ledger import migrations
 from llmnb.trouble import LlmnbWarning, warn_once
 
 BUSY_TIMEOUT_S = 5.0

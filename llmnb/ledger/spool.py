@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from llmnb.ledger import locks
+from llmnb import locks
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.records import Call
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import llmnb
+from llmnb import locks
 from llmnb.errors import StoreError
-from llmnb.ledger import Ledger, books, locks
+from llmnb.ledger import Ledger, books
 from llmnb.ledger.underway import Underway
 
 WRITER = """

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from llmnb.ledger import later
-from llmnb.ledger.later import Later
+from llmnb import later
+from llmnb.later import Later
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_many_askers_share_one_go() -> None:
 def test_asking_while_the_interpreter_ends_does_not_hang() -> None:
     """A finalizer may ask when no thread can run any more; the start of a `threading.Thread` waited for ever."""
     program = """
-from llmnb.ledger.later import Later
+from llmnb.later import Later
 class Kept:
     def __init__(self, soon): self.soon = soon
     def __del__(self): self.soon.ask()
