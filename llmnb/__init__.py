@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmnb.errors import StoreReadOnly as StoreReadOnly
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
+    from llmnb.estimate import Estimate as Estimate
     from llmnb.ledger import calls as calls
     from llmnb.ledger import usage as usage
     from llmnb.llm import LLM as LLM
@@ -42,6 +43,7 @@ _HOME = {
     "calls": "ledger",
     "Cost": "records",
     "Done": "records",
+    "Estimate": "estimate",
     "Text": "records",
     "Thinking": "records",
     "Usage": "records",

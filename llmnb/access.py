@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from llmnb.client import sdk_client, wrap
+from llmnb.client import provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest
 from llmnb.settings import Settings
 
@@ -41,6 +41,11 @@ class Access(Protocol):
         """Whether there is an async client for the live view's loop thread."""
         ...
 
+    @property
+    def provider(self) -> str:
+        """OpenTelemetry's name of who serves."""
+        ...
+
     def sync(self) -> Anthropic:
         """The client for blocking calls."""
         ...
@@ -58,6 +63,7 @@ class OurClients:
     """Clients of the environment's key and base URL, shared by every LLM of the same settings."""
 
     can_live = True
+    provider = "anthropic"
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -92,6 +98,10 @@ class UserClient:
     @property
     def can_live(self) -> bool:
         return self._obstacle is None
+
+    @property
+    def provider(self) -> str:
+        return provider_of(self._client)
 
     def sync(self) -> Anthropic:
         if not self._is_async:

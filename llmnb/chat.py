@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from llmnb.asking import Question
     from llmnb.content import Prompt
+    from llmnb.estimate import Estimate
     from llmnb.llm import LLM
 
 _THINKING = ("thinking", "redacted_thinking")
@@ -161,6 +162,24 @@ class Chat:
             async with aclosing(question.astream(on_loop_thread=on_loop_thread)) as events:
                 async for event in events:
                     yield event
+
+    def estimate(
+        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
+    ) -> Estimate:
+        """What asking this next would read (everything said before, too), write and cost; as `LLM.estimate`."""
+        from llmnb.estimating import estimated
+
+        settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
+        return estimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)
+
+    async def aestimate(
+        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
+    ) -> Estimate:
+        """The async twin of `estimate`."""
+        from llmnb.estimating import aestimated
+
+        settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
+        return await aestimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)
 
     # Going back and on ------------------------------------------------------------------------------------------------
 

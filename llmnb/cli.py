@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import llmnb
-from llmnb import console, settings
+from llmnb import cli_tokens, console, settings
 from llmnb.records import Done, Retry, Text
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # errors for the user are one line (see main); bugs are plain tracebacks
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_tokens.app, name="tokens")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

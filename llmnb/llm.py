@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from llmnb.chat import Chat
     from llmnb.content import Prompt
+    from llmnb.estimate import Estimate
     from llmnb.params import Effort
 
 _SHOWN_CHARS = 40
@@ -137,6 +138,37 @@ class LLM:
     def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
         """The async twin of `stream`: `async for event in llm.astream("…")`."""
         return self._question(self._messages(prompt), options).astream()
+
+    # Before asking ----------------------------------------------------------------------------------------------------
+
+    def estimate(
+        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
+    ) -> Estimate:
+        """What asking this would read, write and cost; nothing is sent and, unless `exact`, no network is used.
+
+        Args:
+            prompt: as for `ask`.
+            tools: tools that would be given: functions, tools of the SDK, dicts.
+            exact: have the API count the input (`count_tokens`: free, and needs a key).
+            **options: any setting of `LLM`, for this call.
+
+        Raises:
+            InvalidRequest: the call could not work.
+            MissingKey, anthropic.APIError: with `exact` only.
+        """
+        from llmnb.estimating import estimated
+
+        return estimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
+
+    async def aestimate(
+        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
+    ) -> Estimate:
+        """The async twin of `estimate`."""
+        from llmnb.estimating import aestimated
+
+        return await aestimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
+
+    # ------------------------------------------------------------------------------------------------------------------
 
     def chat(self, *text: Never, name: str | None = None, system: str | None = None) -> Chat:
         """A conversation with this model.

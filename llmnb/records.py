@@ -94,6 +94,8 @@ class Call:
     `ts` is the start in microseconds since 1970 (UTC). `uid` is a time-ordered unique id of ours. `is_call` is False
     for child rows (`parent_uid`), which hold iterations billed on another model. Durations are milliseconds, `wait_ms`
     is the time slept between attempts. `estimated` marks counts that are bounds and not what the API reported.
+    `estimated_input_tokens` were counted offline before the call was sent, in the way `estimated_by` names; only a
+    sample of the calls is counted, for `Calibration`.
     """
 
     uid: str
@@ -142,6 +144,8 @@ class Call:
     price_id: str | None = None
     request_id: str | None = None
     content: str | None = None
+    estimated_input_tokens: int | None = None
+    estimated_by: str | None = None
 
     @property
     def usage(self) -> Usage:
@@ -152,6 +156,26 @@ class Call:
     def cost(self) -> Cost:
         """The cost of the row, unpriced when `nanousd` is None."""
         return Cost(self.cost_nanousd, self.price_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How the input tokens that `model` bills follow from an offline count: `base + slope × count`.
+
+    `counter` is the way of counting it belongs to. Nine of ten calls lie within the relative `error` of it; `calls` is
+    how many on the books it was fitted to, 0 when there were too few and a default stands.
+    """
+
+    model: str
+    counter: str
+    slope: float = 1.0
+    base: float = 0.0
+    error: float = 0.0
+    calls: int = 0
+
+    def billed(self, counted: float) -> float:
+        """The input tokens that a call with this offline count is expected to bill."""
+        return max(self.base + self.slope * counted, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ from llmnb.simulator import Simulator
 README = Path(__file__).parent.parent / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
+GROUPS = {"tokens": ["count", "fetch"]}
+"""Commands that have commands of their own."""
+
 Llmnb = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -63,6 +66,29 @@ def test_every_command_and_option_has_help(name: str) -> None:
     assert command.help
     assert len(command.help.splitlines()[0]) > 20
     assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+
+
+def test_these_are_the_commands_with_commands() -> None:
+    """The same for those that are a group."""
+    groups = {
+        str(group.name): sorted(
+            str(command.name or command.callback.__name__)
+            for command in group.typer_instance.registered_commands
+            if command.callback
+        )
+        for group in cli.app.registered_groups
+        if group.typer_instance
+    }
+    assert groups == GROUPS
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
+def test_every_command_of_a_group_has_help_and_is_in_the_readme(group: str, name: str) -> None:
+    """As for the others."""
+    command = vars(vars(typer.main.get_command(cli.app))["commands"][group])["commands"][name]
+    assert command.help
+    assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+    assert f"llmnb {group} {name}" in README.read_text()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -457,3 +483,41 @@ def test_ctrl_c_ends_the_dashboard_quietly() -> None:
 def test_a_bug_is_not_explained_away() -> None:
     """Only errors that a user can do something about become one line; a bug stays a traceback."""
     assert console.explained(ZeroDivisionError("oops")) is None
+
+
+# tokens ---------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_counted_without_network(run: Llmnb, tmp_path: Path) -> None:
+    """Files and texts make one prompt; nothing is sent, and no key is needed."""
+    paper = tmp_path / "notes.md"
+    paper.write_text("Write-ahead logging appends changes to a log. " * 40)
+    done = run("tokens", "count", str(paper), "-t", "Summarise this", "-m", "claude-sonnet-5-5", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert 300 < told["input_tokens"] < 900
+    assert told["counted_by"] == "characters"
+    assert told["cost_most_usd"] > told["input_cost_usd"] > 0
+
+
+def test_tokens_of_what_is_piped_in(run: Llmnb) -> None:
+    """Without files the standard input is the prompt; a table is shown."""
+    done = run("tokens", "count", text="Explain WAL in SQLite")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("claude-sonnet-5-5\ninput")
+
+
+def test_tokens_of_nothing(run: Llmnb) -> None:
+    """Nothing to count is a wrong command line; an empty text is refused as `ask` does."""
+    done = run("tokens", "count", text="")
+    assert (done.returncode, done.stdout) == (2, "")
+    missing = run("tokens", "count", "nowhere.txt")
+    assert missing.returncode == 1
+    assert "there is no file nowhere.txt" in missing.stderr
+
+
+def test_tokens_counted_by_the_api(llmnb_simulator: Simulator) -> None:
+    """--exact asks the API, and says so."""
+    told = json.loads(quick("tokens", "count", "-t", "Explain WAL", "--exact", "--json"))
+    assert told["counted_by"] == "count_tokens"
+    assert [request.path for request in llmnb_simulator.requests] == ["/v1/messages/count_tokens"]

@@ -67,6 +67,13 @@ def _calls(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX calls_parent ON calls (parent_uid) WHERE parent_uid IS NOT NULL")
 
 
+@_migration(2)
+def _estimates(connection: sqlite3.Connection) -> None:
+    """The offline count of a sample of the calls, to be held against what was billed."""
+    connection.execute("ALTER TABLE calls ADD COLUMN estimated_input_tokens INTEGER")
+    connection.execute("ALTER TABLE calls ADD COLUMN estimated_by TEXT")
+
+
 LATEST = len(_migrations)
 """The schema this llmnb writes."""
 

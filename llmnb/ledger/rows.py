@@ -28,7 +28,7 @@ CALL_COLUMNS: dict[str, Kind] = {
     "output_tokens": "int", "thinking_tokens": "int", "web_search_requests": "int", "web_fetch_requests": "int",
     "service_tier": "text", "speed": "text", "inference_geo": "text", "cost_usd": "usd", "cost_nanousd": "int",
     "saved_usd": "usd", "cache_breakpoints": "int", "cache_miss_reason": "text", "estimated": "bool",
-    "price_id": "text", "request_id": "text",
+    "price_id": "text", "request_id": "text", "estimated_input_tokens": "int", "estimated_by": "text",
 }  # fmt: skip
 """The columns of `calls()`, in their order."""
 

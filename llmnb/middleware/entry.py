@@ -18,6 +18,7 @@ from llmnb.middleware.tee import End
 from llmnb.pricing import billed_model, cost_of_prompts
 from llmnb.records import Call, Cost, Status, Usage, current_context
 from llmnb.settings import Settings
+from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
 
 
@@ -63,13 +64,16 @@ class Entry:
         self._context = current_context()
         self._request = body if self._logs_content else None
         self._began = self._waited_from = time.perf_counter()
-        self._estimated_input = Usage(wire.estimated_tokens(_prompt_bytes(body)), estimated=True)
+        prompt_bytes = _prompt_bytes(body)
+        self._estimated_input = Usage(wire.estimated_tokens(prompt_bytes), estimated=True)
         self.body_id = id(body)
         self._lost: Usage | None = None
         self.attempts = 0
         self.saw_first_token = False
         self.model_requested = str(body.get("model") or "")
         self._known: dict[str, Any] = self._beginning(stream)
+        if (counted := sampled(body, prompt_bytes)) is not None:
+            self._known["estimated_input_tokens"], self._known["estimated_by"] = counted
 
     def _beginning(self, stream: bool) -> dict[str, Any]:
         context, shared = self._context, self._ledgered
@@ -234,6 +238,8 @@ class Entry:
             ttft_ms=None,
             wait_ms=0.0,
             content=None,
+            estimated_input_tokens=None,
+            estimated_by=None,
             cost_nanousd=cost.nanousd,
             price_id=cost.price_id,
             **{name: getattr(iteration.usage, name) for name in Usage.__slots__},

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llmnb.errors import StoreError
-from llmnb.ledger import Books, Ledger, books, spool
+from llmnb.ledger import Books, Ledger, books, migrations, spool
 from llmnb.records import Call
 from llmnb.trouble import LlmnbWarning
 
@@ -272,7 +272,7 @@ def test_a_newer_ledger_makes_rows_wait(llmnb_home: Path, make_call) -> None:
         assert not recorded(make_call())
     assert spool.waiting(llmnb_home / "spool") == 1
     with closing(sqlite3.connect(llmnb_home / "ledger.db")) as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA user_version = {migrations.LATEST}")
     assert books().settle()
 
 

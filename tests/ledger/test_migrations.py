@@ -18,7 +18,9 @@ def test_a_new_ledger_records_which_migrations_ran(tmp_path: Path) -> None:
     """user_version and the migrations table agree on the latest number."""
     Ledger(tmp_path / "a.db").close()
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
-        assert connection.execute("SELECT number FROM migrations").fetchall() == [(1,)]
+        assert connection.execute("SELECT number FROM migrations").fetchall() == [
+            (number,) for number in range(1, migrations.LATEST + 1)
+        ]
         assert connection.execute("PRAGMA user_version").fetchone() == (migrations.LATEST,)
 
 
@@ -28,6 +30,22 @@ def test_every_field_of_a_call_has_a_column(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(calls)")]
     assert columns == ["id", *(f.name for f in fields(Call))]
+
+
+def test_an_older_ledger_is_read_as_it_is_and_migrated_by_the_next_write(tmp_path: Path, make_call) -> None:
+    """Columns it lacks are missing values; a write brings it up to date and keeps its rows."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, ran_at REAL NOT NULL)")
+        migrations._migrations[0](connection)  # pyright: ignore[reportPrivateUsage]
+        connection.execute("INSERT INTO migrations VALUES (1, 0)")
+        connection.execute("PRAGMA user_version = 1")
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(calls)")][1:]
+        values = [getattr(make_call(uid="old"), name) for name in columns]
+        connection.execute(f"INSERT INTO calls ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
+    assert calls(path=path)["estimated_input_tokens"].isna().all()
+    Ledger(path).write(make_call(uid="new", estimated_input_tokens=7, estimated_by="characters"))
+    assert calls(path=path).set_index("uid")["estimated_input_tokens"].fillna(0).to_dict() == {"old": 0, "new": 7}
 
 
 def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

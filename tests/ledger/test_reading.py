@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmnb.errors import InvalidRequest
-from llmnb.ledger import DIMENSIONS, Ledger, calls, usage
+from llmnb.ledger import DIMENSIONS, Ledger, calls, migrations, usage
 from llmnb.ledger.totals import TOKEN_COLUMNS
 from llmnb.records import Call
 
@@ -69,6 +69,8 @@ COLUMNS = [
     "estimated",
     "price_id",
     "request_id",
+    "estimated_input_tokens",
+    "estimated_by",
 ]
 TOTALS = [
     "calls",
@@ -140,7 +142,7 @@ def test_reading_changes_nothing(own: Ledger, make_call) -> None:
     calls(), usage(by=["day"])
     assert own.path.read_bytes() == before
     with closing(sqlite3.connect(f"{own.path.as_uri()}?mode=ro", uri=True)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (migrations.LATEST,)
 
 
 # calls() --------------------------------------------------------------------------------------------------------------
