@@ -123,6 +123,7 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     arguments: dict[str, Any] = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
     arguments["model"] = model
     arguments["max_tokens"] = _max_tokens(options.get("max_tokens"), settings, facts)
+    _check_timeout(options.get("timeout"))
     _add_system(arguments, options.get("system"))
     _add_stop_sequences(arguments, options.get("stop_sequences"))
     _add_sampling(arguments, options, facts)
@@ -139,6 +140,12 @@ def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
         raise InvalidRequest(f"max_tokens must be a whole number from 1, not {asked!r}")
     return asked
+
+
+def _check_timeout(timeout: object) -> None:
+    is_seconds = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0
+    if timeout is not None and not is_seconds and type(timeout).__name__ != "Timeout":  # httpx2's, not imported here
+        raise InvalidRequest(f"timeout must be a number of seconds or an httpx2.Timeout, not {timeout!r}")
 
 
 def _add_system(arguments: dict[str, Any], system: object) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 Owner: TypeAlias = tuple[int, int]
@@ -28,6 +28,7 @@ class Slots:
         self._held: Counter[Owner] = Counter()
         self._under_way = 0
         self._waiting: deque[_Waiter] = deque()
+        self._left: deque[Owner] = deque()  # slots given back and not yet counted
 
     @property
     def under_way(self) -> int:
@@ -66,14 +67,16 @@ class Slots:
 
     def _enter(self, owner: Owner, limit: int) -> Future[None] | None:
         """Takes a slot, or a place in the queue: then what to wait for."""
+        waiter: Future[None] | None = None
         with self._lock:
             free = self._under_way < limit and not self._waiting
             if free or self._held[owner]:
                 self._take(owner)
-                return None
-            waiter = Future[None]()
-            self._waiting.append((waiter, owner, limit))
-            return waiter
+            else:
+                waiter = Future[None]()
+                self._waiting.append((waiter, owner, limit))
+        self._count_left()
+        return waiter
 
     def _take(self, owner: Owner) -> None:
         self._under_way += 1
@@ -86,12 +89,26 @@ class Slots:
             self._grant()  # whoever stood behind a cancelled waiter may be next
 
     def _leave(self, owner: Owner) -> None:
-        with self._lock:
-            self._under_way -= 1
-            self._held[owner] -= 1
-            if not self._held[owner]:
-                del self._held[owner]
-        self._grant()
+        # a stream that was dropped leaves in a finalizer, which may run in the middle of anything, with the lock held
+        # by this very thread: whoever holds it counts what was left as soon as it is free
+        self._left.append(owner)
+        self._count_left()
+
+    def _count_left(self) -> None:
+        while self._left and self._lock.acquire(blocking=False):
+            try:
+                with suppress(IndexError):
+                    while True:
+                        self._give_back(self._left.popleft())
+            finally:
+                self._lock.release()
+            self._grant()
+
+    def _give_back(self, owner: Owner) -> None:
+        self._under_way -= 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
     def _grant(self) -> None:
         granted: list[Future[None]] = []
@@ -106,6 +123,7 @@ class Slots:
                     granted.append(waiter)
         for waiter in granted:  # outside the lock: it runs callbacks
             waiter.set_result(None)
+        self._count_left()
 
 
 def this_owner() -> Owner:

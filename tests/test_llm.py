@@ -181,6 +181,21 @@ def test_impossible_thinking(model: str, thinking: Any, said: str) -> None:
         llmnb.LLM(model, thinking=thinking)
 
 
+@pytest.mark.parametrize("value", [0, -1, "30", True])
+def test_impossible_timeout(value: Any) -> None:
+    """A timeout that would fail inside the HTTP library is refused before."""
+    with pytest.raises(InvalidRequest, match="timeout must be a number of seconds"):
+        llmnb.LLM("claude-sonnet-5-5", timeout=value)
+
+
+def test_timeouts_of_the_http_library_are_taken() -> None:
+    """Seconds, or an httpx2.Timeout."""
+    import httpx2
+
+    for timeout in (2, 0.5, httpx2.Timeout(5)):
+        assert llmnb.LLM("claude-sonnet-5-5", timeout=timeout).options["timeout"] == timeout
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "10", True])
 def test_impossible_max_tokens(value: Any) -> None:
     """max_tokens must be a whole number from 1."""

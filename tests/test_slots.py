@@ -128,3 +128,25 @@ async def test_owner_is_thread_and_task() -> None:
     first, second = await asyncio.gather(asyncio.create_task(own()), asyncio.create_task(own()))
     assert first[0] == second[0] == threading.get_ident()
     assert first[1] != second[1]
+
+
+@pytest.mark.timeout(20)
+def test_a_finalizer_gives_a_slot_back_in_the_middle_of_anything() -> None:
+    """A dropped stream ends wherever the garbage collector strikes, also while this thread has the queue's lock."""
+    slots = Slots()
+    dropped = slots.hold(2, (1, 0))
+    dropped.__enter__()
+
+    class Struck(int):
+        """A part of an owner whose look-up, in the queue's critical section, is struck by a collection."""
+
+        def __hash__(self) -> int:
+            nonlocal dropped
+            if dropped is not None:
+                ending, dropped = dropped, None
+                ending.__exit__(None, None, None)
+            return 2
+
+    with slots.hold(2, (Struck(2), 0)):
+        assert slots.under_way == 1
+    assert slots.under_way == 0
