@@ -230,7 +230,7 @@ class LiveAnswer:
 
     def page(self) -> str:
         """The answer as it stays, without its style sheet."""
-        return static.page(self._answer).replace(f"<style>{style.answer_css()}</style>", "")
+        return static.part_of_page(self._answer)
 
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
         """See `View.open`."""

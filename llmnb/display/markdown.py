@@ -156,6 +156,10 @@ class SafeRenderer(RendererHTML):
     def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
         return code_html(tokens[idx].content)
 
+    def heading_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
+        """A heading that JupyterLab keeps out of its table of contents: that is the notebook's."""
+        return f'<{tokens[idx].tag} class="jp-toc-ignore">'
+
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Env) -> str:
         """An image becomes a link: fetching it would tell its host that, and when, the answer was read."""
         token = tokens[idx]

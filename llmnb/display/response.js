@@ -3,6 +3,10 @@
 
 const CONTROL = "llmnb.control";
 const PIECE = '<span class="llmnb-piece">'; // see markdown.py
+const FOOTER = 1; // id of the node with the footer
+const KEPT = "llmnb-kept"; // the mark at the end of a static bundle, see static.py
+const MANY = 100; // blocks in an answer from which on those out of sight are not laid out
+const HANDOVER_MS = 5000;
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
 
@@ -12,6 +16,11 @@ class Scene {
   next = 0; // number of the message expected
   lost = false; // a message is missing: wait for a keyframe
   version = 0;
+
+  /** Whether all of the answer is here, and nothing of it will change. */
+  get whole() {
+    return !this.lost && [...this.nodes.values()].every((node) => node.fixed || node.id === FOOTER);
+  }
 
   /** Take a message in; whether it could be used. */
   receive(message) {
@@ -55,6 +64,8 @@ class Scene {
 /** One place on the page where a scene is drawn. */
 class Drawing {
   elements = new Map(); // id → { box, content, version }
+  final = []; // contents that will not change any more
+  settled = 0; // how many of them are left out of layout where they are out of sight
   frame = 0;
 
   constructor(scene, body, foot, typeset) {
@@ -69,13 +80,28 @@ class Drawing {
   }
 
   draw() {
+    this.settle(); // first: measuring is free as long as nothing has changed
     for (const node of this.scene.nodes.values()) {
       const drawn = this.elements.get(node.id) ?? this.create(node);
       if (drawn.version === node.version) continue;
       morph(drawn.content, node.html, kept(node, drawn.version));
       drawn.version = node.version;
-      if (node.fixed && drawn.content.querySelector(".llmnb-math")) this.typeset(drawn.content);
+      if (!node.fixed) continue;
+      this.final.push(drawn.content);
+      if (drawn.content.querySelector(".llmnb-math")) this.typeset(drawn.content);
     }
+  }
+
+  /** In a long answer what is finished is laid out only where it is seen; elsewhere its height is known. */
+  settle() {
+    if (this.final.length < MANY) return;
+    const children = this.final.slice(this.settled).flatMap((content) => [...content.children]);
+    const measured = children.filter((child) => child.tagName !== "DETAILS").map((child) => [child, child.clientHeight]);
+    for (const [{ style }, height] of measured) {
+      style.contentVisibility = "auto";
+      style.containIntrinsicBlockSize = `auto ${height}px`;
+    }
+    this.settled = this.final.length;
   }
 
   create(node) {
@@ -85,6 +111,57 @@ class Drawing {
     this.elements.set(node.id, drawn);
     return drawn;
   }
+}
+
+/** Moves what a view has drawn into the static bundle that takes its place: math and open folds stay as they are. */
+class Handover {
+  constructor(el, drawing) {
+    const output = el.closest(".jp-OutputArea-child");
+    this.drawing = drawing;
+    this.area = output?.parentNode;
+    this.place = [...(this.area?.children ?? [])].indexOf(output);
+  }
+
+  /** Whether `root`, which has just come, stands in the place of the view, and was given what the view had drawn. */
+  into(root) {
+    const output = root.closest(".jp-OutputArea-child");
+    if (!output || this.area?.children[this.place] !== output) return false;
+    const { body } = this.drawing;
+    this.drawing.typeset = () => {}; // JupyterLab typesets what is not yet
+    this.drawing.draw();
+    const old = root.querySelector(".llmnb-body");
+    const drawn = [...body.children].flatMap((box) => (box.matches(".llmnb-block") ? [...box.children] : [box]));
+    const wanted = [...old.children];
+    if (wanted.length !== drawn.length || wanted.some((child, n) => child.tagName !== drawn[n].tagName)) return false;
+    drawn.filter(isTypeset).forEach((child) => child.setAttribute("data-mjx", "done")); // MathJax passes it by
+    old.replaceWith(body);
+    root.addEventListener("click", copyCode);
+    return true;
+  }
+}
+
+function isTypeset(node) {
+  return !node.querySelector(".llmnb-math:not(:has(mjx-container))");
+}
+
+/** The handovers of this page that wait for their bundle, whichever copy of this script they come from. */
+function handovers() {
+  if (!customElements.get(KEPT)) {
+    customElements.define(
+      KEPT,
+      class extends HTMLElement {
+        static waiting = new Set();
+
+        // runs when the bundle has come to the page, before anything of it is laid out
+        connectedCallback() {
+          const { waiting } = this.constructor;
+          const taken = [...waiting].find((handover) => handover.into(this.parentElement));
+          waiting.delete(taken);
+        }
+      },
+    );
+  }
+  return customElements.get(KEPT).waiting;
 }
 
 function plainBlock() {
@@ -261,13 +338,17 @@ export default () => {
       parts.el.addEventListener("click", copyCode);
       el.append(parts.el);
       const view = () => {
-        const over = Boolean(state.scene.nodes.get(1)?.html);
+        const over = Boolean(state.scene.nodes.get(FOOTER)?.html);
         bar.hidden = over;
         parts.el.setAttribute("aria-busy", String(!over));
         parts.spoken.textContent = over ? "The answer is complete." : "An answer is being written.";
         tell();
+        handovers().delete(handover);
+        handover = over && state.scene.whole ? new Handover(el, drawing) : null;
+        if (handover) handovers().add(handover);
         drawing.request();
       };
+      let handover = null;
       state.views.add(view);
       view();
       const clock = setInterval(tell, 1000);
@@ -275,6 +356,7 @@ export default () => {
         clearInterval(clock);
         cancelAnimationFrame(drawing.frame);
         state.views.delete(view);
+        setTimeout(() => handovers().delete(handover), HANDOVER_MS); // the bundle comes right after
       };
     },
   };

@@ -18,6 +18,8 @@ COPY = (
     "this.classList.add('llmnb-copied')"
 )
 """All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
+HANDOVER = "<llmnb-kept hidden></llmnb-kept>"
+"""Ends a bundle: where it takes a live view's place, what the view has drawn goes on (see response.js)."""
 _LIVE_BUTTON = f'{markdown.COPY_BUTTON.removesuffix("></button>")} onclick="{escape(COPY)}"></button>'
 
 
@@ -52,9 +54,12 @@ def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
 
 def page(answer: Answer) -> str:
     """The answer as one HTML element that brings its own style."""
-    body = "".join(map(_part_html, answer.parts)).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
-    inner = body + cards.error(answer.error) + sources.html(answer.citations) + footer.html(answer)
-    return f'<div class="llmnb llmnb-answer"><style>{style.answer_css()}</style>{inner}</div>'
+    return _framed(f"<style>{style.answer_css()}</style>{_content(answer)}{HANDOVER}")
+
+
+def part_of_page(answer: Answer) -> str:
+    """The same for a page that has the style sheet already."""
+    return _framed(_content(answer))
 
 
 def kept_markdown(answer: Answer) -> str:
@@ -78,6 +83,16 @@ def plain(answer: Answer) -> str:
         footer.plain(answer),
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _framed(html: str) -> str:
+    return f'<div class="llmnb llmnb-answer">{html}</div>'
+
+
+def _content(answer: Answer) -> str:
+    body = "".join(map(_part_html, answer.parts)).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
+    foot = cards.error(answer.error) + sources.html(answer.citations) + footer.html(answer)
+    return f'<div class="llmnb-body">{body}</div>{foot}'
 
 
 def _part_html(part: Part) -> str:

@@ -63,7 +63,7 @@ def question_html(content: Content) -> str:
 
 def answer_html(blocks: Sequence[Mapping[str, Any]]) -> str:
     """What was answered, without the style sheet."""
-    return static.page(_answer(blocks)).replace(f"<style>{style.answer_css()}</style>", "")
+    return static.part_of_page(_answer(blocks))
 
 
 def _page(turns: Sequence[Turn], headline: str, earlier: str) -> str:

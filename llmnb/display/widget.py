@@ -96,6 +96,8 @@ class WidgetView:
             widget, self._widget = self._widget, None
             control.forget(self._id)
             self._answer.end(error)
+            if widget is not None and (message := self._scene.frame()) is not None:
+                cast(Any, widget).send(message)  # what is whole on the page need not be drawn again
             if self._handle is not None:
                 self._handle.update(static.of(self._answer), raw=True)
             if widget is not None:

@@ -211,6 +211,115 @@ def test_code_is_copied(bare: Page, scene: Scene) -> None:
     assert bare.evaluate("() => window.copied") == "x = 1\n"
 
 
+REPLACED = """(html) => {
+  const output = document.querySelector(".jp-OutputArea-child");
+  const next = document.createElement("div");
+  next.className = "jp-OutputArea-child";
+  next.innerHTML = html;
+  window.first = document.querySelector(".llmnb-body p");
+  output.replaceWith(next);
+}"""
+
+
+@pytest.fixture
+def output(bare: Page) -> Page:
+    """The bare page with the view as one output of a cell."""
+    bare.evaluate(
+        "() => { const area = document.createElement('div'), child = document.createElement('div');"
+        " area.className = 'jp-OutputArea'; child.className = 'jp-OutputArea-child';"
+        " document.body.append(area); area.append(child); child.append(document.getElementById('place')); }"
+    )
+    return bare
+
+
+def finished(scene: Scene) -> str:
+    """The page that stays of a whole answer."""
+    scene.answer.end()
+    return static.page(scene.answer)
+
+
+def write(scene: Scene) -> None:
+    """Two paragraphs, a tool and the end."""
+    answer = scene.answer
+    answer.apply(Text("one $x$\n\n"))
+    answer.apply(ToolCall("1", "weather", {"city": "Oslo"}))
+    answer.apply(ToolResult("1", "weather", "rain"))
+    answer.apply(Text("- two\n\n```python\nx = 1\n```\n"))
+    answer.apply(Done("claude", Usage(output_tokens=3), None))
+
+
+def test_the_bundle_goes_on_with_what_was_drawn(output: Page, scene: Scene) -> None:
+    """The static bundle in a finished view's place shows the very elements of the view, folds open as they were."""
+    write(scene)
+    html = finished(scene)
+    show(output, scene.frame())
+    output.click(".llmnb-tool > summary")
+    output.evaluate(REPLACED, html)
+    assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-body p') === window.first")
+    assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-tool').open")
+    assert "3 out" in output.inner_text(".llmnb-answer .llmnb-footer")
+    output.evaluate(
+        "() => Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => (window.copied = t) } })"
+    )
+    output.click(".llmnb-answer .llmnb-copy", force=True)
+    assert output.evaluate("() => window.copied") == "x = 1\n"
+
+
+def test_the_last_frame_need_not_be_drawn_yet(output: Page, scene: Scene) -> None:
+    """What came in the same moment as the bundle is in it."""
+    scene.answer.apply(Text("one "))
+    show(output, scene.frame())
+    write(scene)
+    html = finished(scene)
+    output.evaluate(
+        f"([message, html]) => {{ window.receive(message); ({REPLACED})(html); }}",
+        [json.loads(json.dumps(scene.frame())), html],
+    )
+    assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-body p') === window.first")
+    assert output.inner_text(".llmnb-answer .llmnb-body").startswith("one one")
+    assert output.inner_text(".llmnb-answer li") == "two"
+
+
+@pytest.mark.parametrize("missed", ["a frame", "the end", "its place", "a block"])
+def test_a_view_that_is_not_whole_is_not_kept(output: Page, scene: Scene, missed: str) -> None:
+    """A view that missed a message, or stood elsewhere, or shows something else, leaves the bundle as it came."""
+    scene.answer.apply(Text("zero\n\n"))
+    show(output, scene.frame())
+    if missed == "a frame":
+        scene.answer.apply(Text("half "))
+        scene.frame()
+    write(scene)
+    html = finished(scene)
+    if missed != "the end":
+        show(output, scene.frame())
+    if missed == "its place":
+        output.evaluate("() => document.querySelector('.jp-OutputArea').prepend(document.createElement('div'))")
+    if missed == "a block":
+        html = html.replace("<ul>", "<ol>", 1)
+    output.evaluate(REPLACED, html)
+    assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-body p') !== window.first")
+    assert output.inner_text(".llmnb-answer .llmnb-body").startswith("zero")
+    assert output.inner_text(".llmnb-answer li") == "two"
+
+
+def test_a_long_answer_is_laid_out_where_it_is_seen(bare: Page, scene: Scene) -> None:
+    """From a hundred blocks on what is out of sight is skipped, and takes the room it takes."""
+    part = f"## Part\n\n{'words and words ' * 30}\n\n- a\n- b\n\n```python\nx = 1\n```\n\n"
+    height = "() => document.querySelector('.llmnb-body').getBoundingClientRect().height"
+    scene.answer.apply(Text(part * 40))
+    show(bare, scene.frame())
+    before = bare.evaluate(height)
+    scene.answer.apply(Text("end"))
+    show(bare, scene.frame())
+    skipped = "() => document.querySelectorAll('.llmnb-block > [style*=content-visibility]').length"
+    assert bare.evaluate(skipped) == 159
+    scene.answer.apply(Text("."))
+    show(bare, scene.frame())
+    last = bare.locator(".llmnb-body p >> nth=-1").bounding_box()
+    assert last is not None
+    assert bare.evaluate(height) - before == pytest.approx(last["height"], abs=40)
+
+
 def hostile_corpus() -> list[str]:
     """The strings of tests/display/test_hostile.py."""
     import importlib.util

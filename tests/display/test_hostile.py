@@ -216,6 +216,7 @@ ALLOWED_TAGS = {
         "h6",
     ),
     *("hr", "li", "ol", "p", "pre", "s", "span", "strong", "style", "summary"),
+    "llmnb-kept",  # ends a bundle, and only marks where it is
     *("table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 ALLOWED_ATTRIBUTES = {"class", "href", "title", "target", "rel", "style", "start", "hidden", "type", "role", "onclick"}
