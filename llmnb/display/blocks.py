@@ -7,37 +7,62 @@ anything (`#` a heading, `#tag` the paragraph above going on).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
-from llmnb.display import markdown
+from llmnb.display import markdown, open_blocks
+from llmnb.display.open_blocks import OpenCode, OpenItems
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)\n")
+_MAY_LINK = re.compile(r"\](?!\()")  # [text][name] and [name], not [text](address)
 _MATH_TO_END = re.compile(r"^ {0,3}\$\$[^\n]*\n(?:[^\n]*\S[^\n]*\n)*\Z", re.MULTILINE)
-_CLOSING_START = re.compile(r"\n? {0,3}(`+|~+)[ \t]*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What changed: the HTML of blocks frozen since the last time, and of the one still growing."""
+    """What changed: the HTML of blocks frozen since the last time, and of the one still growing.
+
+    At the end also that of frozen blocks, by number, whose links were defined only after them.
+    """
 
     frozen: list[str]
     tail: str
+    corrected: dict[int, str] = field(default_factory=dict[int, str])
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    text: str
+    in_pieces: bool = False  # it was shown in pieces while it grew
+
+
+@dataclass(frozen=True, slots=True)
+class _Linking:
+    """A frozen block that may use a link's definition that comes later: how many there were when it was rendered."""
+
+    number: int
+    source: _Source
+    html: str
+    defined: int
 
 
 class MarkdownStream:
     """Feed it text with `append`; `update` renders what is needed, `finish` the rest."""
 
     def __init__(self) -> None:
-        self._tail = ""  # source from the start of the last unfinished block
+        self._tail = ""  # source from the start of the last unfinished block, or of its last item
         self._env: markdown.Env = {}
         self._lines_seen = 0  # complete lines of the tail when blocks were last looked for
-        self._code = _OpenCode()
+        self._code = OpenCode()
+        self._items: OpenItems | None = None  # what comes before the tail in the same list or table
+        self._frozen = 0
+        self._linking: list[_Linking] = []
 
     @property
     def tail_source(self) -> str:
         """The Markdown of the block that is still growing."""
-        return self._tail
+        return self._items.source + self._tail if self._items else self._tail
 
     def append(self, text: str) -> None:
         """More text has come."""
@@ -45,42 +70,86 @@ class MarkdownStream:
 
     def update(self) -> Update:
         """Freeze what is finished, and render the rest."""
-        return Update([self._render(source) for source in self.take()], self._tail_html())
+        return Update(self._frozen_html(self._take()), self._tail_html())
 
     def finish(self) -> Update:
         """Nothing comes any more: the tail is final, too."""
-        return Update([self._render(source) for source in self.take(final=True)], "")
+        frozen = self._frozen_html(self._take(final=True))
+        late = [block for block in self._linking if block.defined < len(self._definitions())]
+        again = [(block.number, self._render(block.source), block.html) for block in late]
+        return Update(frozen, "", {number: html for number, html, before in again if html != before})
 
     def take(self, *, final: bool = False) -> list[str]:
         """The Markdown of the blocks finished since the last time, not rendered; with `final` of all that is left."""
+        return [source.text for source in self._take(final=final)]
+
+    def _frozen_html(self, sources: list[_Source]) -> list[str]:
+        rendered = [self._render(source) for source in sources]
+        defined = len(self._definitions())
+        for number, (source, html) in enumerate(zip(sources, rendered, strict=True), self._frozen):
+            if _MAY_LINK.search(source.text):
+                self._linking.append(_Linking(number, source, html, defined))
+        self._frozen += len(sources)
+        return rendered
+
+    def _definitions(self) -> dict[str, Any]:
+        return self._env.get("references", {})
+
+    def _render(self, source: _Source) -> str:
+        return (markdown.render_pieces if source.in_pieces else markdown.render)(source.text, self._env)
+
+    def _take(self, *, final: bool = False) -> list[_Source]:
         sources = self._take_finished()
         if final and self._tail:
-            sources.append(self._tail)
+            sources.append(self._whole(self._tail))
             self._tail = ""
         return sources
 
-    def _render(self, source: str) -> str:
-        return markdown.render(source, self._env)
+    def _whole(self, source: str) -> _Source:
+        """The block that begins with the open items, if there are any, and goes on with `source`."""
+        items, self._items = self._items, None
+        return _Source(items.source + source, in_pieces=True) if items else _Source(source)
 
-    def _take_finished(self) -> list[str]:
+    def _take_finished(self) -> list[_Source]:
         end = self._tail.rfind("\n") + 1
         lines = self._tail.count("\n", 0, end)
         if lines == self._lines_seen or self._open_fence():
             self._lines_seen = lines
             return []
-        complete = self._tail[:end]
-        starts = markdown.block_starts(complete, _copied(self._env))
+        self._lines_seen = lines
+        head = self._items.head if self._items else ""
+        complete, growing = head + self._tail[:end], self._tail[end:]
+        blocks = self._outline(complete)
+        sources = _cut(complete, [block.line for block in blocks])
+        if len(sources) < 2:
+            self._take_items(complete, growing, blocks)
+            return []
+        self._go_on_with(sources.pop() + growing)
+        return [self._whole(sources[0].removeprefix(head)), *map(_Source, sources[1:])]
+
+    def _outline(self, complete: str) -> list[markdown.Outline]:
+        blocks = markdown.outline(complete, _copied(self._env))
         if math := _MATH_TO_END.search(complete):  # with its closing line all from here on will be one block
             first = complete.count("\n", 0, math.start())
-            starts = [start for start in starts if start <= first]
-        self._lines_seen = lines
-        if len(starts) < 2:
-            return []
-        sources = _cut(complete, starts)
-        self._tail = sources.pop() + self._tail[end:]
-        self._lines_seen = self._tail.count("\n")
-        self._code = _OpenCode()
-        return sources
+            blocks = [block for block in blocks if block.line <= first]
+            blocks[-1:] = [replace(block, items=()) for block in blocks[-1:]]
+        return blocks
+
+    def _take_items(self, complete: str, growing: str, blocks: list[markdown.Outline]) -> None:
+        """Set the finished items of a long list or table apart, so that they are not rendered again."""
+        items = blocks[0].items if blocks else ()
+        if len(items) < 2 or (self._items is None and len(complete) < open_blocks.LONG_CHARS):
+            return
+        head, finished, last = _cut(complete, [0, items[0], items[-1]])
+        if self._items is None:
+            self._items = OpenItems(head)
+        self._items.take(finished, self._env, loose=blocks[0].loose)
+        self._go_on_with(last + growing)
+
+    def _go_on_with(self, tail: str) -> None:
+        self._tail = tail
+        self._lines_seen = tail.count("\n")
+        self._code = OpenCode()
 
     def _open_fence(self) -> re.Match[str] | None:
         """The opening line when the tail is a fenced block without its closing line: nothing in it starts a block."""
@@ -95,50 +164,12 @@ class MarkdownStream:
         if opening := self._open_fence():
             return self._code.html(self._tail, opening)
         # definitions in a line still being written would stay: give the tail a copy
-        return markdown.render(self._tail, _copied(self._env))
-
-
-class _OpenCode:
-    """A fenced block that is still open: coloured in pieces of whole lines, so that its cost does not grow with it."""
-
-    PIECE_LINES = 16
-
-    def __init__(self) -> None:
-        self._html: list[str] = []
-        self._done = 0  # offset in the source up to which pieces are coloured
-        self._searched = 0  # offset up to which no closing line was found
-        self._closed = False
-
-    def closed(self, source: str, opening: re.Match[str]) -> bool:
-        if not self._closed:
-            fence = opening[1]
-            closing = re.compile(rf"^ {{0,3}}{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$\n?", re.MULTILINE)
-            start = max(self._searched, opening.end())
-            end = source.rfind("\n") + 1
-            self._closed = closing.search(source, start, max(end, start)) is not None
-            self._searched = max(end, start)
-        return self._closed
-
-    def html(self, source: str, opening: re.Match[str]) -> str:
-        language = markdown.language_of(opening[2])
-        self._done = max(self._done, opening.end())
-        self._freeze(source, language)
-        rest = source[self._done :]
-        ending = _CLOSING_START.search(rest)
-        if ending and ending[1][0] == opening[1][0]:
-            rest = rest[: ending.start()]  # most likely the closing line on its way
-        return markdown.code_frame("".join(self._html) + markdown.coloured(rest, language), language)
-
-    def _freeze(self, source: str, language: str) -> None:
-        lines = source[self._done :].split("\n")
-        while len(lines) > self.PIECE_LINES:
-            piece = "\n".join(lines[: self.PIECE_LINES]) + "\n"
-            self._html.append(f"{markdown.PIECE}{markdown.coloured(piece, language)}</span>")
-            self._done += len(piece)
-            del lines[: self.PIECE_LINES]
+        env = _copied(self._env)
+        return self._items.html(self._tail, env) if self._items else markdown.render(self._tail, env)
 
 
 def _cut(text: str, starts: list[int]) -> list[str]:
+    """The text in pieces that begin on these lines, the first one with what stands before it."""
     lines = [line + "\n" for line in text.split("\n")[:-1]]
     bounds = [0, *starts[1:], len(lines)]
     return ["".join(lines[a:b]) for a, b in pairwise(bounds)]

@@ -6,7 +6,8 @@ Code is coloured by pygments (class names only), math is left as delimited TeX i
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from itertools import groupby
@@ -23,8 +24,8 @@ Env = MutableMapping[str, Any]
 
 COPY_BUTTON = '<button type="button" class="llmnb-copy" aria-label="Copy code" hidden></button>'
 """Stands in every code block; hidden where no style sheet of ours says otherwise."""
-PIECE = '<span class="llmnb-piece">'
-"""Begins some lines of a code block that is still growing; the front end draws again only those after the change."""
+PIECE_CLASS = ' class="llmnb-piece">'
+"""Marks a piece of a block that is still growing; the front end draws again only those after the change."""
 MAX_COLOURED_CHARS = 30_000
 """Longer code is shown without colours: thousands of elements would block the page."""
 
@@ -45,11 +46,64 @@ def parse(text: str, env: Env | None = None) -> list[Token]:
     return parser().parse(text, {} if env is None else env)
 
 
-def block_starts(text: str, env: Env) -> list[int]:
-    """The lines (from 0) on which the top-level blocks of a Markdown text begin."""
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A top-level block: its first line (from 0), those of its items or rows, whether it is a loose list."""
+
+    line: int
+    items: tuple[int, ...] = ()
+    loose: bool = False
+
+
+def outline(text: str, env: Env) -> list[Outline]:
+    """The top-level blocks of a Markdown text."""
     tokens: list[Token] = []
     parser().block.parse(text, parser(), env, tokens)
-    return [token.map[0] for token in tokens if token.level == 0 and token.map]
+    return [_outline(block) for block in _top_level(tokens) if block[0].map]
+
+
+def render_pieces(text: str, env: Env, *, loose: bool = False) -> str:
+    """The HTML of a text that begins with a list or a table, whose items or rows are marked as pieces.
+
+    `loose` has the list's paragraphs shown as of a list with blank lines between its items.
+    """
+    tokens = parse(text, env)
+    block = next(_top_level(tokens))
+    for token in _pieces(block):
+        token.attrSet("class", "llmnb-piece")
+    if loose:
+        for token in filter(_is_paragraph_of_item, block):
+            token.hidden = False
+    return cast(str, parser().renderer.render(tokens, parser().options, env))
+
+
+def _outline(block: Sequence[Token]) -> Outline:
+    items = tuple(map(_line, _pieces(block)))
+    return Outline(_line(block[0]), items, any(_is_paragraph_of_item(token) and not token.hidden for token in block))
+
+
+def _top_level(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    block: list[Token] = []
+    for token in tokens:
+        block.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            yield block
+            block = []
+
+
+def _pieces(block: Sequence[Token]) -> list[Token]:
+    """The tokens that begin the items of a top-level list, or the rows of a table but the first."""
+    if block[0].type in ("bullet_list_open", "ordered_list_open"):
+        return [token for token in block if token.type == "list_item_open" and token.level == 1]
+    return [token for token in block if token.type == "tr_open" and token.level == 2 and _line(token) > _line(block[0])]
+
+
+def _line(token: Token) -> int:
+    return token.map[0] if token.map else 0
+
+
+def _is_paragraph_of_item(token: Token) -> bool:
+    return token.level == 2 and token.type in ("paragraph_open", "paragraph_close")
 
 
 @cache

@@ -2,7 +2,7 @@
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
 
 const CONTROL = "llmnb.control";
-const PIECE = '<span class="llmnb-piece">'; // see markdown.py
+const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
 const KEPT = "llmnb-kept"; // the mark at the end of a static bundle, see static.py
 const MANY = 100; // blocks in an answer from which on those out of sight are not laid out
@@ -194,11 +194,15 @@ function kept(node, version) {
 /** Make the children of `target` those of `html`, touching only what differs: selections and open folds stay. */
 function morph(target, html, keep = 0) {
   const template = document.createElement("template");
-  const cut = keep ? html.lastIndexOf(PIECE, keep) : -1;
-  const first = cut > 0 ? target.getElementsByClassName("llmnb-piece")[html.slice(0, cut).split(PIECE).length - 1] : null;
-  template.innerHTML = first ? html.slice(cut, html.lastIndexOf("</code>")) : html;
-  if (first) reconcile(first.parentNode, template.content, first);
-  else reconcile(target, template.content);
+  const mark = keep ? html.lastIndexOf(PIECE, keep) : -1;
+  const first = mark > 0 ? target.getElementsByClassName("llmnb-piece")[html.slice(0, mark).split(PIECE).length - 1] : null;
+  if (!first) {
+    template.innerHTML = html;
+    return reconcile(target, template.content);
+  }
+  const end = html.lastIndexOf(`</${first.parentNode.localName}>`);
+  template.innerHTML = html.slice(html.lastIndexOf("<", mark), end);
+  return reconcile(first.parentNode, template.content, first);
 }
 
 function reconcile(target, wanted, start = target.firstChild) {

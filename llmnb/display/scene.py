@@ -101,6 +101,11 @@ class Scene:
         """A new node at the end of `parent`."""
         return self._add(parent, kind)
 
+    def correct(self, node: Node, html: str) -> None:
+        """Change a node that was fixed."""
+        node.html = html
+        self._moving.add(node.id)
+
     def _add(self, parent: int, kind: str) -> Node:
         node = Node(len(self._nodes) + 1, parent, kind)
         self._nodes[node.id] = node
@@ -146,6 +151,7 @@ class _Prose:
         self._parent = self._fold.id if self._fold else 0
         self._stream = MarkdownStream()
         self._fed = 0
+        self._frozen: list[Node] = []
         self._tail = scene.add(self._parent)
 
     def draw(self, scene: Scene) -> None:
@@ -156,7 +162,10 @@ class _Prose:
         update = self._stream.finish() if part.ended else self._stream.update()
         for html in update.frozen:
             self._tail.html, self._tail.fixed = html, True
+            self._frozen.append(self._tail)
             self._tail = scene.add(self._parent)
+        for number, html in update.corrected.items():
+            scene.correct(self._frozen[number], html)
         self._tail.html = update.tail
         self._tail.fixed = self.finished = part.ended
         if self._fold:

@@ -199,6 +199,28 @@ def test_long_code_is_drawn_in_pieces(bare: Page, scene: Scene) -> None:
     assert bare.inner_html(".llmnb-body .llmnb-block >> nth=-1") == bare.evaluate(same, expected)
 
 
+@pytest.mark.parametrize(
+    ("head", "line"), [("", "- item **{n}** 🎉\n"), ("| a | b |\n|---|--:|\n", "| {n} | `x` 🎉 |\n")]
+)
+def test_long_lists_and_tables_are_drawn_in_pieces(bare: Page, scene: Scene, head: str, line: str) -> None:
+    """While one grows its first items are the same elements, and page and Python agree after every frame."""
+    same = "(html) => { const t = document.createElement('div'); t.innerHTML = html; return t.innerHTML; }"
+    scene.answer.apply(Text(head + "".join(line.format(n=n) for n in range(150))))
+    show(bare, scene.frame())
+    bare.evaluate("() => { window.first = document.querySelector('.llmnb-piece'); }")
+    for number in range(150, 160):
+        scene.answer.apply(Text(line.format(n=number)[: 5 + number % 3]))
+        show(bare, scene.frame())
+        scene.answer.apply(Text(line.format(n=number)[5 + number % 3 :]))
+        show(bare, scene.frame())
+        block = ".llmnb-body .llmnb-block:not(:empty) >> nth=-1"
+        assert bare.inner_html(block) == bare.evaluate(same, scene.sections()[-1].html)
+    scene.answer.apply(Text("\nThe end."))
+    show(bare, scene.frame())
+    assert bare.evaluate("() => window.first === document.querySelector('.llmnb-piece')")
+    assert bare.evaluate("() => document.querySelectorAll('.llmnb-piece').length") == 160
+
+
 def test_code_is_copied(bare: Page, scene: Scene) -> None:
     """The button of a code block copies its code."""
     bare.evaluate("() => { navigator.clipboard ??= {}; window.copied = null; }")

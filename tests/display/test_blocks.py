@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from llmnb.display import markdown
+from llmnb.display import markdown, open_blocks
 from llmnb.display.blocks import MarkdownStream
 
 SAMPLE = """# Title
@@ -52,12 +53,14 @@ See [ref]. Ünïcödé 🎉 ende.
 
 def streamed(text: str, cuts: list[int]) -> str:
     """All that was frozen when `text` came in pieces of these lengths."""
-    stream, frozen, start = MarkdownStream(), "", 0
+    stream, frozen, start = MarkdownStream(), list[str](), 0
     for cut in [*cuts, len(text)]:
         stream.append(text[start : start + cut])
-        frozen += "".join(stream.update().frozen)
+        frozen += stream.update().frozen
         start += cut
-    return frozen + "".join(stream.finish().frozen)
+    end = stream.finish()
+    frozen += end.frozen
+    return "".join(end.corrected.get(number, html) for number, html in enumerate(frozen))
 
 
 @given(st.lists(st.integers(1, 40), max_size=80))
@@ -93,6 +96,8 @@ _LINES = st.sampled_from(
         "**b**",
         "`c",
         "a & b < c",
+        "[x] and [y][x]",
+        "[x]: https://a.example",
     ]
 )
 
@@ -102,6 +107,57 @@ def test_odd_documents_are_frozen_rightly(lines: list[str], cuts: list[int]) -> 
     """Any order of Markdown's constructs gives the same blocks as a render of the whole."""
     text = "\n".join(lines)
     assert streamed(text, cuts) == markdown.render(text)
+
+
+@given(st.lists(_LINES, max_size=14), st.lists(st.integers(1, 6), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_items_set_apart_change_nothing(monkeypatch: pytest.MonkeyPatch, lines: list[str], cuts: list[int]) -> None:
+    """The same when every list and table is drawn item by item, but for the marks on their pieces."""
+    monkeypatch.setattr(open_blocks, "LONG_CHARS", 0)
+    text = "\n".join(lines)
+    assert streamed(text, cuts).replace(' class="llmnb-piece"', "") == markdown.render(text)
+
+
+LISTS = {
+    "bullets": "".join(f"- item **{n}**\n" for n in range(150)),
+    "loose": "".join(f"{n}. item\n\n   more of `{n}`\n\n" for n in range(3, 100)),
+    "loose at its end": "".join(f"* item {n}\n" for n in range(150)) + "\n* last\n",
+    "nested": "".join(f"- item\n  - sub {n}\n\n    ```\n    code\n    ```\n" for n in range(60)),
+    "table": "| a | b |\n|--:|---|\n" + "".join(f"| {n} | `x` |\n" for n in range(150)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("piece", [37, 300])
+def test_a_long_list_grows_as_it_will_stay(name: str, piece: int) -> None:
+    """Every state of a long list or table is what a render of the text so far gives."""
+    text, stream, frozen = LISTS[name] + "\nThe end.\n", MarkdownStream(), ""
+    for start in range(0, len(text), piece):
+        stream.append(text[start : start + piece])
+        update = stream.update()
+        frozen += "".join(update.frozen)
+        so_far = (frozen + update.tail).replace(' class="llmnb-piece"', "")
+        assert so_far == markdown.render(text[: start + piece])
+    assert (frozen + "".join(stream.finish().frozen)).replace(' class="llmnb-piece"', "") == markdown.render(text)
+
+
+@pytest.mark.parametrize("name", ["bullets", "table"])
+def test_an_open_list_stays_cheap(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A long list or table is not parsed from its start for every line."""
+    parsed_chars = 0
+    original = MarkdownIt.parse
+
+    def counting(self: MarkdownIt, src: str, env: object = None) -> object:
+        nonlocal parsed_chars
+        parsed_chars += len(src)
+        return original(self, src, env)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(MarkdownIt, "parse", counting)
+    stream, lines = MarkdownStream(), (LISTS[name] * 10).splitlines(keepends=True)
+    for line in lines:
+        stream.append(line)
+        stream.update()
+    assert parsed_chars < 200 * open_blocks.LONG_CHARS
 
 
 def test_a_half_written_line_freezes_nothing() -> None:

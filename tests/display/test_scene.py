@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +118,17 @@ def test_shared_prefix(start: str, one: str, other: str) -> None:
     length = shared_prefix(a, b)
     assert a[:length] == b[:length]
     assert length == min(len(a), len(b)) or a[length] != b[length]
+
+
+def test_links_defined_later_are_mended_at_the_end() -> None:
+    """A block that was final while its link was not defined is sent again; the front end then has what stays."""
+    scene = Scene(Answer("claude"))
+    scene.answer.apply(Text("See [the docs][d].\n\nMore\n\n"))
+    scene.frame()
+    scene.answer.apply(Text("[d]: https://a.example"))
+    scene.frame()
+    scene.answer.end()
+    message = scene.frame()
+    assert message is not None
+    assert any(op[0] == "set" and "https://a.example" in str(op) for op in cast(Any, message["ops"]))
+    assert "https://a.example" in scene.sections()[0].html
