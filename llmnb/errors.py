@@ -6,6 +6,8 @@
     ├── IncompleteReply         the stream ended before the message did
     ├── StoreError              the ledger cannot be opened or written
     │   └── StoreReadOnly       the ledger was written by a newer llmnb: it can be read only
+    ├── CassetteError           a recording is missing, cannot be written, or is no cassette
+    ├── ReplayMiss              (also a LookupError) a request is not in the cassette that is replayed
     ├── SettingsError           (also a ValueError) a setting is misspelled or impossible
     ├── MissingKey              no API key can be found
     ├── MissingExtra            (also an ImportError) a part of llmnb needs an extra that is not installed
@@ -16,7 +18,7 @@ Each carries its facts as attributes and says in its message what to do next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmnb.records import Usage
@@ -79,6 +81,39 @@ class StoreError(LlmnbError):
 
 class StoreReadOnly(StoreError):
     """The ledger at `path` was written by a newer llmnb; reading it works, writing to it does not."""
+
+
+class CassetteError(LlmnbError):
+    """The cassette at `path` is missing, cannot be read or written, or is none; `line` is where, when it is known."""
+
+    def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
+        self.path = path
+        self.line = line
+        super().__init__(message)
+
+
+class ReplayMiss(LlmnbError, LookupError):
+    """A request is not in the cassette that is replayed, and nothing was sent.
+
+    `path` is the cassette's; `request` what was asked, without secrets; `nearest` the recorded interaction that is most
+    like it (None where the cassette is empty), and `differences` the fields in which its request differs; each has
+    `field`, `recorded` and `asked`. The classes are those of `llmnb.cassette`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        request: Any = None,
+        nearest: Any = None,
+        differences: tuple[Any, ...] = (),
+    ) -> None:
+        self.path = path
+        self.request = request
+        self.nearest = nearest
+        self.differences = differences
+        super().__init__(message)
 
 
 class SettingsError(LlmnbError, ValueError):

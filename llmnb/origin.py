@@ -67,18 +67,43 @@ def notebook(settings: Settings) -> str | None:
     return Path(script).name if isinstance(script, str) else None
 
 
+def notebook_path(settings: Settings) -> Path | None:
+    """The file of the notebook or script that runs, as far as it is known; a notebook's folder may be a guess."""
+    if settings.notebook:
+        return Path(settings.notebook).absolute()
+    if told := os.environ.get("JPY_SESSION_NAME"):
+        path = Path(told)
+        # a server may tell the path under its own root; a kernel starts in the folder of its notebook
+        return path if path.is_absolute() and path.parent.is_dir() else Path(path.name).absolute()
+    shell = _shell()
+    if shell is not None:
+        told = shell.user_ns.get("__vsc_ipynb_file__")
+        return Path(told) if isinstance(told, str) else None
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(script).absolute() if isinstance(script, str) else None
+
+
 def cell() -> str | None:
     """The id of the running cell where the front end sends one, else its execution count; None in a script."""
     shell = _shell()
-    if shell is None:
-        return None
+    return None if shell is None else _cell_id(shell) or str(shell.execution_count)
+
+
+def cell_run() -> tuple[str, int] | None:
+    """The id of the running cell and its execution count, where the front end sends an id."""
+    shell = _shell()
+    cell_id = None if shell is None else _cell_id(shell)
+    return None if cell_id is None else (cell_id, int(shell.execution_count))
+
+
+def _cell_id(shell: Any) -> str | None:
     kernel = getattr(shell, "kernel", None)
     try:
         parent: dict[str, Any] = kernel.get_parent() if kernel is not None else {}
         cell_id = parent.get("metadata", {}).get("cellId")
     except Exception:  # a front end may send anything, and the label is not worth an error
         cell_id = None
-    return cell_id if isinstance(cell_id, str) else str(shell.execution_count)
+    return cell_id if isinstance(cell_id, str) else None
 
 
 def _shell() -> Any:
