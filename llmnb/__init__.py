@@ -9,13 +9,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmnb.cassette import record as record
+    from llmnb.cassette import replay as replay
     from llmnb.chat import Chat as Chat
     from llmnb.client import wrap as wrap
+    from llmnb.errors import CassetteError as CassetteError
     from llmnb.errors import IncompleteReply as IncompleteReply
     from llmnb.errors import InvalidRequest as InvalidRequest
     from llmnb.errors import LlmnbError as LlmnbError
     from llmnb.errors import MissingExtra as MissingExtra
     from llmnb.errors import MissingKey as MissingKey
+    from llmnb.errors import ReplayMiss as ReplayMiss
     from llmnb.errors import SettingsError as SettingsError
     from llmnb.errors import StoreError as StoreError
     from llmnb.errors import StoreReadOnly as StoreReadOnly
@@ -39,6 +43,8 @@ _HOME = {
     "Reply": "reply",
     "last": "recent",
     "wrap": "client",
+    "record": "cassette",
+    "replay": "cassette",
     "usage": "ledger",
     "calls": "ledger",
     "Cost": "records",
@@ -47,11 +53,13 @@ _HOME = {
     "Text": "records",
     "Thinking": "records",
     "Usage": "records",
+    "CassetteError": "errors",
     "IncompleteReply": "errors",
     "InvalidRequest": "errors",
     "LlmnbError": "errors",
     "MissingExtra": "errors",
     "MissingKey": "errors",
+    "ReplayMiss": "errors",
     "SettingsError": "errors",
     "StoreError": "errors",
     "StoreReadOnly": "errors",

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from llmnb.cassette import scope
 from llmnb.client import provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest
 from llmnb.settings import Settings
@@ -71,7 +72,7 @@ class OurClients:
 
     def sync(self) -> Anthropic:
         # looking the client up costs as much as all else llmnb does before a call, so the last one is kept
-        key = (os.getpid(), *map(os.environ.get, _SDK_VARIABLES))
+        key = (os.getpid(), scope.needs_no_key(), *map(os.environ.get, _SDK_VARIABLES))
         if self._sync is None or self._sync[0] != key:
             self._sync = key, cast("Anthropic", sdk_client(asynchronous=False, settings=self._settings))
         return self._sync[1]
@@ -181,7 +182,7 @@ def _obstacle(client: Any) -> str | None:
 
     if type(client) not in (anthropic.Anthropic, anthropic.AsyncAnthropic):
         return f"{type(client).__name__} logs in in its own way"
-    if client.api_key is None and client.auth_token is None:
+    if client.api_key is None and client.auth_token is None and not scope.needs_no_key():
         return "it has credentials= of its own" if client.credentials is not None else "it has no API key"
     if not isinstance(client._client, (SyncHttpxClientWrapper, AsyncHttpxClientWrapper)):
         return "it has an http_client= of its own"

@@ -8,6 +8,7 @@ import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from llmnb.cassette import scope
 from llmnb.errors import InvalidRequest, MissingKey
 from llmnb.settings import Settings, load
 
@@ -51,12 +52,13 @@ def wrap(
             f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
         )
     from llmnb.middleware.ledger import LedgerPart
+    from llmnb.middleware.replay import ReplayPart
 
     sdk_client = cast("Anthropic", client)
     inside = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
-    outside = [part for part in sdk_client.middleware if not isinstance(part, LedgerPart)]
+    outside = [part for part in sdk_client.middleware if not isinstance(part, (LedgerPart, ReplayPart))]
     part = _ledger_part(sdk_client, inside, project=project, tag=tag, settings=settings, books=books)
-    return cast(ClientT, sdk_client.copy(middleware=[*outside, part]))
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, part, ReplayPart(part.ledgered.provider)]))
 
 
 def _ledger_part(
@@ -114,10 +116,11 @@ def sdk_client(
     An async client belongs to the running event loop, as its connections do. `options` go to the SDK's constructor.
 
     Raises:
-        MissingKey: the SDK finds no credentials.
+        MissingKey: the SDK finds no credentials, and no cassette is replayed.
     """
     settings = settings or load()
-    key = (asynchronous, project, settings, _environment(), tuple(sorted(options.items())), os.getpid())
+    needs_none = scope.needs_no_key()
+    key = (asynchronous, project, settings, _environment(), tuple(sorted(options.items())), os.getpid(), needs_none)
     with _lock:
         known = _loop_clients.setdefault(asyncio.get_running_loop(), {}) if asynchronous else _clients
         fingerprint = tuple(map(repr, key))
@@ -132,8 +135,14 @@ def _made(asynchronous: bool, options: dict[str, Any]) -> Anthropic | AsyncAnthr
 
     client = anthropic.AsyncAnthropic(**options) if asynchronous else anthropic.Anthropic(**options)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        raise MissingKey
+        if not scope.needs_no_key():
+            raise MissingKey
+        return client.copy(api_key=NO_KEY)
     return client
+
+
+NO_KEY = "no-key-needed-to-replay"
+"""Stands where the SDK wants a key; it is never sent."""
 
 
 def _environment() -> tuple[tuple[str, str], ...]:

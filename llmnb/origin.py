@@ -92,7 +92,9 @@ def cell() -> str | None:
 def cell_run() -> tuple[str, int] | None:
     """The id of the running cell and its execution count, where the front end sends an id."""
     shell = _shell()
-    cell_id = None if shell is None else _cell_id(shell)
+    if shell is None:
+        return None
+    cell_id = _cell_id(shell)
     return None if cell_id is None else (cell_id, int(shell.execution_count))
 
 

@@ -29,13 +29,13 @@ def warn_once_of(troubles: Iterable[tuple[str, str]]) -> None:
         warnings.warn(" ".join(new.values()), LlmnbWarning, stacklevel=4)
 
 
-def quietly(doing: str, error: BaseException) -> None:
-    """Says once that `doing` failed inside llmnb, and that the call goes on without it."""
+def quietly(doing: str, error: BaseException, but: str = "its ledger row may lack something") -> None:
+    """Says once that `doing` failed inside llmnb, and that the call goes on without it, `but` with what loss."""
     try:
         warn_once(
             f"{doing}: {type(error).__name__}",
             f"llmnb failed while {doing} ({type(error).__name__}: {error}); your call goes on, "
-            "but its ledger row may lack something. `llmnb doctor` checks the set-up.",
+            f"but {but}. `llmnb doctor` checks the set-up.",
         )
     except LlmnbWarning:  # the user turned warnings into errors; a call is still not the place for one
         return

@@ -16,6 +16,8 @@ SAMPLES: list[tuple[errors.LlmnbError, type[Exception], str]] = [
     (errors.IncompleteReply("the stream ended early", partial="Hel"), errors.LlmnbError, "ended early"),
     (errors.StoreError("cannot write /x", path="/x"), errors.LlmnbError, "/x"),
     (errors.StoreReadOnly("newer", path="/x"), errors.StoreError, "newer"),
+    (errors.CassetteError("there is no cassette /x: record one", path="/x", line=1), errors.LlmnbError, "record one"),
+    (errors.ReplayMiss("no answer to this request", path="/x", differences=("a",)), LookupError, "no answer"),
     (errors.SettingsError("unknown", name="LLMNB_MODLE"), ValueError, "unknown"),
     (errors.MissingKey(), errors.LlmnbError, "ANTHROPIC_API_KEY"),
     (errors.MissingExtra("llmnb demo", "all"), ImportError, "pip install 'llmnb[all]'"),

@@ -15,7 +15,7 @@ import llmnb
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
 # what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("Router", "compare", "set_budget", "record", "replay", "meter", "runs", "get_run")
+NOT_YET = ("Router", "compare", "set_budget", "meter", "runs", "get_run")
 
 
 def run(code: str) -> str:
@@ -99,7 +99,7 @@ FLOORS = (
         "folding", "keys", "later", "locks", "models", "origin", "pricing", "settings", "simulator", "slots", "testing",
         "tokens", "wire",
     },
-    {"cache", "ledger"},
+    {"cache", "cassette", "ledger"},
     {"middleware"},
     {"client"},
     {

@@ -47,7 +47,8 @@ class Request:
     @property
     def model(self) -> str | None:
         """The model that was asked, where there is one."""
-        model = cast("Json", self.body).get("model") if isinstance(self.body, dict) else None
+        body: Any = self.body
+        model = cast("Json", body).get("model") if isinstance(body, dict) else None
         return model if isinstance(model, str) else None
 
     def telling_body(self) -> Any:
@@ -62,9 +63,8 @@ class Request:
         return digest.digest()
 
     def _canonical(self) -> bytes:
-        if isinstance(self.body, dict):
-            return canonical_body(cast("Json", self.body))
-        return json.dumps(self.body).encode()
+        body: Any = self.body
+        return canonical_body(cast("Json", body)) if isinstance(body, dict) else json.dumps(body).encode()
 
 
 @dataclass(frozen=True, slots=True)

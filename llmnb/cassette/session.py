@@ -17,6 +17,7 @@ from llmnb.cassette.interaction import Failure, Interaction, Request, Response
 from llmnb.cassette.library import NOWHERE, Library, Place
 from llmnb.cassette.nearest import nearest_to
 from llmnb.cassette.redaction import Redaction
+from llmnb.cassette.telling import told_failure, told_response, without_secrets
 from llmnb.errors import CassetteError, InvalidRequest, ReplayMiss
 from llmnb.trouble import warn_once
 
@@ -204,9 +205,20 @@ class Cassette:
         if self._recorder is None:
             return
         instead = self.mode == "new" and not retry and self._library.times(request) > 0
+        told = (
+            told_response(outcome, self.redaction)
+            if isinstance(outcome, Response)
+            else told_failure(outcome, self.redaction)
+        )
         one = Interaction(
-            number, request, outcome, cell=place.cell, run=place.run, instead=instead, source=source
-        )  # fmt: skip
+            number,
+            without_secrets(request, self.redaction),  # what was sent has told more of them
+            told,
+            cell=place.cell,
+            run=place.run,
+            instead=instead,
+            source=source,
+        )
         try:
             self._recorder.add(one)
             with self._lock:

@@ -1,4 +1,4 @@
-"""Tells requests and responses the way a cassette holds them: without secrets, and without what no answer depends on."""
+"""Tells requests and responses as a cassette holds them: without secrets, and without what no answer depends on."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 _LONGEST_MEDIUM = 200
 """Base64 of more characters is told by its digest: a picture tells a reader nothing in this form."""
 
-_FRAMING = frozenset(
-    {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding", "x-llmnb-replayed"}
-)
+_FRAMING = frozenset({"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"})
 """Response headers of a connection and of how a body travelled on it, not of what was answered."""
 
 
@@ -101,8 +99,10 @@ def _with_digests(value: Any) -> Any:
 
 def _sent_files(options: Any) -> Iterator[Json]:
     files: Any = options.files or ()
-    for field, file in files.items() if isinstance(files, Mapping) else files:
-        name, content, kind = (*file, None, None)[:3] if isinstance(file, tuple) else (None, file, None)
+    pairs: Iterable[tuple[Any, Any]] = files.items() if hasattr(files, "items") else files
+    for field, file in pairs:
+        parts: tuple[Any, ...] = cast("tuple[Any, ...]", file) if isinstance(file, tuple) else (None, file)
+        name, content, kind = (*parts, None)[:3]
         yield {"field": str(field), "name": None if name is None else str(name), "type": kind, **_digest(content)}
     if options.content is not None:
         yield {"field": "", "name": None, "type": None, **_digest(options.content)}
@@ -172,12 +172,13 @@ def _without_scattered_secrets(payloads: Iterable[Json | None], redaction: Redac
     """Takes secrets out that a model wrote in several pieces; gives the indices of the events that it changed."""
     texts: dict[tuple[Any, ...], list[tuple[int, Json, str]]] = defaultdict(list)
     for index, payload in enumerate(payloads):
-        delta: Any = payload.get("delta") if payload is not None else None
-        if payload is None or not isinstance(delta, dict):
+        found: Any = payload.get("delta") if payload is not None else None
+        if payload is None or not isinstance(found, dict):
             continue
-        for name, text in cast("Json", delta).items():
+        delta = cast("Json", found)
+        for name, text in delta.items():
             if isinstance(text, str) and name != "type":
-                texts[payload.get("index"), delta.get("type"), name].append((index, cast("Json", delta), name))
+                texts[payload.get("index"), delta.get("type"), name].append((index, delta, name))
     changed: set[int] = set()
     for places in texts.values():
         pieces = [delta[name] for _, delta, name in places]

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from anthropic import Anthropic, APIRequest, APIResponse, AsyncAnthropic, AsyncAPIResponse
 
 from llmnb.cache.stored import CONTENT_TYPES, Form, StoredAnswer
+from llmnb.records import Source
 
 if TYPE_CHECKING:
     from llmnb.middleware.flow import Response
 
 ANSWER = "llmnb.answer"
 """The name under which the HTTP response's `extensions` hold the `StoredAnswer` it was made of, and its source."""
+
+SOURCE = "llmnb.source"
+"""The same for a response that is no `StoredAnswer`: where it came from, "replay"."""
 
 _NO_TIME = datetime.timedelta(0)
 
@@ -61,6 +65,12 @@ def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -
 def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, str] | None:
     """The stored answer that a response was made of and its source; None for one that came over the network."""
     return http.extensions.get(ANSWER)
+
+
+def source_of(http: httpx2.Response) -> Source:
+    """Where a response came from."""
+    answered = answered_from(http)
+    return http.extensions.get(SOURCE, "live") if answered is None else cast("Source", answered[1])
 
 
 def _http_request(request: APIRequest, base_url: str) -> httpx2.Request:

@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 import httpx2
 
 from llmnb import origin, wire
+from llmnb.errors import ReplayMiss
+from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
 from llmnb.pricing import billed_model, cost_of_prompts
 from llmnb.records import Call, Cost, Status, Usage, current_context
@@ -111,6 +113,7 @@ class Entry:
 
     def responded(self, http: httpx2.Response) -> None:
         """Headers of an answer are here."""
+        self._known["source"] = source_of(http)
         self._known["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
 
     def refused(self, http: httpx2.Response) -> None:
@@ -129,6 +132,8 @@ class Entry:
         if not _never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated_input)
         self._known["error_type"] = type(error).__name__
+        if isinstance(error, ReplayMiss):
+            self._known["source"] = "replay"
         self._finish(_status_of(error), self._lost or Usage())
 
     def first_token(self) -> None:
@@ -206,7 +211,7 @@ class Entry:
         known = self._known
         model = known.get("model") or self.model_requested
         parts = prompts and ((self._lost, *prompts) if self._lost else prompts)
-        cost = self._cost(parts or (usage,), model)
+        cost, saved = self._paid(self._cost(parts or (usage,), model))
         return Call(
             **known,
             status=status,
@@ -221,12 +226,13 @@ class Entry:
             web_fetch_requests=usage.web_fetch_requests,
             estimated=usage.estimated,
             cost_nanousd=cost.nanousd,
+            saved_nanousd=saved,
             price_id=cost.price_id,
         )
 
     def _child(self, parent: Call, index: int, iteration: wire.Iteration) -> Call:
         """A row for tokens billed beside the answer's own; `tag` tells what they were for."""
-        cost = self._cost((iteration.usage,), iteration.model)
+        cost, saved = self._paid(self._cost((iteration.usage,), iteration.model))
         return replace(
             parent,
             uid=f"{parent.uid}.{index + 1}",
@@ -241,9 +247,16 @@ class Entry:
             estimated_input_tokens=None,
             estimated_by=None,
             cost_nanousd=cost.nanousd,
+            saved_nanousd=saved,
             price_id=cost.price_id,
             **{name: getattr(iteration.usage, name) for name in Usage.__slots__},
         )
+
+    def _paid(self, cost: Cost) -> tuple[Cost, int | None]:
+        """The cost of this call, and what it saved: an answer that did not come from the API costs nothing."""
+        if self._known.get("source", "live") == "live":
+            return cost, None
+        return Cost(0, cost.price_id), cost.nanousd
 
     def _cost(self, usages: tuple[Usage, ...], model: str) -> Cost:
         if usages == _NOTHING_USED:

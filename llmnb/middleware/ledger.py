@@ -77,7 +77,7 @@ class LedgerPart(Part):
                 entry.materialised(response)
             elif not http.is_success:
                 entry.refused(http)
-                if _is_retried(http):
+                if is_retried(http):
                     self._may_be_retried(entry, request)
             else:
                 BodyWatch.begin(entry, response, stream=request.stream)
@@ -117,8 +117,10 @@ class LedgerPart(Part):
             return entry
 
 
-def _is_retried(http: httpx2.Response) -> bool:
-    """Whether the SDK sends a request that was answered with this error again, if it has retries left."""
+def is_retried(http: httpx2.Response) -> bool:
+    """Whether the SDK sends a request that was answered so again, if it has retries left."""
+    if http.is_success:
+        return False
     asked = http.headers.get("x-should-retry")
     if asked in ("true", "false"):
         return asked == "true"

@@ -36,7 +36,10 @@ class BodyWatch:
         http: httpx2.Response = response.http_response
         entry.responded(http)
         if http.is_closed:
-            entry.finished(wire.read_json(http.content, entry.model_requested), http.content)
+            # a stream is closed before it is read when it comes from a cassette
+            streamed = http.headers.get("content-type", "").startswith("text/event-stream")
+            read = wire.read_stream if streamed else wire.read_json
+            entry.finished(read(http.content, entry.model_requested), http.content)
         else:
             watch(http, cls(entry, response))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from typing import Any
@@ -93,7 +94,7 @@ def test_a_secret_that_a_stream_says_piece_by_piece(secret: str, data: st.DataOb
     """However the deltas cut it, what they say together does not hold it, and they go on saying the rest."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(secret)), max_size=4)))
     ends = [0, *cuts, len(secret)]
-    pieces = ["Your key is ", *(secret[a:b] for a, b in zip(ends, ends[1:], strict=False)), ", keep it."]
+    pieces = ["Your key is ", *(secret[a:b] for a, b in itertools.pairwise(ends)), ", keep it."]
     events = tuple(
         Event(number, f"event: content_block_delta\ndata: {json.dumps(_delta(piece))}\n\n".encode())
         for number, piece in enumerate(pieces)
@@ -125,7 +126,7 @@ def test_a_field_with_a_secrets_name(secret: str, name: str, data: st.DataObject
 
 @given(st.dictionaries(NAMES, st.integers(10**8, 10**12) | SECRETS, min_size=1), TEXTS)
 def test_fields_that_the_user_named(fields: dict[str, Any], text: str) -> None:
-    """Their values are gone at any depth, numbers too, and wherever they are repeated; other fields are as they were."""
+    """Their values are gone at any depth, numbers too, and wherever they are repeated; other fields stay."""
     redaction = Redaction(fields, environ={})
     said = " ".join(map(str, fields.values()))
     body = {"f": {"g": [{**fields, "kept": text}]}, "prompt": f"the patient {said}"}
