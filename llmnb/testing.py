@@ -1,6 +1,8 @@
 """Test your notebooks and programs against a simulated API: no key, no network, nothing billed.
 
-`serve_simulator()` starts one; the pytest fixture `llmnb_simulator` (installed with llmnb) does it for one test.
+`serve_simulator()` starts one; the pytest fixture `llmnb_simulator` (installed with llmnb) does it for one test. To
+test against recorded answers of the real API, mark a test with `@pytest.mark.llmnb_cassette`, see
+`llmnb.pytest_plugin`, or use `with llmnb.replay(path)`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,10 @@ class Cassette:
         mode: replay, record or new; "auto" has become one of them.
         pace: at what pace streams are replayed.
         redaction: what is not written.
+        way_out: what the message of a `ReplayMiss` advises.
     """
+
+    way_out = 'To ask for what is missing: llmnb.replay(mode="new"). To record all anew: llmnb.record().'
 
     def __init__(
         self, path: Path, mode: Mode, *, pace: Pace = "at once", repeat: bool = True, redact: Redact = ()
@@ -240,26 +243,23 @@ class Cassette:
             how_often = "once" if times == 1 else f"{times} times"
             return ReplayMiss(
                 f"{self.path} has no more answers to this request ({what}): it was recorded {how_often}, and is asked "
-                f"again. {_WAY_OUT}",
+                f"again. {self.way_out}",
                 path=str(self.path),
                 request=request,
             )
         near = nearest_to(request, self._library.interactions)
         told = f"{self.path} holds no answer to this request ({what})."
         if near is None:
-            return ReplayMiss(f"{told} It is empty. {_WAY_OUT}", path=str(self.path), request=request)
+            return ReplayMiss(f"{told} It is empty. {self.way_out}", path=str(self.path), request=request)
         nearest, differences = near
         lines = [f"  {difference}" for difference in differences[:_MOST_DIFFERENCES]]
         if len(differences) > _MOST_DIFFERENCES:
             lines.append(f"  … and {len(differences) - _MOST_DIFFERENCES} more")
         place = f"number {nearest.number} (line {nearest.line}), which differs in"
-        message = "\n".join([f"{told} Nearest is {place}:", *lines, _WAY_OUT])
+        message = "\n".join([f"{told} Nearest is {place}:", *lines, self.way_out])
         return ReplayMiss(
             message, path=str(self.path), request=request, nearest=nearest, differences=differences
         )  # fmt: skip
-
-
-_WAY_OUT = 'To ask for what is missing: mode="new". To record all anew: llmnb.record().'
 
 
 def here() -> Place:
@@ -307,8 +307,8 @@ def _recorder(path: Path, *, anew: bool) -> tape.Recorder:
         writable = False
     if not writable:
         raise CassetteError(f"the cassette {path} cannot be written: choose another path", path=str(path))
-    if not anew and path.exists():
-        tape.read(path)  # never add to a file that is something else
+    if path.exists():
+        tape.check(path)  # what somebody meant to be something else is not touched
     return tape.Recorder(path, anew=anew)
 
 

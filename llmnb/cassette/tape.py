@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from llmnb.cassette.interaction import FORMAT, VERSION, Assembly, Interaction, encoded, header, lines_of
 from llmnb.errors import CassetteError
-from llmnb.ledger.locks import try_lock
+from llmnb.locks import try_lock
 
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.01
@@ -68,6 +68,18 @@ def read(path: Path) -> Tape:
         if whole is not None:
             interactions.append(whole)
     return Tape(tuple(interactions), damaged)
+
+
+def check(path: Path) -> None:
+    """Whether a file is a cassette, or is empty and may become one.
+
+    Raises:
+        CassetteError: it is something else, or of a newer version.
+    """
+    with path.open("rb") as file:
+        line = file.readline(4096)
+    if line:
+        _check_header(path, line)
 
 
 def _check_header(path: Path, line: bytes) -> None:

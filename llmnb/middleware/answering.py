@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from anthropic import Anthropic, APIRequest, APIResponse, AsyncAnthropic, AsyncAPIResponse
+from anthropic._response import extract_response_type
 
 from llmnb.cache.stored import CONTENT_TYPES, Form, StoredAnswer
 from llmnb.records import Source
@@ -50,16 +51,20 @@ def http_response(answer: StoredAnswer, request: APIRequest, *, source: str, bas
 
 def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -> Response:
     """The HTTP response as the SDK hands one to its caller."""
+    kind: type[Any] = AsyncAPIResponse if asynchronous else APIResponse
+    cast_to: Any = request.cast_to
+    if not request.stream and isinstance(cast_to, type) and issubclass(cast_to, kind):
+        kind, cast_to = cast_to, extract_response_type(cast_to)  # a download: its response has a class of its own
     known: dict[str, Any] = {
         "raw": http,
-        "cast_to": request.cast_to,
+        "cast_to": cast_to,
         "client": _offline_client(asynchronous),
         "stream": request.stream,
         "stream_cls": request.stream_cls,
         "options": request.options,
         "retries_taken": request.retries_taken,
     }
-    return AsyncAPIResponse(**known) if asynchronous else APIResponse(**known)
+    return kind(**known)
 
 
 def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, str] | None:
