@@ -110,7 +110,7 @@ FLOORS = (
     {"display"},
     {
         "cli", "cli_tokens", "console", "dashboard_launcher", "demo", "doctor", "magic_completion", "magic_options",
-        "magics", "spending",
+        "magics", "pytest_plugin", "spending",
     },
 )  # fmt: skip
 
