@@ -3,7 +3,7 @@
 A table by version, not by name: a model that comes out tomorrow is judged by its generation, and a name that cannot be
 read gets defaults that are safe everywhere. Facts: the API's models overview and its migration guides (sampling is gone
 from 4.7 on, prefill from 4.6 on, thinking budgets from 4.7 on, thinking cannot be switched off on Fable, Mythos,
-Opus 5.5 and Sonnet 5.5), and the installed SDK's own constants where it has them.
+Opus 5.5 and Sonnet 5.5), its page on prompt caching, and the installed SDK's own constants where it has them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,27 @@ _OUTPUT_LIMITS: tuple[tuple[Version, int], ...] = (
 )
 _OPUS_4_LIMIT = 32_000
 
+# (from this version on, shortest prefix the prompt cache takes, in tokens), newest first
+_CACHE_MINIMUMS: dict[str, tuple[tuple[Version, int], ...]] = {
+    "opus": (((5, 0), 512), ((4, 8), 1_024), ((4, 7), 2_048), ((4, 5), 4_096), ((0, 0), 1_024)),
+    "sonnet": (((5, 5), 512), ((0, 0), 1_024)),
+    "haiku": (((5, 5), 512), ((4, 5), 4_096), ((0, 0), 2_048)),
+    "fable": (((5, 0), 512),),
+    "mythos": (((5, 0), 512), ((0, 0), 2_048)),
+}
+"""The API's documentation, "Prompt caching", section "Minimum cacheable prompt length", as of October 2026."""
+NEWEST_CACHE_MINIMUM = 512
+"""What every model of the newest generation has, and so what one that comes out tomorrow is taken to have."""
+HIGHEST_CACHE_MINIMUM = 4_096
+"""For names that say nothing: no model has a higher one."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of a model. `family` and `version` are None when its name says neither.
 
-    `max_output_tokens` is the highest `max_tokens` it takes (None: unknown). The other facts are True when nothing is
+    `max_output_tokens` is the highest `max_tokens` it takes (None: unknown), `cache_minimum_tokens` the shortest prefix
+    its prompt cache takes (the highest minimum of any model where its own is unknown). The other facts are True when nothing is
     known, so that only what is certain to fail is refused early.
     """
 
@@ -53,6 +68,7 @@ class ModelFacts:
     takes_thinking_budget: bool = True
     takes_adaptive_thinking: bool = True
     thinking_can_be_off: bool = True
+    cache_minimum_tokens: int = HIGHEST_CACHE_MINIMUM
 
     @property
     def default_max_tokens(self) -> int:
@@ -76,6 +92,7 @@ def facts(model: str) -> ModelFacts:
         takes_thinking_budget=(3, 7) <= version <= (4, 6),
         takes_adaptive_thinking=version >= (4, 6),
         thinking_can_be_off=not (family in ("fable", "mythos") or (version >= (5, 5) and family in ("opus", "sonnet"))),
+        cache_minimum_tokens=_cache_minimum(family, version),
     )
 
 
@@ -96,6 +113,12 @@ def _output_limit(family: str | None, version: Version) -> int:
     if version[0] == 4 and version < (4, 2):
         return 64_000
     return next(limit for since, limit in _OUTPUT_LIMITS if version >= since)
+
+
+def _cache_minimum(family: str | None, version: Version) -> int:
+    known = _CACHE_MINIMUMS.get(family or "", ())
+    unknown = NEWEST_CACHE_MINIMUM if version >= (5, 5) else HIGHEST_CACHE_MINIMUM
+    return next((minimum for since, minimum in known if version >= since), unknown)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ def test_agrees_with_the_simulator(model: object) -> None:
     assert facts.takes_prefill == model.takes_prefill  # type: ignore[attr-defined]
     assert facts.takes_thinking_budget == ("enabled" in model.thinking_types)  # type: ignore[attr-defined]
     assert facts.takes_adaptive_thinking == ("adaptive" in model.thinking_types)  # type: ignore[attr-defined]
+    assert facts.cache_minimum_tokens == model.cache_minimum_tokens  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,28 @@ def test_agrees_with_the_simulator(model: object) -> None:
 def test_output_limits(name: str, limit: int | None) -> None:
     """The documented output limit is found by generation, and not guessed for names that say nothing."""
     assert models.facts(name).max_output_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "minimum"),
+    [
+        ("claude-haiku-5-5", 512),
+        ("claude-sonnet-5", 1_024),
+        ("us.anthropic.claude-opus-4-7-v1:0", 2_048),
+        ("claude-opus-4-1-20250805", 1_024),
+        ("claude-mythos-preview", 2_048),
+        ("claude-mythos-5", 512),
+        ("claude-3-7-sonnet-20250219", 1_024),
+        ("claude-3-5-haiku-latest", 2_048),
+        ("claude-haiku-4-5", 4_096),
+        ("claude-9-nova", 512),
+        ("claude-5-nova", 4_096),
+        ("gpt-oss-120b", 4_096),
+    ],
+)
+def test_cache_minimums(name: str, minimum: int) -> None:
+    """The documented minimum of the prompt cache; the highest there is for names that say nothing."""
+    assert models.facts(name).cache_minimum_tokens == minimum
 
 
 @pytest.mark.parametrize(

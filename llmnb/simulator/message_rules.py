@@ -113,9 +113,7 @@ def _check_tool_results(messages: list[Json]) -> None:
 
 def check_breakpoints(body: Json) -> None:
     """At most four breakpoints, known lifetimes, one-hour ones first, none on what cannot be cached."""
-    controls = _controls(body)
-    if isinstance(body.get("cache_control"), dict):
-        controls.append(as_object(body.get("cache_control")))
+    controls = breakpoints(body)
     if len(controls) > MAX_BREAKPOINTS:
         raise invalid(
             f"A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {len(controls)}."
@@ -135,8 +133,8 @@ def check_breakpoints(body: Json) -> None:
         seen_short = seen_short or ttl == "5m"
 
 
-def _controls(body: Json) -> list[Json]:
-    """The `cache_control` of every block, in the order of the prompt."""
+def breakpoints(body: Json) -> list[Json]:
+    """The `cache_control` of every block in the order of the prompt, that of the whole request last."""
     blocks = [*as_objects(body.get("tools")), *content_blocks(body.get("system"))]
     for message in as_objects(body.get("messages")):
         blocks.extend(content_blocks(message.get("content")))
@@ -150,4 +148,6 @@ def _controls(body: Json) -> list[Json]:
         if block.get("type") == "text" and not as_text(block.get("text")):
             raise invalid("cache_control cannot be set for empty text blocks")
         found.append(as_object(control))
+    if isinstance(body.get("cache_control"), dict):
+        found.append(as_object(body.get("cache_control")))
     return found

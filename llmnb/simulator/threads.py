@@ -2,6 +2,9 @@
 
 A `create` keeps the conversation under the response's id; a `continue` takes it up again, once for each response.
 Errors carry the `error_code` that the SDK's thread helper acts on (`anthropic.lib.threads`).
+
+A breakpoint in `messages` counts for the turn that sent it and is not held; one on system or tools is held with them. A
+request of a thread may set three, since the API keeps the fourth for itself (its refusal of a fourth says so).
 """
 
 from __future__ import annotations
@@ -9,11 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmnb.simulator.api_error import ApiError, invalid, not_found
-from llmnb.simulator.json_value import Json, as_list, as_object, as_text
+from llmnb.simulator.json_value import Json, as_list, as_object, as_objects, as_text
+from llmnb.simulator.message_rules import breakpoints
+from llmnb.simulator.prompt import without_control
 
 BETA = "message-threads-2026-08-12"
 CREATE_ONLY = ("system", "tools")
-UNSUPPORTED = ("cache_control", "context_management", "fallbacks")
+UNSUPPORTED = ("context_management", "fallbacks")
+MAX_BREAKPOINTS = 3
 
 
 @dataclass(slots=True)
@@ -59,6 +65,13 @@ class Threads:
         if named:
             details: Json = {"error_code": "thread_unsupported_request", "unsupported": named}
             raise invalid(f"thread: Threads do not support {', '.join(named)}.", details)
+        found = len(breakpoints(body))
+        if found > MAX_BREAKPOINTS:
+            raise invalid(
+                f"thread: a maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided when `thread` is "
+                f"set. Found {found}.",
+                {"error_code": "thread_unsupported_request", "unsupported": ["cache_control"]},
+            )
 
     def _continued(self, body: Json, key: str, previous_id: str) -> _Thread:
         held = self._held.get((key, previous_id))
@@ -88,7 +101,7 @@ class Threads:
         if not as_object(body.get("thread")):
             return
         reply: Json = {"role": "assistant", "content": content}
-        messages = [*as_list(whole.get("messages")), *([reply] if content else [])]
+        messages = [*map(_unmarked, as_objects(whole.get("messages"))), *([reply] if content else [])]
         kept = {name: whole[name] for name in CREATE_ONLY if name in whole}
         self._held[key, message_id] = _Thread(as_text(whole.get("model")), messages, kept)
 
@@ -99,6 +112,13 @@ class Threads:
         if held is not None:
             held.in_flight = False
             held.continued = held.continued or answered
+
+
+def _unmarked(message: Json) -> Json:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return message | {"content": [without_control(block) for block in as_objects(message.get("content"))]}
 
 
 def _mismatch(name: str) -> ApiError:

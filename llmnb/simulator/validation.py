@@ -108,6 +108,22 @@ def _check_max_tokens(body: Json, model: Model) -> None:
         )
 
 
+def _check_prewarming(body: Json, model: Model) -> None:
+    """What asks for output cannot go with max_tokens=0, which gives none."""
+    del model
+    if body["max_tokens"] != 0:
+        return
+    asked = {
+        "stream": body.get("stream") is True,
+        "thinking.type: enabled": as_object(body.get("thinking")).get("type") == "enabled",
+        "output_config.format": as_object(body.get("output_config")).get("format") is not None,
+        "tool_choice": as_object(body.get("tool_choice")).get("type") in ("tool", "any"),
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise invalid(f"max_tokens: 0 cannot be combined with {name}, which requires output")
+
+
 def _check_sampling(body: Json, model: Model) -> None:
     given = [name for name in SAMPLING if body.get(name) is not None]
     if not given:
@@ -269,6 +285,7 @@ def _check_breakpoints(body: Json, model: Model) -> None:
 
 _CHECKS: tuple[Callable[[Json, Model], None], ...] = (
     _check_max_tokens,
+    _check_prewarming,
     check_messages,
     _check_system,
     _check_sampling,

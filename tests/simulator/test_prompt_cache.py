@@ -156,6 +156,22 @@ def test_prewarming_fills_the_cache(client: anthropic.Anthropic) -> None:
     assert counts(client.messages.create(**ask(system=system())))[0] == written > 0
 
 
+def test_prewarming_takes_nothing_that_asks_for_output(client: anthropic.Anthropic) -> None:
+    """A stream, a thinking budget, a schema or a forced tool cannot go with max_tokens=0."""
+    tool = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    wrong: list[dict[str, Any]] = [
+        {"stream": True},
+        {"thinking": {"type": "enabled", "budget_tokens": 2000}, "model": "claude-sonnet-4-6"},
+        {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+        {"tools": [tool], "tool_choice": {"type": "any"}},
+    ]
+    for change in wrong:
+        with pytest.raises(anthropic.BadRequestError, match="cannot be combined"):
+            client.messages.create(**(ask(system=system(), max_tokens=0) | change))
+    assert client.messages.create(**ask(system=system(), max_tokens=0, thinking={"type": "adaptive"})).content == []
+
+
 def test_streams_report_the_cache_in_both_usages(client: anthropic.Anthropic) -> None:
     """The split is in message_start, the totals are in message_delta."""
     events = list(client.messages.create(**ask(system=system()), stream=True))

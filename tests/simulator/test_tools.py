@@ -169,10 +169,32 @@ def test_thread_errors_carry_their_codes(client: anthropic.Anthropic) -> None:
         create(**ask("More"), betas=betas, thread=onward)
     assert caught.value.error_code == "thread_already_continued"
     with pytest.raises(anthropic.BadRequestError) as caught:
-        create(**ask("Hi", cache_control={"type": "ephemeral"}), betas=betas, thread={"type": "create"})
+        create(**ask("Hi"), betas=betas, thread={"type": "create"}, context_management={"edits": []})
     assert caught.value.error_code == "thread_unsupported_request"
     with pytest.raises(anthropic.BadRequestError, match="Extra inputs"):
         create(**ask("Hi"), extra_body={"thread": {"type": "create"}})
+
+
+def test_a_thread_caches_what_each_turn_marks(client: anthropic.Anthropic) -> None:
+    """Breakpoints work on threads, at most three a request; those of earlier turns do not add up."""
+    mark = {"type": "ephemeral"}
+    thread = client.beta.messages.thread(
+        model=MODEL, max_tokens=100, cache_control=mark, system=[{"type": "text", "text": "Note. " * 900}]
+    )
+    cached = 0
+    for turn in range(6):
+        usage = thread.send({"role": "user", "content": f"Question {turn}?"}).usage
+        assert usage.cache_read_input_tokens == cached
+        cached += usage.cache_creation_input_tokens
+    assert cached > 900
+    part: Any = {"type": "text", "text": "x", "cache_control": mark}
+    with pytest.raises(anthropic.BadRequestError, match="maximum of 3 blocks") as caught:
+        client.beta.messages.create(
+            **ask(messages=[{"role": "user", "content": [part] * 4}]),
+            betas=["message-threads-2026-08-12"],
+            thread={"type": "create"},
+        )
+    assert caught.value.error_code == "thread_unsupported_request"
 
 
 def test_a_failed_turn_may_continue_the_thread_again(sim: Simulator, client: anthropic.Anthropic) -> None:
