@@ -15,12 +15,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.cassette import scope
-from llmnb.client import provider_of, sdk_client, wrap
+from llmnb.client import marking_mode, provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest
 from llmnb.settings import Settings
 
 if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
+
+    from llmnb.prompt_cache import Mode
 
 
 _SDK_VARIABLES = (
@@ -47,6 +49,11 @@ class Access(Protocol):
         """OpenTelemetry's name of who serves."""
         ...
 
+    @property
+    def prompt_cache(self) -> Mode:
+        """How calls that do not say so use the prompt cache."""
+        ...
+
     def sync(self) -> Anthropic:
         """The client for blocking calls."""
         ...
@@ -68,6 +75,7 @@ class OurClients:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.prompt_cache: Mode = settings.prompt_cache
         self._sync: tuple[tuple[object, ...], Anthropic] | None = None
 
     def sync(self) -> Anthropic:
@@ -89,8 +97,10 @@ class OurClients:
 class UserClient:
     """A client the user made, wrapped, and its twins."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = wrap(client)
+    def __init__(self, client: Any, settings: Settings) -> None:
+        # a client that was wrapped with a mode of its own keeps it
+        self.prompt_cache: Mode = marking_mode(client) or settings.prompt_cache
+        self._client = wrap(client, prompt_cache=self.prompt_cache)
         self._is_async = hasattr(client, "__aenter__")
         self._obstacle = _obstacle(client)
         self._sync_twin: Any = None

@@ -29,6 +29,7 @@ SAVED_OPTIONS = (
     "inference_geo",
     "output_config",
     "cache_control",
+    "prompt_cache",
     "log_content",
 )
 """Settings that are saved, and the only ones that are read back: a file cannot bring headers or a client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import weakref
 from threading import Lock
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llmnb.cassette import scope
 from llmnb.errors import InvalidRequest, MissingKey
+from llmnb.prompt_cache import MODES, Mode
 from llmnb.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 
     from llmnb.middleware.entry import Recorder
     from llmnb.middleware.ledger import LedgerPart
+    from llmnb.middleware.marking import MarkingPart
 
 ClientT = TypeVar("ClientT")
+
+UNSAID: Any = "unsaid"
+"""The default of `prompt_cache` where None means something: without caching."""
 
 
 def wrap(
@@ -28,6 +34,7 @@ def wrap(
     tag: str | None = None,
     settings: Settings | None = None,
     books: Recorder | None = None,
+    prompt_cache: Mode | None = UNSAID,
 ) -> ClientT:
     """The same SDK client, with every call of it on the books.
 
@@ -40,25 +47,74 @@ def wrap(
         tag: tag written on the ledger rows.
         settings: settings to use instead of those in force here and now.
         books: where rows go instead of the ledger of the settings.
+        prompt_cache: "5m" or "1h" marks tools, system prompt, long documents and the growing end of conversations for
+            the API's prompt cache, "auto" only what is likely to be read often enough to pay (see `LLM`). None, the
+            default, leaves requests as they are. Breakpoints of your own are respected.
 
     Returns:
-        A client of the same class. Wrapping a wrapped client again replaces its project and tag where they are given.
+        A client of the same class. Wrapping a wrapped client again replaces its project, tag and prompt_cache where
+        they are given.
 
     Raises:
-        InvalidRequest: `client` is no client of the anthropic SDK.
+        InvalidRequest: `client` is no client of the anthropic SDK, or `prompt_cache` none of its values.
     """
     if isinstance(client, type) or not hasattr(client, "with_middleware"):
         raise InvalidRequest(
             f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
         )
     from llmnb.middleware.ledger import LedgerPart
+    from llmnb.middleware.marking import MarkingPart
     from llmnb.middleware.replay import ReplayPart
 
     sdk_client = cast("Anthropic", client)
-    inside = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
-    outside = [part for part in sdk_client.middleware if not isinstance(part, (LedgerPart, ReplayPart))]
-    part = _ledger_part(sdk_client, inside, project=project, tag=tag, settings=settings, books=books)
-    return cast(ClientT, sdk_client.copy(middleware=[*outside, part, ReplayPart(part.ledgered.provider)]))
+    ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
+    ours = (LedgerPart, ReplayPart, MarkingPart)
+    outside = [part for part in sdk_client.middleware if not isinstance(part, ours)]
+    ledger = _ledger_part(sdk_client, ledgers, project=project, tag=tag, settings=settings, books=books)
+    mode = cache_mode(prompt_cache, marking_mode(client))
+    marking = [] if mode is None else [_marking_part(sdk_client, ledger, mode)]
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, ledger, ReplayPart(ledger.ledgered.provider), *marking]))
+
+
+def marking_mode(client: object) -> Mode | None:
+    """The `prompt_cache` that a client was wrapped with; None for one that was wrapped with none."""
+    from llmnb.middleware.marking import MarkingPart
+
+    parts: tuple[object, ...] = getattr(client, "middleware", ())
+    return next((part.marking.mode for part in parts if isinstance(part, MarkingPart)), None)
+
+
+def cache_mode(given: object, unsaid: Mode | None) -> Mode | None:
+    """A value of `prompt_cache` that the user gave as a mode: None is "off"; `unsaid` where none was given.
+
+    Raises:
+        InvalidRequest: it is none of its values.
+    """
+    if given is UNSAID:
+        return unsaid
+    if given is None:
+        return "off"
+    if given not in MODES:
+        raise InvalidRequest(f'prompt_cache must be "5m", "1h", "auto" or None, not {given!r}')
+    return given
+
+
+def _marking_part(client: Any, ledger: LedgerPart, mode: Mode) -> MarkingPart:
+    from llmnb.middleware.marking import Marking, MarkingPart
+
+    ledgered = ledger.ledgered
+    return MarkingPart(
+        Marking(ledgered.settings, mode, provider=ledgered.provider, project=ledgered.project, scope=_scope(client))
+    )
+
+
+_salt = os.urandom(16)
+
+
+def _scope(client: Any) -> bytes:
+    """What the API keeps cache entries apart by, as far as a client knows: the address and the key, unreadably."""
+    facts = [getattr(client, name, None) for name in ("base_url", "api_key", "auth_token", "aws_region", "project_id")]
+    return hashlib.blake2b(repr(facts).encode(), key=_salt, digest_size=8).digest()
 
 
 def _ledger_part(
@@ -126,7 +182,7 @@ def sdk_client(
         fingerprint = tuple(map(repr, key))
         if fingerprint not in known:
             made = _made(asynchronous, options)
-            known[fingerprint] = wrap(made, project=project, settings=settings)
+            known[fingerprint] = wrap(made, project=project, settings=settings, prompt_cache=settings.prompt_cache)
         return known[fingerprint]
 
 

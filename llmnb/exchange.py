@@ -16,8 +16,8 @@ from llmnb import models, slots, wire
 from llmnb.accumulate import Accumulator, OutOfOrder, Piece
 from llmnb.errors import IncompleteReply
 from llmnb.params import Plan
-from llmnb.pricing import cost_of
-from llmnb.records import Call, Cost, Text, Thinking, Usage, calling
+from llmnb.pricing import cost_of, saved_by_caching
+from llmnb.records import Call, Cost, PromptCacheUse, PromptMarks, Text, Thinking, Usage, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Exchange:
     ) -> None:
         self.plan = plan
         self.call: Call | None = None
-        self._beside: list[int | None] = []  # costs of child rows, in nano-dollars
+        self._beside: list[Call] = []  # child rows
+        self._marks: PromptMarks | None = None
         self.reply: Reply | None = None
         self.shown_in = shown_in
         self._on_call = on_call
@@ -146,13 +147,16 @@ class Exchange:
         return slots.slots.ahold(self._limit, self._owner)
 
     def _calling(self) -> AbstractContextManager[None]:
-        return calling(**self._ledger, on_end=self._ended)
+        return calling(**self._ledger, on_end=self._ended, on_marked=self._marked)
+
+    def _marked(self, marks: PromptMarks) -> None:
+        self._marks = marks
 
     def _ended(self, call: Call) -> None:
         if call.is_call:
             self.call, self._beside = call, []  # told once per attempt; the last one counts
         else:
-            self._beside.append(call.cost_nanousd)
+            self._beside.append(call)
         if self._on_call is not None:
             self._on_call(call)
 
@@ -169,9 +173,12 @@ class Exchange:
     def _finish(self, message: Any) -> Reply:
         if not hasattr(message, "usage"):  # the SDK passes on what it cannot read
             raise IncompleteReply(f"the server answered with something that is no message: {str(message)[:200]!r}")
-        usage = self._usage(message)
-        self.reply = Reply(message, usage, self._cost(message, usage), self.call, self.shown_in)
+        self.reply = self._reply(message, self._usage(message))
         return self.reply
+
+    def _reply(self, message: Message, usage: Usage) -> Reply:
+        cost = self._cost(message, usage)
+        return Reply(message, usage, cost, self.call, self.shown_in, self._prompt_cache(message, usage, cost))
 
     def replied(self) -> Reply:
         """The reply of an exchange that came to its end."""
@@ -186,7 +193,7 @@ class Exchange:
         if message is None or not message.content:
             return None
         usage = self._usage_so_far(self._pieces.text) or Usage()
-        return Reply(message, usage, self._cost(message, usage), self.call, self.shown_in)
+        return self._reply(message, usage)
 
     def _usage(self, message: Message) -> Usage:
         return self.call.usage if self.call is not None else wire.read_usage(message.usage.to_dict())
@@ -195,9 +202,33 @@ class Exchange:
         if self.call is None:
             return cost_of(usage, message.model)
         # what a compaction, an advisor or a model that declined cost is part of what this answer cost
-        costs = [self.call.cost_nanousd, *self._beside]
+        costs = [self.call.cost_nanousd, *(call.cost_nanousd for call in self._beside)]
         known = [nanousd for nanousd in costs if nanousd is not None]
         return Cost(sum(known) if len(known) == len(costs) else None, self.call.price_id)
+
+    def _prompt_cache(self, message: Message, usage: Usage, cost: Cost) -> PromptCacheUse:
+        call, marks = self.call, self._marks
+        if call is not None and call.source != "live":  # answered from disk: the API's cache did nothing
+            return PromptCacheUse(saved_nanousd=0)
+        return PromptCacheUse(
+            breakpoints=() if marks is None else marks.breakpoints,
+            read_tokens=usage.cache_read_tokens,
+            written_5m_tokens=usage.cache_write_5m_tokens,
+            written_1h_tokens=usage.cache_write_1h_tokens,
+            written_unsplit_tokens=usage.cache_write_unsplit_tokens,
+            saved_nanousd=self._saved(message, usage, cost),
+            miss_reason=None if call is None else call.cache_miss_reason,
+            miss="" if marks is None else marks.miss,
+            estimated=usage.estimated,
+        )
+
+    def _saved(self, message: Message, usage: Usage, cost: Cost) -> int | None:
+        """Nano-dollars that the prompt cache saved, those of other models that worked on the answer among them."""
+        if cost.nanousd is None:
+            return None
+        if self.call is None:
+            return saved_by_caching([usage], cost, message.model) or 0
+        return sum(row.saved_nanousd or 0 for row in (self.call, *self._beside))
 
     def _incomplete(self, what: str) -> IncompleteReply:
         text = self._pieces.text

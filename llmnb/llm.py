@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Never, Unpack
 
 from llmnb import settings as settings_room
 from llmnb.access import Access, OurClients, UserClient
 from llmnb.asking import Question
+from llmnb.client import UNSAID, cache_mode
 from llmnb.content import content_of
-from llmnb.params import KNOWN, SAMPLING, Options, SdkParams, check_names, plan
+from llmnb.exchange import Exchange
+from llmnb.params import KNOWN, SAMPLING, Options, Plan, SdkParams, check_names, plan
+from llmnb.prewarming import Prewarmed, prewarming, ttl_for
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from llmnb.content import Prompt
     from llmnb.estimate import Estimate
     from llmnb.params import Effort
+    from llmnb.prompt_cache import Mode
 
 _SHOWN_CHARS = 40
 
@@ -28,7 +33,8 @@ class LLM:
     """A model with its settings. `llm("…")` asks it; nothing is sent before that.
 
     In a notebook or an IPython terminal the answer streams into a live view; in a script it stays quiet. Every
-    setting can also be given for one call: `llm("…", max_tokens=100)`; there, None goes back to the default.
+    setting can also be given for one call: `llm("…", max_tokens=100)`; there, None goes back to the default (but
+    prompt_cache=None is without caching).
 
     Args:
         model: the model's name; default: the setting `model` (LLMNB_MODEL).
@@ -42,6 +48,12 @@ class LLM:
         thinking: True, False, or the SDK's dict.
         effort: how much work the model puts in: low, medium, high, xhigh, max.
         stop_sequences: texts that end the answer.
+        prompt_cache: how the API's prompt cache is used for tools, system prompt, long documents and the growing end of
+            chats. "5m" and "1h" cache them for so long, at 1.25 and 2 times the input price, to be read at a tenth or
+            less. "auto" caches what is likely to be read often enough to pay, by how soon such prompts came again in
+            this kernel and, from the ledger, in earlier ones: chats and tool loops from their first turn, anything else
+            from its first repetition. None never caches. Default: the setting, which is "auto". Breakpoints
+            (`cache_control`) of your own are respected. `reply.prompt_cache` says what it did and saved.
         client: a client of the anthropic SDK to ask through, of any class; default: one of the environment's key.
         display: widget, html, terminal, static, print or none; default: the setting, else what fits.
         log_content: write prompts and answers into the ledger, too; default: the setting.
@@ -68,6 +80,7 @@ class LLM:
         thinking: bool | ThinkingConfigParam | None = None,
         effort: Effort | None = None,
         stop_sequences: str | Sequence[str] | None = None,
+        prompt_cache: Mode | None = UNSAID,
         client: object | None = None,
         display: str | None = None,
         log_content: bool | None = None,
@@ -88,11 +101,13 @@ class LLM:
             "display": display,
             "log_content": log_content,
         }
+        if prompt_cache is not UNSAID:
+            given["prompt_cache"] = cache_mode(prompt_cache, None)
         check_names(params, (*KNOWN, "client"), "LLM()")
         self._settings = settings_room.load()
         self._options = {name: value for name, value in {**given, **params}.items() if value is not None}
         self._plan = plan(self._options, self._settings)
-        self._access: Access = OurClients(self._settings) if client is None else UserClient(client)
+        self._access: Access = OurClients(self._settings) if client is None else UserClient(client, self._settings)
 
     @property
     def model(self) -> str:
@@ -168,7 +183,41 @@ class LLM:
 
         return await aestimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
 
-    # ------------------------------------------------------------------------------------------------------------------
+    def prewarm(
+        self, documents: Prompt | None = None, *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
+    ) -> Prewarmed:
+        """Has the API cache what the next questions begin with, so that the first one reads it already.
+
+        Cached are tools, system prompt and `documents`; a question reads them when it has the same system prompt and
+        tools and begins with the same documents: `llm.prewarm(Path("paper.pdf"))`, then
+        `llm([Path("paper.pdf"), "What is …?"])`. It costs what writing that prompt to the cache costs, or, where it is
+        there already, what reading it does, which renews it. It is a row of the ledger (tag "prewarm", unless you give
+        one).
+
+        Args:
+            documents: what questions will begin with: a text, a Path, bytes, a content block, or a list of them.
+            tools: tools as the SDK takes them.
+            **options: any setting of `LLM`, for this call; prompt_cache="1h" keeps it for an hour instead of five
+                minutes.
+
+        Returns:
+            What it cost, and until when it holds.
+
+        Raises:
+            InvalidRequest: there is nothing to cache, it is too short for the model, or the API cannot prewarm with
+                these settings; nothing was sent.
+            MissingKey: there is no API key; nothing was sent.
+            anthropic.APIError: whatever the SDK raises, unchanged.
+        """
+        exchange, asked_at = self._prewarming(documents, tools, options)
+        return Prewarmed.of(exchange.ask(self._access.sync), asked_at)
+
+    async def aprewarm(
+        self, documents: Prompt | None = None, *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
+    ) -> Prewarmed:
+        """The async twin of `prewarm`."""
+        exchange, asked_at = self._prewarming(documents, tools, options)
+        return Prewarmed.of(await exchange.aask(self._access.here), asked_at)
 
     def chat(self, *text: Never, name: str | None = None, system: str | None = None) -> Chat:
         """A conversation with this model.
@@ -193,11 +242,24 @@ class LLM:
 
     def _question(self, messages: Sequence[Any], options: Mapping[str, Any], *, chat: str | None = None) -> Question:
         """What will be sent; for `Chat`, too."""
-        planned = self._plan
-        if options:
-            check_names(options, KNOWN, "a call")
-            planned = plan({**self._options, **options}, self._settings)
+        planned = self._planned(options, "a call") if options else self._plan
         return Question(planned, messages, self._access, self._settings.concurrency, chat)
+
+    def _prewarming(
+        self, documents: Prompt | None, tools: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> tuple[Exchange, datetime]:
+        planned = self._planned({"prompt_cache": self._prompt_cache, **options}, "prewarm()")
+        planned.ledger["prompt_cache"] = ttl_for(planned.ledger["prompt_cache"])
+        planned, messages = prewarming(planned, documents, tools)
+        return Exchange(planned, messages, limit=self._settings.concurrency), datetime.now().astimezone()
+
+    def _planned(self, options: Mapping[str, Any], called: str) -> Plan:
+        check_names(options, KNOWN, called)
+        return plan({**self._options, **options}, self._settings)
+
+    @property
+    def _prompt_cache(self) -> Mode:
+        return self._options.get("prompt_cache", self._access.prompt_cache)
 
     def _messages(self, prompt: Prompt) -> list[Any]:
         return [{"role": "user", "content": content_of(prompt)}]
@@ -217,6 +279,7 @@ _SHOWN = (
     "thinking",
     "effort",
     "stop_sequences",
+    "prompt_cache",
     "display",
 )
 

@@ -55,8 +55,8 @@ class ModelFacts:
     """What is known of a model. `family` and `version` are None when its name says neither.
 
     `max_output_tokens` is the highest `max_tokens` it takes (None: unknown), `cache_minimum_tokens` the shortest prefix
-    its prompt cache takes (the highest minimum of any model where its own is unknown). The other facts are True when nothing is
-    known, so that only what is certain to fail is refused early.
+    its prompt cache takes (the highest minimum of any model where its own is unknown). The other facts are True when
+    nothing is known, so that only what is certain to fail is refused early.
     """
 
     name: str

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from llmnb import models
+from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
 from llmnb.settings import Settings
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         ThinkingConfigParam,
     )
     from anthropic.types.message_create_params_container_param import MessageCreateParamsContainerParam
+
+    from llmnb.prompt_cache import Mode
 
     Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -59,8 +62,9 @@ class SdkParams(TypedDict, total=False):
 class Options(SdkParams, total=False):
     """Everything that can be set for one call.
 
-    `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `project`, `tag` and
-    `log_content` go to the ledger row, `display` chooses how the answer is shown.
+    `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `prompt_cache` is 5m, 1h,
+    auto, or None for no caching. `project`, `tag` and `log_content` go to the ledger row, `display` chooses how the
+    answer is shown.
     """
 
     model: str | None
@@ -72,6 +76,7 @@ class Options(SdkParams, total=False):
     thinking: bool | ThinkingConfigParam | None
     effort: Effort | None
     stop_sequences: str | Sequence[str] | None
+    prompt_cache: Mode | None
     project: str | None
     tag: str | None
     display: str | None
@@ -131,6 +136,8 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     if options.get("effort") is not None:
         arguments["output_config"] = {**arguments.get("output_config", {}), "effort": options["effort"]}
     ledger = {name: options[name] for name in _LEDGER if options.get(name) is not None}
+    if "prompt_cache" in options:
+        ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
     return Plan(model, arguments, options.get("display") or settings.display, ledger)
 
 

@@ -183,7 +183,8 @@ class CallContext:
     """Who asks, for the ledger row of every call made while it is active (see `calling`).
 
     Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
-    finished row, in the thread or task that ended the call; it must not raise.
+    finished row, in the thread or task that ended the call; it must not raise. `prompt_cache` is the mode of the prompt
+    cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
     """
 
     chat: str | None = None
@@ -195,6 +196,8 @@ class CallContext:
     parent_uid: str | None = None
     log_content: bool | None = None
     on_end: Callable[[Call], None] | None = field(default=None, compare=False)
+    prompt_cache: str | None = None
+    on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
 
 
 _NOBODY = CallContext()
@@ -225,6 +228,73 @@ class _Calling(AbstractContextManager[None]):
 
     def __exit__(self, *_: object) -> None:
         _context.reset(self._token)
+
+
+# The prompt cache -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Where a request asks the API to cache its prompt: everything up to here, for `ttl` after its last use.
+
+    `place` is tools, system, document (what a question is about) or messages (the growing end of a conversation);
+    `tokens` is an estimate of all that stands up to here. `yours` is True for one that the caller set.
+    """
+
+    place: str
+    ttl: str
+    tokens: int
+    yours: bool = False
+
+
+class PromptMarks(Protocol):
+    """What was marked in one request, and why the cache was missed, which is known once its usage is."""
+
+    @property
+    def breakpoints(self) -> tuple[Breakpoint, ...]:
+        """All breakpoints of the request, in the order of the prompt."""
+        ...
+
+    @property
+    def miss(self) -> str:
+        """Why a prefix that should have been read was not, in words; empty when none was missed."""
+        ...
+
+    def settle(self, usage: Usage, told: str | None, message_id: str | None) -> str | None:
+        """The answer's usage is known: why the cache was missed, in one word; `told` is what the API said itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCacheUse:
+    """What the API's prompt cache did for one answer.
+
+    Tokens are those of `Usage`. `saved_nanousd` is what the answer would have cost with nothing cached less what it
+    cost, exact; it is negative where writing cost more than reading saved, 0 where nothing was cached, None when
+    unpriced. `miss_reason` is why a prefix that should have been read was not (below_minimum, expired, not_found,
+    model_changed, tools_changed, system_changed, messages_changed, settings_changed, or what the API says), and `miss`
+    the same in words. `estimated` marks tokens and dollars that are bounds.
+    """
+
+    breakpoints: tuple[Breakpoint, ...] = ()
+    read_tokens: int = 0
+    written_5m_tokens: int = 0
+    written_1h_tokens: int = 0
+    written_unsplit_tokens: int = 0
+    saved_nanousd: int | None = None
+    miss_reason: str | None = None
+    miss: str = ""
+    estimated: bool = False
+
+    @property
+    def written_tokens(self) -> int:
+        """All tokens written to the cache, whatever their TTL."""
+        return self.written_5m_tokens + self.written_1h_tokens + self.written_unsplit_tokens
+
+    @property
+    def saved_usd(self) -> Decimal | None:
+        """Dollars saved against no caching (negative: lost), exact to the nano-dollar; None when unpriced."""
+        return None if self.saved_nanousd is None else Decimal(self.saved_nanousd) / NANO
 
 
 # What a stream says, in the order it says it -------------------------------------------------------------------------
@@ -300,6 +370,7 @@ class Done:
     ttft_ms: float | None = None
     saved_usd: Decimal | None = None
     status: Status = "ok"
+    prompt_cache: PromptCacheUse | None = None
 
     @property
     def output_tokens_per_s(self) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from llmnb.records import UNPRICED, Call, Cost, Done, Source, Status, Usage, views
+from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, Usage, views
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -29,6 +29,8 @@ class Reply:
         cost: what it cost, as the ledger has it; unpriced when no price is known.
         call: its row of the ledger; None when the books could not be kept.
         shown_in: the run of the cell in which it was shown live, if it was.
+        prompt_cache: what the API's prompt cache did: breakpoints, tokens read and written, dollars saved or lost, and
+            why it was missed if it was.
     """
 
     message: Message
@@ -36,6 +38,7 @@ class Reply:
     cost: Cost = UNPRICED
     call: Call | None = None
     shown_in: str | None = field(default=None)
+    prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
 
     @property
     def text(self) -> str:
@@ -119,6 +122,7 @@ class Reply:
             ttft_ms=self.ttft_ms,
             saved_usd=saved,
             status=self.status,
+            prompt_cache=self.prompt_cache,
         )
 
     # How it is shown --------------------------------------------------------------------------------------------------

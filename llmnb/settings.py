@@ -11,7 +11,7 @@ import difflib
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """How answers are shown: widget, html, terminal, static, print, none; unset: what fits where the code runs."""
     concurrency: int = Field(default=16, ge=1)
     """How many requests of one process may be under way at once."""
+    prompt_cache: Literal["5m", "1h", "auto", "off"] = "auto"
+    """How `LLM` and `Chat` use the API's prompt cache: five minutes, an hour, where it is likely to pay, or not."""
     log_content: bool = False
     """Write prompts and answers into the ledger, too."""
     timezone: str | None = None

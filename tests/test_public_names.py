@@ -99,13 +99,13 @@ FLOORS = (
         "folding", "keys", "later", "locks", "models", "origin", "pricing", "settings", "simulator", "slots", "testing",
         "tokens", "wire",
     },
+    {"prompt_cache", "prompt_outline"},
     {"cache", "cassette", "ledger"},
     {"middleware"},
     {"client"},
     {
         "access", "accumulate", "asking", "background", "chat", "chat_file", "content", "cost_table", "estimate",
-        "estimating", "exchange", "llm",
-        "params", "recent", "reply", "runner", "templates",
+        "estimating", "exchange", "llm", "params", "prewarming", "recent", "reply", "runner", "templates",
     },
     {"display"},
     {

@@ -8,7 +8,7 @@ from html import escape
 from typing import Literal
 
 from llmnb.display.answer import Answer, clean, is_stop
-from llmnb.records import Done, Usage
+from llmnb.records import Done, PromptCacheUse, Usage
 
 Kind = Literal["fact", "good", "warning"]
 MODEL_CHARS = 80
@@ -29,7 +29,7 @@ def items(answer: Answer) -> list[Item]:
     if done is None:
         return [*_ended_early(answer), Item(shortened(answer.model), "the model asked")] if answer.model else []
     model = Item(shortened(done.model), "the model that answered")
-    return [*_endings(done), model, *_tokens(done.usage), *_cost(done), *_speed(done)]
+    return [*_endings(done), model, *_tokens(done.usage), *_cost(done), *_prompt_cache(done), *_speed(done)]
 
 
 def html(answer: Answer) -> str:
@@ -120,6 +120,41 @@ def _cost(done: Done) -> list[Item]:
     if done.usage.estimated:
         return [Item(f"≈ {dollars(done.cost_usd)}", "estimated: the exact counts never came")]
     return [Item(dollars(done.cost_usd), f"cost in US dollars: {done.cost_usd:f}")]
+
+
+def _prompt_cache(done: Done) -> list[Item]:
+    """What the API's prompt cache saved, or cost to fill, and why it was missed."""
+    use = done.prompt_cache
+    if use is None or done.source != "live":
+        return []
+    found: list[Item] = []
+    about = "≈ " if use.estimated else ""
+    if use.saved_usd is not None and use.saved_usd > 0:
+        title = f"against no caching: {use.read_tokens:,} tokens read from the prompt cache, {_written(use)}"
+        found.append(Item(f"{about}{dollars(use.saved_usd)} saved by caching", title, "good"))
+    elif use.saved_usd is not None and use.saved_usd < 0:
+        title = f"{_written(use)}, which costs this much more now and is saved many times over when it is read"
+        found.append(Item(f"{about}{dollars(-use.saved_usd)} to cache", title))
+    if use.miss:
+        found.append(Item(f"cache missed: {_reason(use)}", use.miss, "warning"))
+    return found
+
+
+def _written(use: PromptCacheUse) -> str:
+    kinds = [("5 minutes", use.written_5m_tokens + use.written_unsplit_tokens), ("an hour", use.written_1h_tokens)]
+    return " and ".join(f"{tokens:,} written for {kept}" for kept, tokens in kinds if tokens) or "none written"
+
+
+_REASONS = {
+    "below_minimum": "too short",
+    "expired": "expired",
+    "not_found": "not found",
+    "settings_changed": "settings changed",
+}
+
+
+def _reason(use: PromptCacheUse) -> str:
+    return _REASONS.get(use.miss_reason or "", (use.miss_reason or "").replace("_", " "))
 
 
 def _speed(done: Done) -> list[Item]:

@@ -20,7 +20,8 @@ _SELECT = f"""
 """  # noqa: S608 - only our own column names are filled in
 # a call may have been written again since it was read: then its cost is of other tokens
 _UPDATE = f"""
-    UPDATE calls SET cost_nanousd = ?, price_id = ? WHERE id = ? AND {" AND ".join(f"{name} = ?" for name in _TOKENS)}
+    UPDATE calls SET cost_nanousd = ?, price_id = ?, saved_nanousd = ?
+    WHERE id = ? AND {" AND ".join(f"{name} = ?" for name in _TOKENS)}
 """  # noqa: S608
 
 
@@ -49,4 +50,4 @@ class StoredCosts:
 
 def _parameters(entry: Repriced) -> tuple[object, ...]:
     tokens = (getattr(entry.row.call, name) for name in _TOKENS)
-    return entry.cost.nanousd, entry.cost.price_id, entry.row.id, *tokens
+    return entry.cost.nanousd, entry.cost.price_id, entry.saved_nanousd, entry.row.id, *tokens

@@ -17,8 +17,9 @@ from llmnb import origin, wire
 from llmnb.errors import ReplayMiss
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
-from llmnb.pricing import billed_model, cost_of_prompts
-from llmnb.records import Call, Cost, Status, Usage, current_context
+from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
+from llmnb.prompt_outline import prompt_bytes
+from llmnb.records import Call, Cost, PromptMarks, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
@@ -66,15 +67,16 @@ class Entry:
         self._context = current_context()
         self._request = body if self._logs_content else None
         self._began = self._waited_from = time.perf_counter()
-        prompt_bytes = _prompt_bytes(body)
-        self._estimated_input = Usage(wire.estimated_tokens(prompt_bytes), estimated=True)
+        size = prompt_bytes(body)
+        self._estimated_input = Usage(wire.estimated_tokens(size), estimated=True)
         self.body_id = id(body)
         self._lost: Usage | None = None
+        self._marks: PromptMarks | None = None
         self.attempts = 0
         self.saw_first_token = False
         self.model_requested = str(body.get("model") or "")
         self._known: dict[str, Any] = self._beginning(stream)
-        if (counted := sampled(body, prompt_bytes)) is not None:
+        if (counted := sampled(body, size)) is not None:
             self._known["estimated_input_tokens"], self._known["estimated_by"] = counted
 
     def _beginning(self, stream: bool) -> dict[str, Any]:
@@ -115,6 +117,9 @@ class Entry:
         """Headers of an answer are here."""
         self._known["source"] = source_of(http)
         self._known["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
+        self._marks = http.extensions.get(MARKS)
+        if self._marks is not None:
+            self._known["cache_breakpoints"] = len(self._marks.breakpoints)
 
     def refused(self, http: httpx2.Response) -> None:
         """The attempt was answered with an HTTP error, which costs nothing."""
@@ -191,11 +196,19 @@ class Entry:
         self._known["latency_ms"] = _ms_since(self._began)
         if self._request is not None:
             self._known["content"] = _content(self._request, body)
+        if outcome.usage is not None:
+            self._settle(outcome.usage, outcome)
         call = self._row(status, usage, outcome.prompts)
         children = tuple(self._child(call, index, iteration) for index, iteration in enumerate(outcome.iterations))
         self._ledgered.books.record(call, children)
         if self._context.on_end is not None:
             _tell(self._context.on_end, (call, *children))
+
+    def _settle(self, usage: Usage, outcome: wire.Outcome) -> None:
+        """Asks what came of the breakpoints that a part inside the ledger's set."""
+        if self._marks is not None:
+            told = self._known.get("cache_miss_reason")
+            self._known["cache_miss_reason"] = self._marks.settle(usage, told, outcome.message_id)
 
     @property
     def _is_a_copy(self) -> bool:
@@ -211,7 +224,7 @@ class Entry:
         known = self._known
         model = known.get("model") or self.model_requested
         parts = prompts and ((self._lost, *prompts) if self._lost else prompts)
-        cost, saved = self._paid(self._cost(parts or (usage,), model))
+        cost, saved = self._paid(parts or (usage,), model)
         return Call(
             **known,
             status=status,
@@ -232,7 +245,7 @@ class Entry:
 
     def _child(self, parent: Call, index: int, iteration: wire.Iteration) -> Call:
         """A row for tokens billed beside the answer's own; `tag` tells what they were for."""
-        cost, saved = self._paid(self._cost((iteration.usage,), iteration.model))
+        cost, saved = self._paid((iteration.usage,), iteration.model)
         return replace(
             parent,
             uid=f"{parent.uid}.{index + 1}",
@@ -248,30 +261,38 @@ class Entry:
             estimated_by=None,
             cost_nanousd=cost.nanousd,
             saved_nanousd=saved,
+            cache_breakpoints=None,
+            cache_miss_reason=None,
             price_id=cost.price_id,
             **{name: getattr(iteration.usage, name) for name in Usage.__slots__},
         )
 
-    def _paid(self, cost: Cost) -> tuple[Cost, int | None]:
-        """The cost of this call, and what it saved: an answer that did not come from the API costs nothing."""
+    def _paid(self, usages: tuple[Usage, ...], model: str) -> tuple[Cost, int | None]:
+        """The cost of this call, and what the prompt cache saved; an answer from disk costs nothing and saves it all."""
+        cost = self._cost(usages, model)
         if self._known.get("source", "live") == "live":
-            return cost, None
+            return cost, self._saved(usages, cost, model)
         return Cost(0, cost.price_id), cost.nanousd
 
     def _cost(self, usages: tuple[Usage, ...], model: str) -> Cost:
-        if usages == _NOTHING_USED:
-            return _FREE
+        return _FREE if usages == _NOTHING_USED else cost_of_prompts(usages, **self._priced_as(model))
+
+    def _saved(self, usages: tuple[Usage, ...], cost: Cost, model: str) -> int | None:
+        if not any(usage.cache_read_tokens or usage.cache_write_tokens for usage in usages):
+            return None
+        return saved_by_caching(usages, cost, **self._priced_as(model))
+
+    def _priced_as(self, model: str) -> dict[str, Any]:
         known, shared = self._known, self._ledgered
-        return cost_of_prompts(
-            usages,
-            billed_model(shared.provider, self.model_requested, model),
-            provider=shared.provider,
-            ts=known["ts"],
-            service_tier=known.get("service_tier"),
-            speed=known.get("speed"),
-            inference_geo=known.get("inference_geo"),
-            overrides=shared.settings.prices,
-        )
+        return {
+            "model": billed_model(shared.provider, self.model_requested, model),
+            "provider": shared.provider,
+            "ts": known["ts"],
+            "service_tier": known.get("service_tier"),
+            "speed": known.get("speed"),
+            "inference_geo": known.get("inference_geo"),
+            "overrides": shared.settings.prices,
+        }
 
 
 def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
@@ -283,6 +304,8 @@ def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
 
 
 _FACTS = ("stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
+MARKS = "llmnb_marks"
+"""Under this name a response's `extensions` hold what was marked in its request, where something was."""
 _NOTHING_USED = (Usage(),)
 _FREE = Cost(0)
 
@@ -334,31 +357,6 @@ def _added(lost: Usage | None, usage: Usage) -> Usage:
 
 def _ms_since(moment: float) -> float:
     return (time.perf_counter() - moment) * 1000
-
-
-_MEDIA_BYTES = int(1_600 * wire.BYTES_PER_TOKEN)
-"""An image counts as the most that one may cost, 1,600 tokens (the API's documentation, "Vision"); a PDF as one
-page."""
-
-
-def _prompt_bytes(body: dict[str, Any]) -> int:
-    """Characters of all text that the model is to read, without copying it; keys and structure are left out."""
-    total = _text_bytes(body.get("system")) + _text_bytes(body.get("tools"))
-    for message in body.get("messages") or ():
-        content = message.get("content")
-        total += len(content) if isinstance(content, str) else _text_bytes(content)
-    return total
-
-
-def _text_bytes(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        block = cast("dict[str, Any]", value)
-        return _MEDIA_BYTES if block.get("type") == "base64" else sum(map(_text_bytes, block.values()))
-    if isinstance(value, (list, tuple)):
-        return sum(map(_text_bytes, cast("list[Any]", value)))
-    return 0
 
 
 def _content(request: dict[str, Any], response: bytes) -> str:

@@ -1,9 +1,13 @@
 """Usage → cost: thin over genai-prices, exact in integer nano-dollars, None where no price is known.
 
-`rates` computes, `book` looks prices up, `costs` puts them together, `table` lists prices, `repricing` prices old rows
-anew.
+`rates` computes, `book` looks prices up, `costs` puts them together, `caching` says what the prompt cache saves,
+`table` lists prices, `repricing` prices old rows anew.
 """
 
+from llmnb.pricing.caching import CachePrices as CachePrices
+from llmnb.pricing.caching import cache_prices as cache_prices
+from llmnb.pricing.caching import saved_by_caching as saved_by_caching
+from llmnb.pricing.caching import saved_of_call as saved_of_call
 from llmnb.pricing.costs import billed_model as billed_model
 from llmnb.pricing.costs import cost_of as cost_of
 from llmnb.pricing.costs import cost_of_call as cost_of_call
@@ -14,12 +18,16 @@ from llmnb.pricing.table import PriceRow as PriceRow
 from llmnb.pricing.table import price_table as price_table
 
 __all__ = [
+    "CachePrices",
     "PriceRow",
     "Repricing",
     "billed_model",
+    "cache_prices",
     "cost_of",
     "cost_of_call",
     "cost_of_prompts",
     "price_table",
     "reprice",
+    "saved_by_caching",
+    "saved_of_call",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from llmnb.pricing.caching import saved_of_call
 from llmnb.pricing.costs import BY_PROMPT, Overrides, cost_of_call
 from llmnb.records import Call, Cost
 from llmnb.settings import load
@@ -26,10 +27,11 @@ class StoredCall(NamedTuple):
 
 
 class Repriced(NamedTuple):
-    """A ledger row and what it costs from now on."""
+    """A ledger row, what it costs from now on, and the nano-dollars that the prompt cache saved of it."""
 
     row: StoredCall
     cost: Cost
+    saved_nanousd: int | None = None
 
 
 class Priceable(Protocol):
@@ -96,10 +98,15 @@ def reprice(
     done = _Tally()
     with ledger.repricing() as rows:
         for page in _pages(rows, model, since_us):
-            changed = [Repriced(row, cost) for row in page if (cost := _new_cost(row.call, prices, done)) is not None]
+            costs = [(row, _new_cost(row.call, prices, done)) for row in page]
+            changed = [_repriced(row, cost, prices) for row, cost in costs if cost is not None]
             if changed and not dry_run:
                 rows.set_costs(changed)
     return done.summary(dry_run)
+
+
+def _repriced(row: StoredCall, cost: Cost, prices: Overrides) -> Repriced:
+    return Repriced(row, cost, saved_of_call(row.call, cost, prices))
 
 
 def _pages(rows: PriceableRows, model: str | None, since_us: int | None) -> Iterator[Sequence[StoredCall]]:
