@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Never, Unpack
+from typing import TYPE_CHECKING, Any, Never, Unpack, cast
 
 from llmnb import settings as settings_room
 from llmnb.access import Access, OurClients, UserClient
@@ -259,7 +259,7 @@ class LLM:
 
     @property
     def _prompt_cache(self) -> Mode:
-        return self._options.get("prompt_cache", self._access.prompt_cache)
+        return cast("Mode", self._options.get("prompt_cache", self._access.prompt_cache))
 
     def _messages(self, prompt: Prompt) -> list[Any]:
         return [{"role": "user", "content": content_of(prompt)}]

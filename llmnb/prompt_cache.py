@@ -53,10 +53,15 @@ Wish = Callable[[Candidate, Piece], Ttl | None]
 
 
 def kind_of(body: dict[str, Any], outline: Outline, *, in_chat: bool) -> Kind:
-    """What the request is part of. Tools make a loop, unless one is forced (it answers once) or none may be used."""
+    """What the request is part of. Tools make a loop, unless one is forced (it answers once) or none may be used.
+
+    A first message that is not to be answered (max_tokens=0) only warms the cache; nothing goes on from it.
+    """
+    roles = [cast("dict[str, Any]", message).get("role") for message in body.get("messages") or ()]
+    if body.get("max_tokens") == 0 and len(roles) < 2:
+        return "single"
     if in_chat:
         return "chat"
-    roles = [cast("dict[str, Any]", message).get("role") for message in body.get("messages") or ()]
     forced = (cast("dict[str, Any]", body.get("tool_choice") or {})).get("type") in ("tool", "any", "none")
     if outline.in_thread or (body.get("tools") and not forced):
         return "loop"

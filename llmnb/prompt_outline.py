@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, Literal, cast
 
 from llmnb import wire
+from llmnb.tokens import count_block, count_tool
 
 Section = Literal["tools", "system", "messages"]
 Path = tuple[str | int, ...]
@@ -126,11 +127,6 @@ def prompt_bytes(body: dict[str, Any]) -> int:
     return total
 
 
-def tokens_of(byte_count: int) -> int:
-    """How many tokens that many bytes of prompt are taken for: the one measure of this room."""
-    return wire.estimated_tokens(byte_count)
-
-
 def ttl_of(block: dict[str, Any]) -> str | None:
     """The TTL of a block's breakpoint, or None when it has none."""
     control = block.get("cache_control")
@@ -141,7 +137,7 @@ def ttl_of(block: dict[str, Any]) -> str | None:
 
 
 def _linked(body: dict[str, Any], start: bytes, parameters: bytes, held_tokens: int) -> Iterator[Piece]:
-    running, total, in_messages = start, held_tokens, False
+    running, total, in_messages, model = start, held_tokens, False, str(body.get("model") or "")
     for section, path, role, block in _blocks(body):
         if section == "messages" and not in_messages:
             in_messages = True
@@ -149,7 +145,7 @@ def _linked(body: dict[str, Any], start: bytes, parameters: bytes, held_tokens: 
         text = _dumps([role, _without_control(block)])
         own = _hash(text)
         running = _hash(running, own)
-        tokens = tokens_of(len(text) if section == "tools" else _text_bytes(block))
+        tokens = _tokens(section, block, own, model)
         total += tokens
         yield Piece(
             section,
@@ -196,9 +192,9 @@ def _is_markable(section: Section, block: dict[str, Any]) -> bool:
 
 def _ttls(block: dict[str, Any], section: Section) -> Iterator[str]:
     if section == "messages":
-        for key in _HOLD_BLOCKS:
-            held: Any = block.get(key)
-            for inner in _list(held) or [held]:
+        for held in (block[key] for key in _HOLD_BLOCKS if key in block):
+            inside: list[Any] = [held] if isinstance(held, dict) else _list(held)
+            for inner in inside:
                 yield from _ttls(_dict(inner), section)
     if (ttl := ttl_of(block)) is not None:
         yield ttl
@@ -211,6 +207,20 @@ def _without_control(block: dict[str, Any]) -> dict[str, Any]:
 
 
 # Sizes and hashes -----------------------------------------------------------------------------------------------------
+
+_MOST_COUNTED = 8_192
+_counted: dict[tuple[bytes, str], int] = {}
+"""Tokens by a piece's own hash and the model: a conversation sends the same pieces again with every turn."""
+
+
+def _tokens(section: Section, block: dict[str, Any], own: bytes, model: str) -> int:
+    """How many tokens a piece is taken for: the one measure of this room."""
+    if (known := _counted.get((own, model))) is not None:
+        return known
+    if len(_counted) >= _MOST_COUNTED:
+        _counted.clear()
+    _counted[own, model] = tokens = count_tool(block, model) if section == "tools" else count_block(block, model)
+    return tokens
 
 
 def _text_bytes(value: Any) -> int:

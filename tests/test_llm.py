@@ -19,8 +19,10 @@ from anthropic.resources.messages import Messages
 import llmnb
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingKey, SettingsError, UnknownModel
 from llmnb.exchange import Exchange
+from llmnb.middleware import marking
+from llmnb.middleware.sightings import Sightings
 from llmnb.params import KNOWN, SdkParams, plan
-from llmnb.records import Call, Done, Text, Thinking, ToolCall, calling
+from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
@@ -748,3 +750,97 @@ def test_chat_takes_no_text() -> None:
     """`llm.chat("Hi")` is refused with the way to say Hi."""
     with pytest.raises(TypeError, match=r"chat = llm\.chat\(\), then chat"):
         llmnb.LLM().chat("Hi")  # type: ignore[arg-type]
+
+
+# The prompt cache -----------------------------------------------------------------------------------------------------
+
+GUIDE = "Write plainly, and say what you measured. " * 200
+
+
+@pytest.fixture
+def fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No prompt was sent before."""
+    monkeypatch.setattr(marking, "sightings", Sightings())
+
+
+def ttl(sim: Simulator) -> str | None:
+    """For how long the last request asks to cache its system prompt."""
+    system = sim.requests[-1].body["system"]
+    return None if isinstance(system, str) else system[0]["cache_control"].get("ttl", "5m")
+
+
+@pytest.mark.usefixtures("fresh_memory")
+def test_prompt_cache_by_llm_call_and_setting(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call goes before the LLM, the LLM before the setting; None is without caching, not the default."""
+    hour = llmnb.LLM(system=GUIDE, prompt_cache="1h")
+    found = []
+    for options in ({}, {"prompt_cache": "5m"}, {"prompt_cache": None}, {"max_tokens": 9}):
+        hour("Hi", **options)
+        found.append(ttl(sim))
+    assert found == ["1h", "5m", None, "1h"]
+    off = llmnb.LLM(system=GUIDE, prompt_cache=None)
+    for _ in range(3):
+        off("Hi")
+        assert ttl(sim) is None
+    monkeypatch.setenv("LLMNB_PROMPT_CACHE", "1h")
+    llmnb.LLM(system=GUIDE)("Hi")
+    assert ttl(sim) == "1h"
+    assert "prompt_cache='1h'" in repr(hour)
+    assert off.options["prompt_cache"] == "off"
+
+
+@pytest.mark.parametrize("make", [lambda: llmnb.LLM(prompt_cache="10m"), lambda: llmnb.LLM()("Hi", prompt_cache=True)])
+def test_a_wrong_prompt_cache_is_refused(sim: Simulator, make: Any) -> None:
+    """Before anything is sent, with what there is."""
+    with pytest.raises(InvalidRequest, match='prompt_cache must be "5m", "1h", "auto" or None'):
+        make()
+    assert sim.requests == []
+
+
+def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting names its values."""
+    monkeypatch.setenv("LLMNB_PROMPT_CACHE", "always")
+    with pytest.raises(SettingsError, match="'5m', '1h', 'auto' or 'off'"):
+        llmnb.LLM()
+
+
+@pytest.mark.usefixtures("fresh_memory")
+def test_what_the_prompt_cache_did_is_on_the_reply(sim: Simulator) -> None:
+    """Breakpoints, tokens and dollars, as the ledger and the API's bill have them; in every way to ask."""
+    llm = llmnb.LLM(system=GUIDE)
+    first, second = llm("Hi"), llm("Hi there")
+    *_, done = llm.stream("Hi again")
+    assert isinstance(done, Done)
+    assert first.prompt_cache == PromptCacheUse(saved_nanousd=0)
+    written = second.prompt_cache
+    assert [(point.place, point.ttl, point.yours) for point in written.breakpoints] == [("system", "5m", False)]
+    assert written.saved_nanousd == -500 * written.written_5m_tokens
+    assert done.prompt_cache is not None
+    assert done.prompt_cache.saved_usd == Decimal(1_900 * written.written_tokens) / 10**9
+    assert [row["cache_breakpoints"] for row in rows()] == [0, 1, 1]
+    assert "saved by caching" in llm("Hi once more")._repr_markdown_()
+
+
+@pytest.mark.usefixtures("fresh_memory")
+def test_why_the_cache_was_missed_is_on_the_reply(sim: Simulator) -> None:
+    """In a word for the books, and in a sentence for the reader."""
+    chat = llmnb.LLM(system=GUIDE).chat()
+    chat("Hi")
+    reply = chat("Hi", system=f"Now {GUIDE}")
+    assert reply.prompt_cache.miss_reason == "system_changed"
+    assert reply.prompt_cache.miss == "the system prompt is not what it was in the request before"
+    assert rows()[-1]["cache_miss_reason"] == "system_changed"
+    assert "cache missed: system changed" in reply._repr_markdown_()
+
+
+@pytest.mark.usefixtures("fresh_memory")
+def test_a_client_that_was_wrapped_keeps_its_prompt_cache(sim: Simulator) -> None:
+    """Unless the LLM says otherwise."""
+    with sim.client() as plain:
+        client = llmnb.wrap(plain, prompt_cache="1h")
+        llmnb.LLM(system=GUIDE, client=client)("Hi")
+        assert ttl(sim) == "1h"
+        llmnb.LLM(system=GUIDE, client=client, prompt_cache=None)("Hi")
+        assert ttl(sim) is None
+        llmnb.LLM(system=GUIDE, client=plain, prompt_cache="5m")("Hi")
+        assert ttl(sim) == "5m"

@@ -44,7 +44,7 @@ def rereads(path: Path, now_us: int, *, without_session: str | None = None) -> d
         if connection is None:
             return {}
         since_us = now_us - DAYS * 24 * 3_600 * _US
-        rows = connection.execute(_SELECT, (since_us, now_us, ROWS, without_session)).fetchall()
+        rows = connection.execute(_SELECT, (since_us, now_us, ROWS, without_session or "")).fetchall()
     return _gaps(rows, now_us)
 
 

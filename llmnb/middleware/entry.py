@@ -268,7 +268,7 @@ class Entry:
         )
 
     def _paid(self, usages: tuple[Usage, ...], model: str) -> tuple[Cost, int | None]:
-        """The cost of this call, and what the prompt cache saved; an answer from disk costs nothing and saves it all."""
+        """The cost of this call, and what the prompt cache saved; an answer from disk costs nothing, and saves all."""
         cost = self._cost(usages, model)
         if self._known.get("source", "live") == "live":
             return cost, self._saved(usages, cost, model)

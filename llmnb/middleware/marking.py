@@ -38,11 +38,13 @@ from llmnb.prompt_cache import (
     marked,
     place,
 )
-from llmnb.prompt_outline import Outline, Piece, outline, prompt_bytes, tokens_of
+from llmnb.prompt_outline import Outline, Piece, outline, prompt_bytes
 from llmnb.records import Breakpoint, CallContext, PromptMarks, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.trouble import quietly
 
+_FEWEST_BYTES_A_TOKEN = 2
+"""Prose has three to four; a prompt below the minimum at two is not worth a closer look."""
 _API_KNOWS_NOT = (None, "unavailable", "previous_message_not_found")
 
 
@@ -151,7 +153,7 @@ class _Question:
         """Whether there is no need to look closer: most questions are short, and every call would pay for the look."""
         if self.mode != "auto" or self.body.get("tools") or self.body.get("thread"):
             return False
-        return tokens_of(prompt_bytes(self.body)) < self.minimum
+        return prompt_bytes(self.body) < self.minimum * _FEWEST_BYTES_A_TOKEN
 
     @cached_property
     def minimum(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from llmnb.display import footer, static, style
 from llmnb.display.answer import Answer
-from llmnb.records import Citation, Done, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
+from llmnb.records import Citation, Done, PromptCacheUse, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
 
 DONE = Done(
     "claude-sonnet-5-5",
@@ -121,6 +121,30 @@ def test_footer_of_a_cached_answer() -> None:
 def test_footer_says_what_matters(done: Done, words: str) -> None:
     """Missing prices, estimates and endings that are not the usual one are said plainly."""
     assert words in line(done)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (PromptCacheUse(read_tokens=900, saved_nanousd=4_200_000), "$0.0042 saved by caching"),
+        (PromptCacheUse(written_5m_tokens=900, saved_nanousd=-450_000), "$0.00045 to cache"),
+        (PromptCacheUse(saved_nanousd=-450_000, estimated=True), "≈ $0.00045 to cache"),
+        (PromptCacheUse(miss_reason="system_changed", miss="the system prompt …"), "cache missed: system changed"),
+        (PromptCacheUse(miss_reason="below_minimum", miss="about 300 tokens …"), "cache missed: too short"),
+    ],
+)
+def test_footer_of_the_prompt_cache(use: PromptCacheUse, words: str) -> None:
+    """What caching saved, or costs to begin with, and why it was missed."""
+    assert words in line(Done("m", Usage(), Decimal("0.01"), prompt_cache=use))
+
+
+def test_footer_is_quiet_about_a_cache_that_did_nothing() -> None:
+    """Nothing cached and nothing missed, no price, or an answer from disk: no word."""
+    nothing = [PromptCacheUse(saved_nanousd=0), PromptCacheUse(), PromptCacheUse(read_tokens=9), None]
+    for use in nothing:
+        assert "cach" not in line(Done("m", Usage(), Decimal("0.01"), prompt_cache=use))
+    hit = Done("m", Usage(), Decimal(0), source="replay", prompt_cache=PromptCacheUse(saved_nanousd=5_000_000))
+    assert "cach" not in line(hit)
 
 
 def test_footer_without_done() -> None:

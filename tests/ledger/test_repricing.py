@@ -52,6 +52,16 @@ def test_only_what_differs_is_written(ledger: Ledger, make_call) -> None:
     assert reprice(ledger).changed == 0
 
 
+def test_what_the_cache_saved_is_priced_anew(ledger: Ledger, make_call) -> None:
+    """A row that read from the prompt cache gets, with its cost, what that saved; others have nothing to say."""
+    ledger.write(make_call(uid="read", cost_nanousd=None, cache_read_tokens=1_000))
+    ledger.write(make_call(uid="plain", cost_nanousd=None))
+    reprice(ledger)
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        rows = connection.execute("SELECT uid, cost_nanousd, saved_nanousd FROM calls ORDER BY id").fetchall()
+    assert rows == [("read", RIGHT + 100_000, 1_900_000), ("plain", RIGHT, None)]
+
+
 def test_a_dry_run_says_and_changes_nothing(ledger: Ledger, make_call) -> None:
     """The totals are those of the real run."""
     ledger.write(make_call(uid="a", cost_nanousd=None))
