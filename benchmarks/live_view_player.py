@@ -1,8 +1,11 @@
 # The first cell of the benchmark's notebooks: feeds views as an answer would, and prints what the kernel saw as JSON.
+import asyncio
 import json
 import queue
 import threading
 import time
+
+import ipykernel
 
 from llmnb import display
 from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
@@ -52,6 +55,14 @@ def code_of(chars):
     return "*Begin* here.\n\n```python\n" + (CODE * (chars // len(CODE) + 1))[:chars] + "\n```\n\nThe **end**.\n"
 
 
+def list_of(chars):
+    lines, size = [], 0
+    while size < chars:
+        lines.append(f"- item `number` {len(lines) + 1}: {WORDS}\n")
+        size += len(lines[-1])
+    return "*Begin* here.\n\n" + "".join(lines) + "\nThe **end**.\n"
+
+
 def cut(text, pieces):
     size = len(text) / pieces
     return [text[round(n * size) : round((n + 1) * size)] for n in range(pieces)]
@@ -99,10 +110,13 @@ def feed(text, deltas, seconds, view):
     view.show(ToolCall("1", "search", {"query": "write-ahead log"}))
     view.show(ToolResult("1", "search", "two documents", duration_ms=120))
     threading.Thread(target=produce, daemon=True).start()
-    while (event := events.get()) is not None:
-        times.setdefault("first_sent", time.time())
-        times["last_sent"] = time.time()
-        view.show(event)
+    try:
+        while (event := events.get()) is not None:
+            times.setdefault("first_sent", time.time())
+            times["last_sent"] = time.time()
+            view.show(event)
+    except KeyboardInterrupt:  # where a kernel hears nothing else while it is busy, Stop is an interrupt
+        stop()
     view.show(Done("claude-sonnet-5-5", Usage(input_tokens=50, output_tokens=9_000), None, latency_ms=30_000.0))
     view.close(KeyboardInterrupt() if stopped.is_set() else None)
     return times
@@ -111,7 +125,7 @@ def feed(text, deltas, seconds, view):
 def play_text(text, deltas, seconds, peers=False):
     cpu_s = time.process_time()
     times = feed(text, deltas, seconds, Peers() if peers else display.choose("widget"))
-    print(json.dumps({**times, "cpu_s": time.process_time() - cpu_s}))
+    print(json.dumps({**times, "cpu_s": time.process_time() - cpu_s, "ipykernel": ipykernel.__version__}))
 
 
 def play(chars, deltas, seconds, peers=False):
@@ -122,17 +136,12 @@ def play_code(chars, deltas, seconds):
     play_text(code_of(chars), deltas, seconds)
 
 
+def play_list(chars, deltas, seconds):
+    play_text(list_of(chars), deltas, seconds)
+
+
 def play_many(views, chars, deltas, seconds):
-    """Several at once; how many frames the view with the fewest was sent."""
-    from llmnb.display.widget import ResponseView
-
-    frames, send = {}, ResponseView.send
-
-    def counted(self, message, buffers=None):
-        frames[self.model_id] = frames.get(self.model_id, 0) + 1
-        send(self, message, buffers)
-
-    ResponseView.send = counted
+    """Several at once, in threads of one cell."""
     text = text_of(chars)
     threads = [
         threading.Thread(target=feed, args=(text, deltas, seconds, display.choose("widget"))) for _ in range(views)
@@ -141,8 +150,24 @@ def play_many(views, chars, deltas, seconds):
         thread.start()
     for thread in threads:
         thread.join()
-    ResponseView.send = send
-    print(json.dumps({"fewest_frames": min(frames.values()), "views": len(frames)}))
+    print("{}")
+
+
+async def play_tasks(views, chars, deltas, seconds):
+    """Several at once, in tasks of one cell that awaits them."""
+    text = text_of(chars)
+    await asyncio.gather(*(feed_task(text, deltas, seconds, display.choose("widget")) for _ in range(views)))
+    print("{}")
+
+
+async def feed_task(text, deltas, seconds, view):
+    view.open("claude-sonnet-5-5", lambda: None)
+    begin = time.monotonic()
+    for number, piece in enumerate(cut(text, deltas)):
+        await asyncio.sleep(max(0, begin + number * seconds / deltas - time.monotonic()))
+        view.show(Text(piece))
+    view.show(Done("claude-sonnet-5-5", Usage(input_tokens=50, output_tokens=9_000), None, latency_ms=30_000.0))
+    view.close(None)
 
 
 import llmnb.display.widget  # noqa: E402, F401  so that the first play does not pay for it

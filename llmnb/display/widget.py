@@ -86,8 +86,11 @@ class WidgetView:
     def show(self, event: StreamEvent) -> None:
         """Add the event; draw it now, or with the next frame."""
         with self._lock:
+            parts = len(self._answer.parts)
             self._answer.apply(event)
             self._dirty = True
+            if len(self._answer.parts) > parts:
+                self._frame_due = 0.0  # something begins: show it at once
             self._draw_or_wait()
 
     def close(self, error: BaseException | None = None) -> None:
