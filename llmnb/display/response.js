@@ -5,7 +5,7 @@ const CONTROL = "llmnb.control";
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
 const KEPT = "llmnb-kept"; // the mark at the end of a static bundle, see static.py
-const MANY = 100; // blocks in an answer from which on those out of sight are not laid out
+const GROUP = 16; // blocks that are laid out, or not, together
 const HANDOVER_MS = 5000;
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
@@ -64,8 +64,9 @@ class Scene {
 /** One place on the page where a scene is drawn. */
 class Drawing {
   elements = new Map(); // id → { box, content, version }
-  final = []; // contents that will not change any more
-  settled = 0; // how many of them are left out of layout where they are out of sight
+  groups = []; // of boxes in the body: { box, open: boxes that may still change }
+  settled = 0; // how many groups are left out of layout while they are out of sight
+  untypeset = []; // contents with math that has still to be typeset
   frame = 0;
 
   constructor(scene, body, foot, typeset) {
@@ -86,31 +87,70 @@ class Drawing {
       if (drawn.version === node.version) continue;
       morph(drawn.content, node.html, kept(node, drawn.version));
       drawn.version = node.version;
-      if (!node.fixed) continue;
-      this.final.push(drawn.content);
-      if (drawn.content.querySelector(".llmnb-math")) this.typeset(drawn.content);
+      if (node.fixed) this.finish(drawn);
     }
+    if (this.untypeset.length) this.typesetNext();
   }
 
-  /** In a long answer what is finished is laid out only where it is seen; elsewhere its height is known. */
+  finish(drawn) {
+    drawn.group?.open.delete(drawn);
+    if (drawn.content.querySelector(".llmnb-math")) this.untypeset.push(drawn.content);
+  }
+
+  /** One a frame: each is measured, and with it the page. */
+  typesetNext() {
+    this.typeset(this.untypeset.shift());
+    if (this.untypeset.length) this.request();
+  }
+
+  /** In a long answer a group that is finished is laid out only when it is seen; else its height is known. */
   settle() {
-    if (this.final.length < MANY) return;
-    const children = this.final.slice(this.settled).flatMap((content) => [...content.children]);
-    const measured = children.filter((child) => child.tagName !== "DETAILS").map((child) => [child, child.clientHeight]);
-    for (const [{ style }, height] of measured) {
-      style.contentVisibility = "auto";
-      style.containIntrinsicBlockSize = `auto ${height}px`;
+    for (; this.settled < this.groups.length - 2; this.settled += 1) {
+      const [group, next] = this.groups.slice(this.settled);
+      if (group.open.size || !skipOutOfSight(group.box, next.box)) return;
     }
-    this.settled = this.final.length;
   }
 
   create(node) {
-    const parent = node.kind === "footer" ? this.foot : (this.elements.get(node.parent)?.fold ?? this.body);
     const drawn = node.kind === "thinking" ? thinkingFold() : plainBlock();
-    parent.append(drawn.box);
+    const fold = this.elements.get(node.parent)?.fold;
+    if (node.kind === "footer") this.foot.append(drawn.box);
+    else if (fold) fold.append(drawn.box);
+    else this.append(drawn);
     this.elements.set(node.id, drawn);
     return drawn;
   }
+
+  append(drawn) {
+    if (!this.groups.length || this.groups.at(-1).box.childElementCount === GROUP) {
+      this.groups.push({ box: element("div", "llmnb-group"), open: new Set() });
+      this.body.append(this.groups.at(-1).box);
+    }
+    drawn.group = this.groups.at(-1);
+    drawn.group.open.add(drawn);
+    drawn.group.box.append(drawn.box);
+  }
+}
+
+/** Leave what is in `group` out of layout while it is out of sight, its place and the gap to `next` as they are. */
+function skipOutOfSight(group, next) {
+  const last = contents(group).at(-1);
+  const first = contents(next)[0];
+  if (!last || !first) return false;
+  const { top } = group.getBoundingClientRect();
+  const { bottom } = last.getBoundingClientRect();
+  const gap = first.getBoundingClientRect().top - bottom;
+  last.style.marginBottom = first.style.marginTop = "0"; // margins no longer collapse
+  group.style.marginBottom = `${gap}px`;
+  group.style.containIntrinsicBlockSize = `auto ${bottom - top}px`;
+  group.style.contentVisibility = "auto";
+  return true;
+}
+
+/** The elements in boxes, without their boxes. */
+function contents(box) {
+  if (!box.matches(".llmnb-body, .llmnb-group, .llmnb-block")) return [box];
+  return [...box.children].flatMap((child) => (box.matches(".llmnb-block") ? [child] : contents(child)));
 }
 
 /** Moves what a view has drawn into the static bundle that takes its place: math and open folds stay as they are. */
@@ -130,7 +170,7 @@ class Handover {
     this.drawing.typeset = () => {}; // JupyterLab typesets what is not yet
     this.drawing.draw();
     const old = root.querySelector(".llmnb-body");
-    const drawn = [...body.children].flatMap((box) => (box.matches(".llmnb-block") ? [...box.children] : [box]));
+    const drawn = contents(body);
     const wanted = [...old.children];
     if (wanted.length !== drawn.length || wanted.some((child, n) => child.tagName !== drawn[n].tagName)) return false;
     drawn.filter(isTypeset).forEach((child) => child.setAttribute("data-mjx", "done")); // MathJax passes it by
