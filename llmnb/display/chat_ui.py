@@ -310,5 +310,5 @@ def _widget_class() -> type[Any]:
 
 def script() -> str:
     """The box's script; the one of a live answer is a part of it, as the function `makeAnswer`."""
-    answer = (_HERE / "response.js").read_text("utf-8").replace("export default", "return", 1)
+    answer = style.script().replace("export default", "return", 1)
     return f"const makeAnswer = (() => {{\n{answer}\n}})();\n{(_HERE / 'chat_ui.js').read_text('utf-8')}"

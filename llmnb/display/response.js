@@ -1,12 +1,11 @@
 // The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
+// handover.js is put before this script.
 
 const CONTROL = "llmnb.control";
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
-const KEPT = "llmnb-kept"; // the mark at the end of a static bundle, see static.py
 const GROUP = 16; // blocks that are laid out, or not, together
-const HANDOVER_MS = 5000;
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
 
@@ -151,57 +150,6 @@ function skipOutOfSight(group, next) {
 function contents(box) {
   if (!box.matches(".llmnb-body, .llmnb-group, .llmnb-block")) return [box];
   return [...box.children].flatMap((child) => (box.matches(".llmnb-block") ? [child] : contents(child)));
-}
-
-/** Moves what a view has drawn into the static bundle that takes its place: math and open folds stay as they are. */
-class Handover {
-  constructor(el, drawing) {
-    const output = el.closest(".jp-OutputArea-child");
-    this.drawing = drawing;
-    this.area = output?.parentNode;
-    this.place = [...(this.area?.children ?? [])].indexOf(output);
-  }
-
-  /** Whether `root`, which has just come, stands in the place of the view, and was given what the view had drawn. */
-  into(root) {
-    const output = root.closest(".jp-OutputArea-child");
-    if (!output || this.area?.children[this.place] !== output) return false;
-    const { body } = this.drawing;
-    this.drawing.typeset = () => {}; // JupyterLab typesets what is not yet
-    this.drawing.draw();
-    const old = root.querySelector(".llmnb-body");
-    const drawn = contents(body);
-    const wanted = [...old.children];
-    if (wanted.length !== drawn.length || wanted.some((child, n) => child.tagName !== drawn[n].tagName)) return false;
-    drawn.filter(isTypeset).forEach((child) => child.setAttribute("data-mjx", "done")); // MathJax passes it by
-    old.replaceWith(body);
-    root.addEventListener("click", copyCode);
-    return true;
-  }
-}
-
-function isTypeset(node) {
-  return !node.querySelector(".llmnb-math:not(:has(mjx-container))");
-}
-
-/** The handovers of this page that wait for their bundle, whichever copy of this script they come from. */
-function handovers() {
-  if (!customElements.get(KEPT)) {
-    customElements.define(
-      KEPT,
-      class extends HTMLElement {
-        static waiting = new Set();
-
-        // runs when the bundle has come to the page, before anything of it is laid out
-        connectedCallback() {
-          const { waiting } = this.constructor;
-          const taken = [...waiting].find((handover) => handover.into(this.parentElement));
-          waiting.delete(taken);
-        }
-      },
-    );
-  }
-  return customElements.get(KEPT).waiting;
 }
 
 function plainBlock() {
@@ -388,6 +336,7 @@ export default () => {
         parts.spoken.textContent = over ? "The answer is complete." : "An answer is being written.";
         tell();
         handovers().delete(handover);
+        handover?.restore();
         handover = over && state.scene.whole ? new Handover(el, drawing) : null;
         if (handover) handovers().add(handover);
         drawing.request();
@@ -400,7 +349,7 @@ export default () => {
         clearInterval(clock);
         cancelAnimationFrame(drawing.frame);
         state.views.delete(view);
-        setTimeout(() => handovers().delete(handover), HANDOVER_MS); // the bundle comes right after
+        setTimeout(() => handovers().delete(handover), HANDOVER_MS);
       };
     },
   };

@@ -19,7 +19,7 @@ COPY = (
 )
 """All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
 HANDOVER = "<llmnb-kept hidden></llmnb-kept>"
-"""Ends a bundle: where it takes a live view's place, what the view has drawn goes on (see response.js)."""
+"""Ends a bundle: where it takes a live view's place, what the view has drawn goes on (see handover.js)."""
 _LIVE_BUTTON = f'{markdown.COPY_BUTTON.removesuffix("></button>")} onclick="{escape(COPY)}"></button>'
 
 

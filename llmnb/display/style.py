@@ -1,4 +1,4 @@
-"""The style sheets of answers: one for what is live and what is kept, one more for what is live."""
+"""The style sheets of answers (one for what is live and what is kept, one more for what is live), and their script."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def answer_css() -> str:
 def live_css() -> str:
     """The style sheet of a live view."""
     return answer_css() + _squeezed("live.css")
+
+
+@cache
+def script() -> str:
+    """The script of a live view."""
+    return "\n".join((_HERE / name).read_text("utf-8") for name in ("handover.js", "response.js"))
 
 
 @cache

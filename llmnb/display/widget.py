@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import anywidget
@@ -21,7 +20,6 @@ from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
 from llmnb.records import StreamEvent
 
-_SCRIPT = Path(__file__).with_name("response.js")
 _ASKABLE_GROWTH = 4
 """How keyframes thin out where a front end can ask for one: each costs the whole answer again."""
 
@@ -30,7 +28,7 @@ class ResponseView(anywidget.AnyWidget):
     """The front end of one live answer; it is sent the messages of a `Scene`, and writes no state of its own."""
 
     # as text: a file path would make anywidget keep every widget alive through its change signal
-    _esm = _SCRIPT.read_text("utf-8")
+    _esm = style.script()
     _css = style.live_css()
     answer_id = traitlets.Unicode(read_only=True).tag(sync=True)
     model_label = traitlets.Unicode(read_only=True).tag(sync=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import llmnb.display
 from llmnb.display import static, style
 from llmnb.display.answer import Answer
 from llmnb.display.scene import Scene
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
-
-_DISPLAY = Path(llmnb.display.__file__).parent
 
 # a model as anywidget hands it to a front end, and a kernel that notes what it is asked
 BARE_PAGE = """<!doctype html><html><body><div id="place"></div><script type="module">
@@ -61,7 +58,7 @@ def bare(page: Page) -> Page:
         path = route.request.url.removeprefix("http://llmnb.test")
         requests.append(path)
         if path == "/response.js":
-            route.fulfill(body=(_DISPLAY / "response.js").read_text("utf-8"), content_type="text/javascript")
+            route.fulfill(body=style.script(), content_type="text/javascript")
         elif path == "/":
             styles = f"<style>{style.answer_css()}</style>"
             route.fulfill(body=styles + BARE_PAGE, content_type="text/html; charset=utf-8")
@@ -342,6 +339,29 @@ def test_a_long_answer_is_laid_out_where_it_is_seen(bare: Page, scene: Scene) ->
     assert bare.evaluate(tops) == pytest.approx(before, abs=2)
 
 
+def test_a_long_answer_leaves_the_page_lightly(output: Page, scene: Scene) -> None:
+    """At its end what is out of sight is off the page until the bundle has come, or comes back; nothing moves."""
+    part = f"## Part\n\n{'words and words ' * 30}\n\n- a\n- b\n\n```python\nx = 1\n```\n\n"
+    height = "() => Math.round(document.querySelector('.llmnb-body').getBoundingClientRect().height)"
+    blocks = "() => document.querySelectorAll('.llmnb-body .llmnb-block > *').length"
+    output.clock.install()
+    scene.answer.apply(Text(part * 40))
+    show(output, scene.frame())
+    scene.answer.apply(Text("."))
+    show(output, scene.frame())
+    before = output.evaluate(height)
+    scene.answer.apply(Done("claude", Usage(output_tokens=3), None))
+    html = finished(scene)
+    show(output, scene.frame())
+    assert output.evaluate(blocks) < 100
+    assert output.evaluate(height) == pytest.approx(before, abs=40)
+    output.clock.run_for(1_500)
+    assert output.evaluate(blocks) == 161
+    output.evaluate(REPLACED, html)
+    assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-body p') === window.first")
+    assert output.evaluate(blocks) == 161
+
+
 def hostile_corpus() -> list[str]:
     """The strings of tests/display/test_hostile.py."""
     import importlib.util
@@ -412,8 +432,10 @@ def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
     page.wait_for_selector(".llmnb-live .llmnb-code .k", timeout=90_000)  # the first frame, on a busy machine
     page.wait_for_selector(".llmnb-live td")
     assert page.is_visible(".llmnb-stop")
+    page.evaluate("() => { window.drawn = document.querySelector('.llmnb-live td'); }")
     (lab.folder / "seen").touch()
     page.wait_for_selector(".llmnb-answer .llmnb-footer")
+    assert page.evaluate("() => window.drawn.closest('.llmnb-answer') !== null")  # it was not drawn again
     page.wait_for_selector(".llmnb-answer .MathJax")
     lab.wait_idle(page, 1)
     assert page.query_selector(".llmnb-live") is None
