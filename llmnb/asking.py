@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from llmnb import recent
+from llmnb import interrupts, recent
 from llmnb.access import Access
 from llmnb.exchange import Exchange
 from llmnb.params import Plan
@@ -94,6 +94,7 @@ class Question:
         return reply
 
     def _exchange(self, view: View | None) -> Exchange:
+        interrupts.refuse()
         return Exchange(
             self.plan,
             self.messages,

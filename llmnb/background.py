@@ -9,8 +9,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from llmnb.errors import InvalidRequest
+from llmnb.interrupts import STOPPED, Cancelled
 from llmnb.records import StreamEvent, View
-from llmnb.runner import STOPPED, Cancelled, loop_thread
+from llmnb.runner import loop_thread
 
 if TYPE_CHECKING:
     from llmnb.chat import Chat, Turn

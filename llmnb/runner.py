@@ -15,31 +15,18 @@ from contextlib import aclosing, closing, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
+from llmnb import interrupts
+from llmnb.interrupts import STOPPED, Cancelled, Stopped
 from llmnb.records import StreamEvent, View
 from llmnb.reply import Reply
 
 Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 
-STOPPED = "Stopped. What the answer had used by then is in the ledger."
 _CLEAN_UP_S = 2.0
 """How long Stop waits for the connection to be closed and the ledger row to be written."""
 _POLL_S = 0.1
 """How often a waiting thread looks up. A Ctrl-C that comes in the instant before the thread begins to wait does not
 wake it, and on Windows none does."""
-
-
-class Stopped(KeyboardInterrupt):
-    """The person stopped the answer. Shown as one line instead of a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
-
-
-class Cancelled(asyncio.CancelledError):
-    """The same in async code, where a KeyboardInterrupt would tear down the event loop."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 class Answering(Protocol):
@@ -97,18 +84,25 @@ class _Watch:
 
     def __init__(self, events: Events) -> None:
         self.stopped = False
+        self.by_view = False
         self.error: BaseException | None = None
         self._events = events
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._over = threading.Event()
         self._task: asyncio.Task[None] | None = None
+        self._interrupted = interrupts.of_this_cell()
 
     def start(self) -> None:
         """Begins on the loop thread."""
         _loop_thread.call(self._begin)
 
+    def press(self) -> None:
+        """The view's Stop: ends the answer. May be called from any thread, and does nothing more than that."""
+        self.by_view = True
+        self.stop()
+
     def stop(self) -> None:
-        """Ends the answer; may be called from any thread, and does nothing more than that."""
+        """Ends the answer, from whatever thread."""
         self.stopped = True
         self._queue.put(_END)
         _loop_thread.call(self._cancel)
@@ -128,6 +122,8 @@ class _Watch:
 
     def _next(self) -> Any:
         while True:
+            if self._interrupted():
+                raise KeyboardInterrupt
             try:
                 return self._queue.get(timeout=_POLL_S)
             except Empty:
@@ -164,7 +160,7 @@ def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
     """
     running = _Watch(events)
     try:
-        view.open(model, running.stop)
+        view.open(model, running.press)
         running.start()
         for event in running:
             view.show(event)
@@ -183,7 +179,7 @@ def _ended(exchange: Answering, running: _Watch, view: View) -> Reply:
             running.wait(_CLEAN_UP_S)
     if exchange.reply is not None:
         return _shown(exchange.reply, view)
-    error = Stopped(STOPPED) if running.stopped else running.error
+    error = interrupts.stopped(by_view=running.by_view) if running.stopped else running.error
     assert error is not None
     _close(exchange if running.over else None, view, error)
     raise error
@@ -236,14 +232,16 @@ async def awatch(exchange: Answering, events: Events, view: View, model: str) ->
         stopped.set()
         loop.call_soon_threadsafe(task.cancel)
 
-    try:
-        view.open(model, stop)
-        await task
-    except BaseException as error:
-        task.cancel()
-        told = Cancelled(STOPPED) if stopped.is_set() and isinstance(error, asyncio.CancelledError) else error
-        _close(exchange if task.done() else None, view, told)
-        raise told from None if told is not error else error.__cause__
+    with interrupts.heard(stop) as interrupt:
+        try:
+            view.open(model, stop)
+            await task
+        except BaseException as error:
+            task.cancel()
+            pressed = stopped.is_set() or interrupt.struck
+            told = Cancelled(STOPPED) if pressed and isinstance(error, asyncio.CancelledError) else error
+            _close(exchange if task.done() else None, view, told)
+            raise told from None if told is not error else error.__cause__
     assert exchange.reply is not None
     return _shown(exchange.reply, view)
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import httpx2
 from anthropic import APIRequest
 
+from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.entry import Entry, Ledgered
 from llmnb.middleware.flow import Flow, Part
@@ -63,6 +64,7 @@ class LedgerPart(Part):
     def _raised(self, entry: Entry, request: APIRequest, error: BaseException) -> None:
         try:
             entry.raised(error)
+            interrupts.shorten(error)
             if isinstance(error, TypeError) and "authentication" in str(error):
                 error.add_note(f"llmnb: {MissingKey()}")  # the SDK's own error, with what to do about it
             if isinstance(error, Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from llmnb import wire
+from llmnb import interrupts, wire
 from llmnb.middleware.entry import Entry
 from llmnb.middleware.tee import End, decoded, watch
 
@@ -59,6 +59,7 @@ class BodyWatch:
         body = self._body(chunks)
         self._response = None
         self._entry.body_ended(self._read(body), body, how, error)
+        interrupts.shorten(error)
 
     @property
     def _is_opaque(self) -> bool:

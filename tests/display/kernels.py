@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,11 @@ class Kernel:
             answer_id = message["content"].get("data", {}).get("state", {}).get("answer_id", answer_id)
             if message["msg_type"] == "display_data":
                 return answer_id
+
+    def until(self, text: str) -> None:
+        """Wait until something that holds `text` is sent."""
+        while text not in json.dumps(self.client.get_iopub_msg(timeout=30)["content"]):
+            pass
 
     def has_subshells(self) -> bool:
         """Whether it can serve a message while a cell blocks."""
