@@ -142,8 +142,7 @@ def _linked(body: dict[str, Any], start: bytes, parameters: bytes, held_tokens: 
         if section == "messages" and not in_messages:
             in_messages = True
             running = _hash(running, parameters)
-        text = _dumps([role, _without_control(block)])
-        own = _hash(text)
+        own = _own(role, block)
         running = _hash(running, own)
         tokens = _tokens(section, block, own, model)
         total += tokens
@@ -200,12 +199,6 @@ def _ttls(block: dict[str, Any], section: Section) -> Iterator[str]:
         yield ttl
 
 
-def _without_control(block: dict[str, Any]) -> dict[str, Any]:
-    if "cache_control" not in block:
-        return block
-    return {key: value for key, value in block.items() if key != "cache_control"}
-
-
 # Sizes and hashes -----------------------------------------------------------------------------------------------------
 
 _MOST_COUNTED = 8_192
@@ -232,6 +225,26 @@ def _text_bytes(value: Any) -> int:
     if isinstance(value, (list, tuple)):
         return sum(map(_text_bytes, cast("list[Any]", value)))
     return 0
+
+
+def _own(role: str, block: dict[str, Any]) -> bytes:
+    """A hash of a piece without its breakpoint, good in this process only.
+
+    Python keeps the hash of a text with it, so that a long one that is sent again and again is read once.
+    """
+    told = {key: _short(value) for key, value in block.items() if key != "cache_control"}
+    return _hash(_dumps([role, told]))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return [len(value), hash(value)] if len(value) > _LONG_CHARS else value
+    if isinstance(value, dict) and "data" in value:  # the source of an image or document
+        return {key: _short(part) for key, part in cast("dict[str, Any]", value).items()}
+    return cast("Any", value)
+
+
+_LONG_CHARS = 512
 
 
 def _dumps(value: Any) -> bytes:

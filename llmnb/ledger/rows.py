@@ -60,6 +60,8 @@ def calls(
         A frame with the columns of `CALL_COLUMNS`. `ts` is the start, in the reporting timezone; `*_ms` are
         milliseconds; token columns are disjoint (`input_tokens` are the uncached ones, `thinking_tokens` are inside
         `output_tokens`); `cost_usd` is missing when the call is unpriced, and made from the exact `cost_nanousd`.
+        `saved_usd` is what the prompt cache saved of a live call (negative where writing to it cost more than reading
+        saved, missing where nothing was cached), and of one answered from disk all that it would have cost.
 
     Raises:
         InvalidRequest: a name or a moment is not understood.

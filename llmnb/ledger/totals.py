@@ -76,8 +76,9 @@ def usage(
         `calls` counts calls, `errors` those that ended in an error or truncated. Tokens and costs include iterations
         billed on another model, in that model's group. Token columns are disjoint, `thinking_tokens` are inside
         `output_tokens`. `cost_usd` is the sum of what is priced (exact in `cost_nanousd`), missing when nothing is, and
-        `unpriced_calls` says how many rows it lacks. Percentiles are linear interpolations, in milliseconds: latency of
-        live calls that ended ok, time to first token of live calls.
+        `unpriced_calls` says how many rows it lacks. `saved_usd` is what the prompt cache saved, less what writing to
+        it cost, and what answers from disk would have cost. Percentiles are linear interpolations, in milliseconds:
+        latency of live calls that ended ok, time to first token of live calls.
 
     Raises:
         InvalidRequest: a name or a moment is not understood.

@@ -45,6 +45,8 @@ from llmnb.trouble import quietly
 
 _FEWEST_BYTES_A_TOKEN = 2
 """Prose has three to four; a prompt below the minimum at two is not worth a closer look."""
+_SURELY_CACHED_SINCE = (3, 7)
+"""Some clouds refuse breakpoints on earlier models; "auto" must never make a call fail, so it leaves them alone."""
 _API_KNOWS_NOT = (None, "unavailable", "previous_message_not_found")
 
 
@@ -185,10 +187,11 @@ class _Question:
         if self.mode in ("5m", "1h"):
             ttl = self.mode
             return lambda candidate, piece: ttl
-        prices = cache_prices(
-            self.outline.model, provider=self.marking.provider, overrides=self.marking.settings.prices
-        )
-        return self._automatic(prices)
+        version = models.facts(self.outline.model).version
+        if version is None or version < _SURELY_CACHED_SINCE:
+            return self._automatic(None)
+        overrides = self.marking.settings.prices
+        return self._automatic(cache_prices(self.outline.model, provider=self.marking.provider, overrides=overrides))
 
     def _automatic(self, prices: CachePrices | None) -> Wish:
         """For as long as is cheapest by what was seen; not at all where no price tells what is cheap."""

@@ -9,6 +9,8 @@ from typing import Any
 import anthropic
 import pandas as pd
 import pytest
+from anthropic import APIRequest
+from anthropic._models import FinalRequestOptions
 from pydantic import BaseModel
 
 import llmnb
@@ -16,6 +18,7 @@ from llmnb.middleware import marking as room
 from llmnb.middleware.marking import MarkingPart
 from llmnb.middleware.sightings import Sightings
 from llmnb.records import calling
+from llmnb.settings import load
 from llmnb.simulator import Clock, Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
@@ -285,6 +288,22 @@ def modes(sim: Simulator) -> list[str | None]:
         system = seen.body["system"]
         found.append(system[0]["cache_control"].get("ttl", "5m") if isinstance(system, list) else None)
     return found
+
+
+@pytest.mark.parametrize("model", ["claude-3-haiku-20240307", "some-other-model"])
+def test_auto_leaves_models_alone_that_may_not_take_breakpoints(model: str) -> None:
+    """A default must not make a call fail; asked for by name, they are marked."""
+    marking = room.Marking(load(), "auto", memory=Sightings())
+    body = ask(GUIDE * 5, "Yes", "And?", system=GUIDE * 5, model=model)
+    for mode, expected in (("auto", 0), ("5m", 2)):
+        request = APIRequest(
+            options=FinalRequestOptions(method="post", url="/v1/messages", json_data=body), cast_to=dict
+        )
+        for _ in range(3):
+            with calling(chat="c", prompt_cache=mode):
+                flow = MarkingPart(marking).flow(request)
+                outgoing = next(flow)
+            assert str(outgoing.json).count("cache_control") == expected
 
 
 def test_auto_waits_for_a_repetition(sim: Simulator, clock: Clock) -> None:
