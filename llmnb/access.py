@@ -100,7 +100,7 @@ class UserClient:
     def __init__(self, client: Any, settings: Settings) -> None:
         # a client that was wrapped with a mode of its own keeps it
         self.prompt_cache: Mode = marking_mode(client) or settings.prompt_cache
-        self._client = wrap(client, prompt_cache=self.prompt_cache)
+        self._client = wrap(client, cache=True, prompt_cache=self.prompt_cache)
         self._is_async = hasattr(client, "__aenter__")
         self._obstacle = _obstacle(client)
         self._sync_twin: Any = None

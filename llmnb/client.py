@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from llmnb.cassette import scope
 from llmnb.errors import InvalidRequest, MissingKey
 from llmnb.prompt_cache import MODES, Mode
+from llmnb.records import CacheUse
 from llmnb.settings import Settings, load
 
 if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
 
+    from llmnb.middleware.cache import CachePart
     from llmnb.middleware.entry import Recorder
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
@@ -32,6 +34,7 @@ def wrap(
     *,
     project: str | None = None,
     tag: str | None = None,
+    cache: CacheUse | None = None,
     settings: Settings | None = None,
     books: Recorder | None = None,
     prompt_cache: Mode | None = UNSAID,
@@ -45,6 +48,8 @@ def wrap(
             client before it is wrapped: of what is added inside, only the last answer is seen.
         project: project written on the ledger rows; default: the setting.
         tag: tag written on the ledger rows.
+        cache: True answers what was asked before from the response cache, and keeps what is asked for the first time;
+            "all" also calls with server tools, such as web search, or a container. Default: no cache.
         settings: settings to use instead of those in force here and now.
         books: where rows go instead of the ledger of the settings.
         prompt_cache: "5m" or "1h" marks tools, system prompt, long documents and the growing end of conversations for
@@ -52,8 +57,8 @@ def wrap(
             default, leaves requests as they are. Breakpoints of your own are respected.
 
     Returns:
-        A client of the same class. Wrapping a wrapped client again replaces its project, tag and prompt_cache where
-        they are given.
+        A client of the same class. Wrapping a wrapped client again replaces its project, tag, cache and prompt_cache
+        where they are given.
 
     Raises:
         InvalidRequest: `client` is no client of the anthropic SDK, or `prompt_cache` none of its values.
@@ -62,18 +67,22 @@ def wrap(
         raise InvalidRequest(
             f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
         )
+    from llmnb.middleware.cache import CachePart
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
     from llmnb.middleware.replay import ReplayPart
 
     sdk_client = cast("Anthropic", client)
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
-    ours = (LedgerPart, ReplayPart, MarkingPart)
+    caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
+    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart)
     outside = [part for part in sdk_client.middleware if not isinstance(part, ours)]
     ledger = _ledger_part(sdk_client, ledgers, project=project, tag=tag, settings=settings, books=books)
     mode = cache_mode(prompt_cache, marking_mode(client))
     marking = [] if mode is None else [_marking_part(sdk_client, ledger, mode)]
-    return cast(ClientT, sdk_client.copy(middleware=[*outside, ledger, ReplayPart(ledger.ledgered.provider), *marking]))
+    cached = _cache_parts(sdk_client, caches, cache, ledger.ledgered.settings)
+    replay = ReplayPart(ledger.ledgered.provider)
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, ledger, replay, *cached, *marking]))
 
 
 def marking_mode(client: object) -> Mode | None:
@@ -115,6 +124,19 @@ def _scope(client: Any) -> bytes:
     """What the API keeps cache entries apart by, as far as a client knows: the address and the key, unreadably."""
     facts = [getattr(client, name, None) for name in ("base_url", "api_key", "auth_token", "aws_region", "project_id")]
     return hashlib.blake2b(repr(facts).encode(), key=_salt, digest_size=8).digest()
+
+
+def _cache_parts(client: Any, earlier: list[CachePart], use: CacheUse | None, settings: Settings) -> list[CachePart]:
+    """The cache part, or nothing where there is to be no cache."""
+    if use is None:
+        return earlier
+    if use is False or settings.cache == "off":
+        return []
+    from llmnb.cache.responses import responses
+    from llmnb.middleware.cache import Cached, CachePart
+
+    cached = Cached(responses(settings), use, provider_of(client), str(client.base_url), dict(client._custom_headers))
+    return [CachePart(cached)]
 
 
 def _ledger_part(
@@ -167,7 +189,7 @@ _lock = Lock()
 def sdk_client(
     *, asynchronous: bool = False, project: str | None = None, settings: Settings | None = None, **options: Any
 ) -> Anthropic | AsyncAnthropic:
-    """A wrapped client of the environment's key and base URL, the same one for the same configuration.
+    """A wrapped client of the environment's key and base URL, with the cache, the same for the same configuration.
 
     An async client belongs to the running event loop, as its connections do. `options` go to the SDK's constructor.
 
@@ -182,7 +204,9 @@ def sdk_client(
         fingerprint = tuple(map(repr, key))
         if fingerprint not in known:
             made = _made(asynchronous, options)
-            known[fingerprint] = wrap(made, project=project, settings=settings, prompt_cache=settings.prompt_cache)
+            known[fingerprint] = wrap(
+                made, project=project, cache=True, settings=settings, prompt_cache=settings.prompt_cache
+            )
         return known[fingerprint]
 
 

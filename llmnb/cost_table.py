@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmnb import settings
 from llmnb.pricing.breakdown import CostLine, cost_lines
@@ -36,6 +36,8 @@ class CostTable:
     def of(cls, reply: Reply) -> CostTable:
         """The table of a reply."""
         call = reply.call or _row_without_books(reply)
+        if call.source != "live":  # its row has what was billed, which is nothing; the table shows what for
+            call = replace(call, **_counts(reply))
         lines = cost_lines(call, settings.load().prices)
         total = reply.cost_usd
         return cls(reply.model, (*lines, *_difference(lines, total, call)), total, reply.usage.estimated)
@@ -89,8 +91,11 @@ def _row_without_books(reply: Reply) -> Call:
     """The row the ledger would have, when it could not be kept."""
     import time
 
-    usage = {name: getattr(reply.usage, name) for name in reply.usage.__slots__}
-    return Call(uid="", ts=time.time_ns() // 1000, model_requested=reply.model, model=reply.model, **usage)
+    return Call(uid="", ts=time.time_ns() // 1000, model_requested=reply.model, model=reply.model, **_counts(reply))
+
+
+def _counts(reply: Reply) -> dict[str, Any]:
+    return {name: getattr(reply.usage, name) for name in reply.usage.__slots__}
 
 
 def _difference(lines: list[CostLine], total: Decimal | None, call: Call) -> list[CostLine]:

@@ -196,7 +196,11 @@ class Exchange:
         return self._reply(message, usage)
 
     def _usage(self, message: Message) -> Usage:
-        return self.call.usage if self.call is not None else wire.read_usage(message.usage.to_dict())
+        if self.call is not None and self.call.source == "live":
+            return self.call.usage
+        # of an answer that was kept: what it took when it was asked; its row has what it took now, which is nothing
+        known = wire.read_message({"usage": message.usage.to_dict(), "model": message.model}, self.plan.model)
+        return known.usage or Usage()
 
     def _cost(self, message: Message, usage: Usage) -> Cost:
         if self.call is None:

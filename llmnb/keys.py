@@ -62,7 +62,21 @@ def request_key(
         TypeError: the body holds something that JSON cannot.
         ValueError: the body contains itself.
     """
-    around = {
+    facts = around(provider=provider, base_url=base_url, path=path, query=query, headers=headers, sample=sample)
+    return key_of(facts, canonical_body(body))
+
+
+def around(
+    *,
+    provider: str,
+    base_url: str,
+    path: str,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, Any] | None = None,
+    sample: int = 0,
+) -> bytes:
+    """What counts besides the body, as canonical JSON; the arguments are those of `request_key`."""
+    facts = {
         "version": VERSION,
         "provider": provider,
         "base_url": base_url.rstrip("/"),
@@ -71,9 +85,12 @@ def request_key(
         "headers": telling_headers(headers or {}),
         "sample": sample,
     }
-    digest = hashlib.blake2b(_json(around).encode(), digest_size=20)
-    digest.update(canonical_body(body))
-    return digest.hexdigest()
+    return _json(facts).encode()
+
+
+def key_of(around: bytes, canonical: bytes) -> str:
+    """The key of what `around` and `canonical_body` gave."""
+    return hashlib.blake2b(around + canonical, digest_size=20).hexdigest()
 
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:

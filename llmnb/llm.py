@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Never, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, Unpack, cast
 
 from llmnb import settings as settings_room
 from llmnb.access import Access, OurClients, UserClient
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from llmnb.chat import Chat
     from llmnb.content import Prompt
+    from llmnb.durations import Duration
     from llmnb.estimate import Estimate
     from llmnb.params import Effort
     from llmnb.prompt_cache import Mode
+    from llmnb.records import CacheUse
 
 _SHOWN_CHARS = 40
 
@@ -57,6 +59,13 @@ class LLM:
         client: a client of the anthropic SDK to ask through, of any class; default: one of the environment's key.
         display: widget, html, terminal, static, print or none; default: the setting, else what fits.
         log_content: write prompts and answers into the ledger, too; default: the setting.
+        cache: True answers what was asked before from the response cache, for nothing, and keeps new answers; "all"
+            does so for calls with server tools (web search, code execution) or a container, too; False asks each time.
+            Default: the setting, else True.
+        fresh: ask again, and keep the new answer in place of the old one.
+        sample: the number of an independent answer to the same question; 0, 1, 2 are kept each for itself.
+        ttl: how old an answer from the cache may be, in seconds or as "30m", "24h", "7d"; default: any age.
+        cache_pace: "reading", or words a second, at which a stream from the cache comes; default: at once.
         **params: other parameters of the SDK's `messages.create`, such as `service_tier` or `extra_headers`.
 
     Raises:
@@ -84,6 +93,11 @@ class LLM:
         client: object | None = None,
         display: str | None = None,
         log_content: bool | None = None,
+        cache: CacheUse | None = None,
+        fresh: bool | None = None,
+        sample: int | None = None,
+        ttl: Duration | None = None,
+        cache_pace: float | Literal["reading"] | None = None,
         **params: Unpack[SdkParams],
     ) -> None:
         given: dict[str, Any] = {
@@ -100,6 +114,11 @@ class LLM:
             "stop_sequences": stop_sequences,
             "display": display,
             "log_content": log_content,
+            "cache": cache,
+            "fresh": fresh,
+            "sample": sample,
+            "ttl": ttl,
+            "cache_pace": cache_pace,
         }
         if prompt_cache is not UNSAID:
             given["prompt_cache"] = cache_mode(prompt_cache, None)
@@ -281,6 +300,10 @@ _SHOWN = (
     "stop_sequences",
     "prompt_cache",
     "display",
+    "cache",
+    "fresh",
+    "sample",
+    "ttl",
 )
 
 

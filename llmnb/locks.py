@@ -26,6 +26,20 @@ if sys.platform == "win32":
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)
         return True
+
+    def try_lock_byte(descriptor: int, offset: int) -> bool:
+        """Takes the lock of one byte, which need not exist; False when another process holds it."""
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def unlock_byte(descriptor: int, offset: int) -> None:
+        """Gives the lock of a byte back."""
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
@@ -36,6 +50,21 @@ else:
         except OSError:
             return False
         return True
+
+    # such locks belong to the process, whichever thread takes them, and end when it closes *any* descriptor of the
+    # file: open it once
+
+    def try_lock_byte(descriptor: int, offset: int) -> bool:
+        """Takes the lock of one byte, which need not exist; False when another process holds it."""
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock_byte(descriptor: int, offset: int) -> None:
+        """Gives the lock of a byte back."""
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
 
 
 @contextmanager

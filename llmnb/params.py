@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from llmnb import models
+from llmnb import durations, models
 from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
+from llmnb.records import Caching
 from llmnb.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     )
     from anthropic.types.message_create_params_container_param import MessageCreateParamsContainerParam
 
+    from llmnb.durations import Duration
     from llmnb.prompt_cache import Mode
+    from llmnb.records import CacheUse
 
     Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -64,7 +67,7 @@ class Options(SdkParams, total=False):
 
     `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `prompt_cache` is 5m, 1h,
     auto, or None for no caching. `project`, `tag` and `log_content` go to the ledger row, `display` chooses how the
-    answer is shown.
+    answer is shown. `cache`, `fresh`, `sample`, `ttl` and `cache_pace` are for the response cache, see `LLM`.
     """
 
     model: str | None
@@ -81,6 +84,11 @@ class Options(SdkParams, total=False):
     tag: str | None
     display: str | None
     log_content: bool | None
+    cache: CacheUse | None
+    fresh: bool | None
+    sample: int | None
+    ttl: Duration | None
+    cache_pace: float | Literal["reading"] | None
 
 
 KNOWN = tuple(Options.__annotations__)
@@ -138,6 +146,7 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     ledger = {name: options[name] for name in _LEDGER if options.get(name) is not None}
     if "prompt_cache" in options:
         ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
+    ledger["caching"] = _caching(options, settings)
     return Plan(model, arguments, options.get("display") or settings.display, ledger)
 
 
@@ -182,6 +191,37 @@ def _add_sampling(arguments: dict[str, Any], options: Mapping[str, Any], facts: 
     if not any(name.lower() == "anthropic-version" for name in headers):
         headers["anthropic-version"] = SAMPLING_API_VERSION
     arguments["extra_headers"] = headers
+
+
+# The response cache ---------------------------------------------------------------------------------------------------
+
+READING_WORDS_PER_S = 4.0
+"""How fast people read without a sound: 238 words a minute (Brysbaert 2019, a review of 190 studies)."""
+
+
+def _caching(options: Mapping[str, Any], settings: Settings) -> Caching:
+    use, sample, ttl = options.get("cache"), options.get("sample"), options.get("ttl")
+    if use is None:
+        use = {"on": True, "off": False, "all": "all"}[settings.cache]
+    if use not in (True, False, "all"):
+        raise InvalidRequest(f"cache must be True, False or 'all' (server tools, too), not {use!r}")
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
+        raise InvalidRequest(f"sample is the number of an independent answer, from 0, not {sample!r}")
+    return Caching(
+        use=use,
+        fresh=bool(options.get("fresh")),
+        sample=sample or 0,
+        ttl_s=None if ttl is None else durations.seconds(ttl, "ttl"),
+        words_per_s=_words_per_s(options.get("cache_pace")),
+    )
+
+
+def _words_per_s(pace: Any) -> float | None:
+    if pace is None or pace == "reading":
+        return pace and READING_WORDS_PER_S
+    if isinstance(pace, bool) or not isinstance(pace, (int, float)) or not 0 < pace < float("inf"):
+        raise InvalidRequest(f"cache_pace must be 'reading' or words a second, not {pace!r}")
+    return float(pace)
 
 
 # Thinking -------------------------------------------------------------------------------------------------------------

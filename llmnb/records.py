@@ -158,6 +158,26 @@ class Call:
         return Cost(self.cost_nanousd, self.price_id)
 
 
+CacheUse = bool | Literal["all"]
+"""Whether the response cache is used: for nothing, for plain calls, or also for those with server tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """What a call wants of the response cache.
+
+    `use` is None for what the client was wrapped with. `fresh` asks again and replaces what is kept; `sample` is the
+    number of an independent answer; no answer older than `ttl_s` seconds is taken, and what comes is kept as long.
+    `words_per_s` gives a stream at that speed; None is at once.
+    """
+
+    use: CacheUse | None = None
+    fresh: bool = False
+    sample: int = 0
+    ttl_s: float | None = None
+    words_per_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """How the input tokens that `model` bills follow from an offline count: `base + slope × count`.
@@ -195,6 +215,7 @@ class CallContext:
     project: str | None = None
     parent_uid: str | None = None
     log_content: bool | None = None
+    caching: Caching | None = None
     on_end: Callable[[Call], None] | None = field(default=None, compare=False)
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)

@@ -25,7 +25,7 @@ class Reply:
 
     Attributes:
         message: the SDK's `Message`, exactly as the API sent it.
-        usage: its tokens, in disjoint classes.
+        usage: its tokens, in disjoint classes; of an answer from the cache those it took when it was asked.
         cost: what it cost, as the ledger has it; unpriced when no price is known.
         call: its row of the ledger; None when the books could not be kept.
         shown_in: the run of the cell in which it was shown live, if it was.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -71,6 +71,13 @@ class Settings(BaseSettings):
     """How answers are shown: widget, html, terminal, static, print, none; unset: what fits where the code runs."""
     concurrency: int = Field(default=16, ge=1)
     """How many requests of one process may be under way at once."""
+    cache: Literal["on", "off", "all"] = "on"
+    """The response cache of `LLM` and `Chat`: on, off (also for what code asks for), or all, which keeps the answers of
+    server tools such as web search, too."""
+    cache_url: str | None = None
+    """Where the response cache lives: redis://host:6379/0, rediss:// or unix://; unset: the folder cache in `home`."""
+    cache_limit: ByteSize = Field(default=ByteSize(2**30), ge=2**20)
+    """How large the folder may grow before what was used least recently goes, such as 500MB or 2GiB."""
     prompt_cache: Literal["5m", "1h", "auto", "off"] = "auto"
     """How `LLM` and `Chat` use the API's prompt cache: five minutes, an hour, where it is likely to pay, or not."""
     log_content: bool = False
@@ -93,6 +100,19 @@ class Settings(BaseSettings):
                 ZoneInfo(value)
             except Exception:
                 raise ValueError(f"{value!r} is no IANA timezone, such as 'Europe/Oslo' or 'UTC'") from None
+        return value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        words = {"true": "on", "1": "on", "yes": "on", "false": "off", "0": "off", "no": "off"}
+        return words.get(str(value).lower(), str(value).lower())
+
+    @field_validator("cache_url", mode="after")
+    @classmethod
+    def _known_cache(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://; unset it for the folder")
         return value
 
     @field_validator("store_url", mode="after")
@@ -119,6 +139,11 @@ class Settings(BaseSettings):
         if self.store_url is None:
             return self.home / "ledger.db"
         return Path(self.store_url.removeprefix("sqlite:///")).expanduser().absolute()
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the response cache."""
+        return self.home / "cache"
 
     @property
     def zone(self) -> ZoneInfo | None:

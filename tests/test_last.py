@@ -107,5 +107,5 @@ def test_before_the_first_token(llm: llmnb.LLM, sim: Simulator) -> None:
     reply = llm("Hi")
     sim.fail("status", status=400)
     with pytest.raises(Exception, match="400"):
-        llm("Hi")
+        llm("Hi", fresh=True)
     assert llmnb.last() is reply

@@ -10,7 +10,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from llmnb import folding, wire
@@ -24,8 +24,13 @@ KEPT_HEADERS = ("request-id", "x-amzn-requestid", "anthropic-organization-id", "
 CONTENT_TYPES: dict[Form, str] = {"json": "application/json", "sse": "text/event-stream; charset=utf-8"}
 
 _FORMAT = 1
-_HEAD = struct.Struct(">6sHII")  # magic, format, checksum, length of what is known about the answer
+_HEAD = struct.Struct(">6sHI")  # magic, format, checksum of all that follows
+_LENGTHS = struct.Struct(">II")  # of what is known about the answer, and of its body; the rest is the request
+_BEGIN = _HEAD.size + _LENGTHS.size
 _MAGIC = b"llmnb\x00"
+
+PEEK_BYTES = 2_048
+"""What is known about an answer is shorter than that, as a rule, so that a list of answers need not read them all."""
 
 
 class Unreadable(LlmnbError):  # noqa: N818 - it says what happened
@@ -47,6 +52,7 @@ class StoredAnswer:
         provider: OpenTelemetry's name of who answered.
         expires_us: until when it may be used; None is for ever.
         key: the key of the question, see `llmnb.keys`.
+        request: what was asked, as JSON; None when it is kept apart or not at all.
     """
 
     form: Form
@@ -59,6 +65,7 @@ class StoredAnswer:
     provider: str = "anthropic"
     expires_us: int | None = None
     key: str = ""
+    request: bytes | None = None
 
     def outcome(self) -> wire.Outcome:
         """What the answer says of its tokens, its model and its end."""
@@ -90,10 +97,9 @@ class StoredAnswer:
 
     def encoded(self) -> bytes:
         """The entry as bytes that `decoded` reads."""
-        known = {name: value for name, value in asdict(self).items() if name != "body"}
-        about = json.dumps(known, separators=(",", ":")).encode()
-        checksum = zlib.crc32(self.body, zlib.crc32(about))
-        return b"".join((_HEAD.pack(_MAGIC, _FORMAT, checksum, len(about)), about, self.body))
+        about = json.dumps({name: getattr(self, name) for name in _ABOUT}, separators=(",", ":")).encode()
+        checked = b"".join((_LENGTHS.pack(len(about), len(self.body)), about, self.body, self.request or b""))
+        return _HEAD.pack(_MAGIC, _FORMAT, zlib.crc32(checked)) + checked
 
     @classmethod
     def decoded(cls, data: bytes) -> StoredAnswer:
@@ -102,20 +108,44 @@ class StoredAnswer:
         Raises:
             Unreadable: a bit is wrong, the end is missing, or another version wrote it.
         """
-        if len(data) < _HEAD.size or data[:6] != _MAGIC:
-            raise Unreadable("it is no entry of llmnb's")
-        _, version, checksum, length = _HEAD.unpack_from(data)
-        if version != _FORMAT:
-            raise Unreadable(f"another version of llmnb wrote it (format {version}, this one knows {_FORMAT})")
-        payload = memoryview(data)[_HEAD.size :]
-        if zlib.crc32(payload) != checksum:
+        checksum, about_end, body_end = _lengths(data)
+        if zlib.crc32(memoryview(data)[_HEAD.size :]) != checksum:
             raise Unreadable("its checksum is wrong: it is damaged")
-        try:
-            known = json.loads(bytes(payload[:length]))
-            known["headers"] = tuple((name, value) for name, value in known["headers"])
-            return cls(body=bytes(payload[length:]), **known)
-        except (ValueError, TypeError, KeyError) as error:
-            raise Unreadable(f"another version of llmnb wrote it ({error})") from None
+        return _answer(data[_BEGIN:about_end], data[about_end:body_end], data[body_end:] or None)
+
+    @classmethod
+    def peeked(cls, data: bytes) -> StoredAnswer | None:
+        """The entry without body and request, from its first bytes, unchecked; None when more of them are needed.
+
+        Raises:
+            Unreadable: another version wrote it, or it is no entry.
+        """
+        _, about_end, _ = _lengths(data)
+        return _answer(data[_BEGIN:about_end], b"", None) if about_end <= len(data) else None
+
+
+_ABOUT = tuple(field.name for field in fields(StoredAnswer) if field.name not in ("body", "request"))
+
+
+def _lengths(data: bytes) -> tuple[int, int, int]:
+    """The checksum, and where what is known and the body end."""
+    if len(data) < _BEGIN or data[:6] != _MAGIC:
+        raise Unreadable("it is no entry of llmnb's")
+    _, version, checksum = _HEAD.unpack_from(data)
+    if version != _FORMAT:
+        raise Unreadable(f"another version of llmnb wrote it (format {version}, this one knows {_FORMAT})")
+    about_length, body_length = _LENGTHS.unpack_from(data, _HEAD.size)
+    about_end = _BEGIN + about_length
+    return checksum, about_end, about_end + body_length
+
+
+def _answer(about: bytes, body: bytes, request: bytes | None) -> StoredAnswer:
+    try:
+        known = json.loads(about)
+        known["headers"] = tuple((name, value) for name, value in known["headers"])
+        return StoredAnswer(body=body, request=request, **known)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unreadable(f"another version of llmnb wrote it ({error})") from None
 
 
 def stored(

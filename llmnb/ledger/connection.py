@@ -12,6 +12,7 @@ from pathlib import Path
 from llmnb import locks
 from llmnb.errors import StoreError, StoreReadOnly
 from llmnb.ledger import migrations
+from llmnb.sqlite_files import create, is_corrupt, is_damaged, open_reader, primary_code
 from llmnb.trouble import LlmnbWarning, warn_once
 
 BUSY_TIMEOUT_S = 5.0
@@ -32,12 +33,6 @@ _WHY = {
 }
 
 
-def primary_code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code of an error, or None when Python's sqlite3 raised it of its own."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else None
-
-
 def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     """The same trouble as a `StoreError` that says what to do."""
     why = _WHY.get(primary_code(error) or -1) if isinstance(error, sqlite3.Error) else None
@@ -46,11 +41,6 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     return StoreError(
         f"the ledger {path} cannot be used ({error}): {why or '`llmnb doctor` may say more'}.", path=str(path)
     )
-
-
-def is_corrupt(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file's content, and not its surroundings, is the trouble."""
-    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextmanager
@@ -75,7 +65,7 @@ def open_writer(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.C
         StoreError: it cannot be opened or written.
     """
     with in_our_words(path):
-        create_file(path)
+        create(path)
         try:
             return _writer(path, busy_timeout_s)
         except sqlite3.DatabaseError as error:
@@ -83,7 +73,7 @@ def open_writer(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.C
                 set_aside(path)
             elif not _was_being_repaired(path, error):
                 raise
-        create_file(path)
+        create(path)
         return _writer(path, busy_timeout_s)
 
 
@@ -97,12 +87,6 @@ def _was_being_repaired(path: Path, error: sqlite3.Error) -> bool:
         return False
     with locks.held(_repair_lock(path)):
         return True
-
-
-def create_file(path: Path) -> None:
-    """Makes the folder (0700) and an empty file (0600) where they are missing."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _writer(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
@@ -155,7 +139,7 @@ def set_aside(path: Path) -> Path | None:
     Under a lock, and looked at again: another process may have moved it already and begun a new one.
     """
     with locks.held(_repair_lock(path)):
-        if not _is_damaged(path):
+        if not is_damaged(path):
             return None
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}")
         for suffix in ("-wal", "-shm", ""):  # a log without its file must not be found by the new one
@@ -168,16 +152,6 @@ def set_aside(path: Path) -> Path | None:
             "Calls go on and are recorded; totals start from zero.",
         )
     return aside
-
-
-def _is_damaged(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
-            return connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
-    except sqlite3.DatabaseError as error:
-        return is_corrupt(error)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -193,24 +167,8 @@ def reading(path: Path) -> Generator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    with in_our_words(path), closing(_reader(path)) as connection:
+    with in_our_words(path), closing(open_reader(path, BUSY_TIMEOUT_S)) as connection:
         yield connection if _has_calls(connection) else None
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            raise
-        # a read-only folder: SQLite cannot make the shared-memory file, and nobody can be writing
-        return sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True, isolation_level=None)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _has_calls(connection: sqlite3.Connection) -> bool:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from llmnb.errors import StoreError
 from llmnb.ledger import sessions
-from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, is_corrupt, open_writer, set_aside
+from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, open_writer, set_aside
 from llmnb.ledger.costs import StoredCosts
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.records import Call
 from llmnb.settings import Settings, load
+from llmnb.sqlite_files import identity, is_corrupt, leak
 
 _SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "uid")
 # the conditions: a late `running` (from a spool) must not undo an end that is on the books, unless a retry is running
@@ -95,19 +96,19 @@ class Ledger:
     def close(self) -> None:
         """Closes the connection; the next write opens it again."""
         with self._lock:
-            if self._connection is not None and self._file == _identity(self.path):
+            if self._connection is not None and self._file == identity(self.path):
                 self._connection.close()
             elif self._connection is not None:
-                _leak(self._connection)  # closing would delete, by name, the -wal of the file that took its place
+                leak(self._connection)  # closing would delete, by name, the -wal of the file that took its place
             self._connection = None
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; a new one when the file was moved, replaced or deleted under the old one."""
-        if self._connection is not None and self._file == _identity(self.path):
+        if self._connection is not None and self._file == identity(self.path):
             return self._connection
         self.close()
         self._connection = connection = open_writer(self.path, self._busy_timeout_s)
-        self._file = _identity(self.path)
+        self._file = identity(self.path)
         try:
             sessions.sweep(connection)
         except sqlite3.DatabaseError as error:
@@ -115,7 +116,7 @@ class Ledger:
                 return connection  # locked, say: there is no hurry, and the write that follows will tell
             self._set_aside()
             self._connection = connection = open_writer(self.path, self._busy_timeout_s)
-            self._file = _identity(self.path)
+            self._file = identity(self.path)
         return connection
 
     def _set_aside(self) -> None:
@@ -137,20 +138,12 @@ class Ledger:
 
     def _in_child(self) -> None:
         if self._connection is not None:
-            _leak(self._connection)
+            leak(self._connection)
         self._connection = None
         self._lock = threading.RLock()  # another thread of the parent may have held the old one
 
     def _in_parent(self) -> None:
         self._lock.release()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
@@ -175,13 +168,6 @@ def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequ
 # One ledger a process and path, also after a fork ---------------------------------------------------------------------
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
-
-
-def _leak(connection: sqlite3.Connection) -> None:
-    """Keeps a connection from ever being closed: one of the parent's in a forked child, or one whose file is gone."""
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 # SQLite keeps the locks of a process in memory of its own, which a forked child inherits, but not the locks. What the

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from llmnb.durations import text_s
 from llmnb.errors import InvalidRequest
 from llmnb.settings import Settings
 
@@ -18,9 +18,6 @@ UTC = timezone.utc  # noqa: UP017 - one name for the whole room
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SLOT_US = 15 * 60 * 1_000_000
 """Every timezone offset in use is a multiple of 15 minutes."""
-
-_AGO = re.compile(r"(\d+)\s*([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def reporting_zone(settings: Settings) -> tzinfo:
@@ -91,8 +88,8 @@ def instant_us(moment: Moment, zone: tzinfo, now_us: int) -> int | None:
 
 
 def _text_us(text: str, zone: tzinfo, now_us: int) -> int:
-    if ago := _AGO.fullmatch(text):
-        return now_us - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000
+    if (ago_s := text_s(text)) is not None:
+        return now_us - ago_s * 1_000_000
     try:
         when = date.fromisoformat(text) if "T" not in text and ":" not in text else datetime.fromisoformat(text)
     except ValueError:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 from anthropic import Anthropic, APIRequest, APIResponse, AsyncAnthropic, AsyncAPIResponse
 from anthropic._response import extract_response_type
 
 from llmnb.cache.stored import CONTENT_TYPES, Form, StoredAnswer
+from llmnb.middleware.reading_speed import ReadingSpeed
 from llmnb.records import Source
 
 if TYPE_CHECKING:
@@ -29,19 +30,29 @@ SOURCE = "llmnb.source"
 _NO_TIME = datetime.timedelta(0)
 
 
-def http_response(answer: StoredAnswer, request: APIRequest, *, source: str, base_url: str = "") -> httpx2.Response:
+def http_response(
+    answer: StoredAnswer,
+    request: APIRequest,
+    *,
+    source: Source,
+    base_url: str = "",
+    words_per_s: float | None = None,
+) -> httpx2.Response:
     """The answer in the form that the request asks for.
 
-    `source` is "cache" or "replay", for the ledger row.
+    `source` is "cache" or "replay", for the ledger row. A stream comes at once, or at `words_per_s`.
 
     Raises:
         llmnb.folding.CannotFold: the request wants a message, and none can be made of the stored stream.
     """
     form: Form = "sse" if request.stream else "json"
+    body = answer.body_as(form)
+    slowly = None if words_per_s is None or form == "json" else ReadingSpeed(body, words_per_s)
     response = httpx2.Response(
         answer.status,
         headers=[*answer.headers, ("content-type", CONTENT_TYPES[form])],
-        content=answer.body_as(form),
+        content=body if slowly is None else None,
+        stream=slowly,
         request=_http_request(request, base_url),
         extensions={ANSWER: (answer, source)},
     )
@@ -67,7 +78,7 @@ def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -
     return kind(**known)
 
 
-def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, str] | None:
+def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, Source] | None:
     """The stored answer that a response was made of and its source; None for one that came over the network."""
     return http.extensions.get(ANSWER)
 
@@ -75,7 +86,7 @@ def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, str] | None:
 def source_of(http: httpx2.Response) -> Source:
     """Where a response came from."""
     answered = answered_from(http)
-    return http.extensions.get(SOURCE, "live") if answered is None else cast("Source", answered[1])
+    return http.extensions.get(SOURCE, "live") if answered is None else answered[1]
 
 
 def _http_request(request: APIRequest, base_url: str) -> httpx2.Request:

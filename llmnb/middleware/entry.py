@@ -14,12 +14,13 @@ from typing import Any, Protocol, cast
 import httpx2
 
 from llmnb import origin, wire
+from llmnb.cache.stored import StoredAnswer
 from llmnb.errors import ReplayMiss
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
 from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
 from llmnb.prompt_outline import prompt_bytes
-from llmnb.records import Call, Cost, PromptMarks, Status, Usage, current_context
+from llmnb.records import Call, Cost, PromptMarks, Source, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
@@ -169,6 +170,11 @@ class Entry:
             usage = replace(usage, estimated=True)
         self._finish(status, _added(self._lost, usage), outcome, body)
 
+    def replayed(self, answer: StoredAnswer, source: Source) -> None:
+        """The whole answer was kept, and is here at once."""
+        self._known["source"] = source
+        self.finished(answer.outcome(), answer.body)
+
     def materialised(self, message: Any) -> None:
         """A part inside the ledger's answered with an object instead of a response."""
         dump = getattr(message, "model_dump_json", None)
@@ -200,6 +206,8 @@ class Entry:
             self._settle(outcome.usage, outcome)
         call = self._row(status, usage, outcome.prompts)
         children = tuple(self._child(call, index, iteration) for index, iteration in enumerate(outcome.iterations))
+        if call.source != "live":
+            call, children = _unbilled(call, children), ()
         self._ledgered.books.record(call, children)
         if self._context.on_end is not None:
             _tell(self._context.on_end, (call, *children))
@@ -293,6 +301,26 @@ class Entry:
             "inference_geo": known.get("inference_geo"),
             "overrides": shared.settings.prices,
         }
+
+
+def _unbilled(call: Call, children: tuple[Call, ...]) -> Call:
+    """The row of an answer that did not come from the API: no token was billed, and all that it cost once is saved.
+
+    So the tokens of all rows are those of the bill.
+    """
+    saved = [row.saved_nanousd for row in (call, *children)]
+    known = [nanousd for nanousd in saved if nanousd is not None]
+    return replace(
+        call,
+        **_NO_TOKENS,
+        saved_nanousd=sum(known) if len(known) == len(saved) else None,
+        estimated_input_tokens=None,
+        estimated_by=None,
+        price_id=None,
+    )
+
+
+_NO_TOKENS: dict[str, Any] = {name: getattr(Usage(), name) for name in Usage.__slots__}
 
 
 def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:

@@ -17,6 +17,7 @@ from anthropic import APIRequest
 
 from llmnb import interrupts
 from llmnb.errors import MissingKey
+from llmnb.middleware.answering import answered_from
 from llmnb.middleware.entry import Entry, Ledgered
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.watch import BodyWatch
@@ -77,6 +78,8 @@ class LedgerPart(Part):
             http = getattr(response, "http_response", None)
             if http is None:  # a part inside this one answered with a finished object
                 entry.materialised(response)
+            elif (replayed := answered_from(http)) is not None:
+                entry.replayed(*replayed)
             elif not http.is_success:
                 entry.refused(http)
                 if is_retried(http):

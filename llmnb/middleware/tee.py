@@ -36,38 +36,54 @@ _NEVER = 1 << 62
 class _Tee:
     """What both kinds of tee share: the watched stream, its bytes so far and the one-time end.
 
-    Between two looks a chunk costs an append and a comparison: a stream has thousands of them.
+    Between two looks a chunk costs an append, a comparison and two notes of who has it: a stream has thousands of them.
     """
 
     def __init__(self, stream: Any, watcher: Watcher) -> None:
         self._stream = stream
-        self._watcher: Watcher | None = watcher
+        self._watchers: list[Watcher] = [watcher]
         self._chunks: list[bytes] = []
+        self.is_suspended = True
+        """Whether the reader has what came last and does not wait for more."""
         # the SDK asks the body for its tracing's observer at every event, so that looking it up must be cheap
         self.stream_observer: Any = getattr(stream, "stream_observer", None)
 
+    @property
+    def chunk_count(self) -> int:
+        """Chunks that have come."""
+        return len(self._chunks)
+
+    def also(self, watcher: Watcher) -> None:
+        """Has another watcher look at the same body; one that was there before looks first."""
+        self._watchers.append(watcher)
+
     def _look(self) -> int:
-        if self._watcher is None:
-            return _NEVER
-        try:
-            return self._watcher.look(self._chunks)
-        except Exception as trouble:
-            quietly("watching a stream", trouble)
-            return _NEVER
+        wait = _NEVER
+        for watcher in self._watchers:
+            try:
+                wait = min(wait, watcher.look(self._chunks))
+            except Exception as trouble:
+                quietly("watching a stream", trouble)
+        return wait
 
     def _ended(self, how: End, error: BaseException | None = None) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
+        watchers, self._watchers = self._watchers, []
+        interrupt: BaseException | None = None
+        for watcher in watchers:
             try:
                 watcher.end(self._chunks, how, error)
             except Exception as trouble:
                 quietly("recording the end of a stream", trouble)
-            except BaseException:  # Ctrl-C in the middle of it: the end is told, and then the interrupt goes on
+            except (
+                BaseException
+            ) as interrupted:  # Ctrl-C in the middle of it: the end is told, then the interrupt goes on
+                interrupt = interrupted
                 with contextlib.suppress(Exception):
                     watcher.end(self._chunks, how, error)
-                raise
-            finally:
-                self._chunks = []
+        if watchers:
+            self._chunks = []
+        if interrupt is not None:
+            raise interrupt
 
     def _broke(self, error: BaseException) -> None:
         self._ended("closed" if isinstance(error, GeneratorExit) else "failed", error)
@@ -87,13 +103,16 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         chunks, wait = self._chunks, 1
+        self.is_suspended = False
         try:
             for chunk in self._stream:
                 chunks.append(chunk)
                 wait -= 1
                 if not wait:
                     wait = self._look()
+                self.is_suspended = True
                 yield chunk
+                self.is_suspended = False
         except BaseException as error:
             self._broke(error)
             raise
@@ -111,13 +130,16 @@ class AsyncTee(_Tee, httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks, wait = self._chunks, 1
+        self.is_suspended = False
         try:
             async for chunk in self._stream:
                 chunks.append(chunk)
                 wait -= 1
                 if not wait:
                     wait = self._look()
+                self.is_suspended = True
                 yield chunk
+                self.is_suspended = False
         except BaseException as error:
             self._broke(error)
             raise
@@ -130,11 +152,15 @@ class AsyncTee(_Tee, httpx2.AsyncByteStream):
             self._ended("closed")
 
 
-def watch(response: httpx2.Response, watcher: Watcher) -> None:
-    """Puts a tee between the response and its body, which has not been read yet."""
+def watch(response: httpx2.Response, watcher: Watcher) -> SyncTee | AsyncTee:
+    """Puts a tee between the response and its body, which has not been read yet, or adds to the one that is there."""
     stream = response.stream
+    if isinstance(stream, (SyncTee, AsyncTee)):
+        stream.also(watcher)
+        return stream
     tee = AsyncTee if isinstance(stream, httpx2.AsyncByteStream) else SyncTee
-    response.stream = tee(stream, watcher)
+    response.stream = watched = tee(stream, watcher)
+    return watched
 
 
 def decoded(raw: bytes, headers: httpx2.Headers) -> bytes:

@@ -26,7 +26,7 @@ class BodyWatch:
         self._entry = entry
         self._response: Any = response
         self._headers: httpx2.Headers = response.http_response.headers
-        self._content_type = self._headers.get("content-type", "")
+        self._is_aws = is_aws_frames(self._headers)
         self._began = time.monotonic()
         self._refresh_at: float | None = None
 
@@ -64,11 +64,7 @@ class BodyWatch:
     @property
     def _is_opaque(self) -> bool:
         """Whether a single chunk cannot be looked into."""
-        return "content-encoding" in self._headers or self._is_aws_frames
-
-    @property
-    def _is_aws_frames(self) -> bool:
-        return "amazon.eventstream" in self._content_type
+        return "content-encoding" in self._headers or self._is_aws
 
     def _look_for_start(self, chunks: list[bytes]) -> None:
         body = self._body(chunks)
@@ -86,13 +82,18 @@ class BodyWatch:
 
     def _body(self, chunks: list[bytes]) -> bytes:
         raw = decoded(b"".join(chunks), self._headers)
-        return _from_aws_frames(raw, self._response) if self._is_aws_frames else raw
+        return sse_of_aws_frames(raw, self._response) if self._is_aws else raw
 
     def _read(self, body: bytes) -> wire.Outcome:
         return wire.read_stream(body, self._entry.model_requested)
 
 
-def _from_aws_frames(raw: bytes, response: Any) -> bytes:
+def is_aws_frames(headers: httpx2.Headers) -> bool:
+    """Whether a body is a stream of classic Bedrock, in binary frames."""
+    return "amazon.eventstream" in headers.get("content-type", "")
+
+
+def sse_of_aws_frames(raw: bytes, response: Any) -> bytes:
     """The events of a classic Bedrock stream as SSE; its binary frames are read by the client's own decoder."""
     sse = ""
     with contextlib.suppress(Exception):  # cut off inside a frame; what came before counts

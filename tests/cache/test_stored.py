@@ -93,8 +93,17 @@ def test_another_status_is_not_kept() -> None:
 
 def test_an_entry_comes_back_as_it_went_in() -> None:
     """Every field, through bytes."""
-    answer = dataclasses.replace(ANSWER, expires_us=5, provider="aws.bedrock")
+    answer = dataclasses.replace(ANSWER, expires_us=5, provider="aws.bedrock", request=b'{"a":1}')
     assert StoredAnswer.decoded(answer.encoded()) == answer
+
+
+def test_what_is_known_of_an_answer_can_be_read_from_its_beginning() -> None:
+    """A list of answers does not read them all."""
+    data = dataclasses.replace(ANSWER, body=b"x" * 100_000, request=b"{}").encoded()
+    assert StoredAnswer.peeked(data[:2_048]) == dataclasses.replace(ANSWER, body=b"")
+    assert StoredAnswer.peeked(data[:40]) is None
+    with pytest.raises(Unreadable):
+        StoredAnswer.peeked(b"something else, and long enough for a head")
 
 
 @given(st.integers(min_value=0, max_value=len(ANSWER.encoded()) * 8 - 1))

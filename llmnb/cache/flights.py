@@ -1,0 +1,152 @@
+"""Questions under way: who asks what another thread, task or process is asking already waits for its answer.
+
+One flight leads a question; the others look now and then whether its answer is there. Nobody waits for a flight that
+cannot be expected to arrive: one that failed, one whose stream is not being read on, or one of the very thread and task
+that would wait. Nothing here takes a lock: a stream may end in a finalizer, in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import _thread
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from llmnb.slots import Owner, this_owner
+
+STALL_S = 1.0
+"""A stream whose reader has left it alone for this long is no longer waited for."""
+
+PATIENCE_S = 600.0
+"""Longest wait for another process; the SDK's own timeout of a request."""
+
+
+class Reading(Protocol):
+    """How far a stream is."""
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks that have come."""
+        ...
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether nobody is waiting for the next chunk: the reader does something else."""
+        ...
+
+
+class Flight:
+    """One question under way. `is_over` once it has arrived or failed, or cannot be waited for."""
+
+    __slots__ = ("_seen", "answered", "claimed", "is_over", "key", "owner", "reading")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.owner: Owner = this_owner()
+        self.is_over = False
+        self.answered = False
+        self.claimed = False
+        self.reading: Reading | None = None
+        self._seen: tuple[int, float] | None = None
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether it is a stream that nobody reads on; to be asked again and again."""
+        if self.reading is None or not self.reading.is_suspended:
+            self._seen = None
+            return False
+        count = self.reading.chunk_count
+        if self._seen is None or self._seen[0] != count:
+            self._seen = count, now
+        return now - self._seen[1] > STALL_S
+
+
+class Flights:
+    """The flights of this process. `claim`, `renew` and `release` tell other processes of them."""
+
+    def __init__(
+        self,
+        claim: Callable[[str], bool],
+        renew: Callable[[Sequence[str]], None],
+        release: Callable[[str], None],
+        *,
+        period_s: float = 1.0,
+    ) -> None:
+        self._claim = claim
+        self._renew = renew
+        self._release = release
+        self._period_s = period_s
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets all of them: they are the parent's, in a forked child."""
+        self._under_way: dict[str, Flight] = {}
+        self._watching = False
+
+    def lead(self, key: str) -> Flight | None:
+        """A flight of one's own; None when somebody else is asking."""
+        flight = Flight(key)
+        if self._under_way.setdefault(key, flight) is not flight:
+            return None
+        if not self._claim(key):
+            self._drop(flight)
+            return None
+        flight.claimed = True
+        if not self._watching:
+            self._watching = True
+            self._start()
+        return flight
+
+    def other(self, key: str) -> Flight | None:
+        """The flight of this process that leads the question."""
+        return self._under_way.get(key)
+
+    def arrived(self, flight: Flight, *, answered: bool) -> None:
+        """The flight is over. One that was answered stays claimed until its answer can be found by other processes."""
+        flight.answered = answered
+        self._drop(flight)
+        if not answered:
+            self.landed(flight)
+
+    def landed(self, flight: Flight) -> None:
+        """Other processes find the answer, or may ask themselves."""
+        if flight.claimed:
+            flight.claimed = False
+            self._release(flight.key)
+
+    def _drop(self, flight: Flight) -> None:
+        flight.is_over = True
+        if self._under_way.get(flight.key) is flight:
+            del self._under_way[flight.key]
+
+    # The watch: a thread while anything is under way ------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            _thread.start_new_thread(self._watch, ())
+        except RuntimeError:  # the interpreter is ending, or there are too many threads
+            self._watching = False
+
+    def _watch(self) -> None:
+        idle = 0
+        while idle < 5:
+            time.sleep(self._period_s)
+            idle = 0 if self.look(time.monotonic()) else idle + 1
+        self._watching = (
+            False  # who comes at this very moment has no watch: his question is short, or the next starts one
+        )
+
+    def look(self, now: float) -> bool:
+        """Gives up what is stalled, renews the rest; whether anything is under way."""
+        flights = list(self._under_way.values())
+        for flight in flights:
+            if flight.is_stalled(now):
+                self.arrived(flight, answered=False)
+        claimed = [flight.key for flight in flights if flight.claimed]
+        if claimed:
+            self._renew(claimed)
+        return bool(flights)
+
+
+def is_worth_waiting(other: Flight | None) -> bool:
+    """Whether the flight, or one of another process where it is None, may arrive while this thread or task waits."""
+    return other is None or (not other.is_over and other.owner != this_owner())

@@ -1,0 +1,367 @@
+"""The response cache of a process: finds answers, keeps new ones a moment later, and never raises.
+
+An answer that has just come is found in memory until it is written; a thread writes what came together. What fails in
+here (no disk, a damaged file, a server gone) is a miss: the call goes on live, one warning says why, and the place is
+left alone for a while, so that not every call runs into the same trouble.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from llmnb.cache.backends import Backend, Item, Pickled, open_backend
+from llmnb.cache.flights import Flight, Flights
+from llmnb.cache.stored import StoredAnswer, Unreadable, stored
+from llmnb.errors import MissingExtra
+from llmnb.later import Later
+from llmnb.settings import Settings, load
+from llmnb.trouble import LlmnbWarning, warn_once_of
+
+INLINE_BYTES = 8_192
+"""A request longer than that is kept apart from its answer, so that a hit need not read the pictures in it."""
+
+TOUCH_EVERY_S = 3_600.0
+"""The use of an entry is noted at most that often by one process."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+"""After a failure the place is left alone, twice as long each time it fails again."""
+
+CLOCK_SKEW_US = 60_000_000
+"""An answer that seems to come from later than this says nothing of its age: the clock went back."""
+
+_BATCH_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A response that has come, to be looked at by whoever needs it first: the writer, or the next who asks.
+
+    `body` gives the decoded body, `request` the question as JSON.
+    """
+
+    key: str
+    model_requested: str
+    provider: str
+    request: bytes
+    body: Callable[[], bytes]
+    created_us: int
+    headers: Iterable[tuple[str, str]] = ()
+    status: int = 200
+    ttl_s: float | None = None
+    flight: Flight | None = None
+
+    @cached_property
+    def answer(self) -> StoredAnswer | None:
+        """The answer in it; None when that is not whole, an error, or a refusal."""
+        expires_us = None if self.ttl_s is None else self.created_us + int(self.ttl_s * 1e6)
+        return stored(
+            self.body(),
+            model_requested=self.model_requested,
+            created_us=self.created_us,
+            status=self.status,
+            headers=self.headers,
+            provider=self.provider,
+            key=self.key,
+            expires_us=expires_us,
+            request=self.request,
+        )
+
+
+class ResponseCache:
+    """Answers by key, in the place that `opened` gives on first use."""
+
+    def __init__(
+        self,
+        opened: Callable[[], Backend],
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._opened = opened
+        self._backend: Backend | None = None
+        self._clock = clock
+        self._monotonic = monotonic
+        self.flights = Flights(self._claim, self._renew, self._release)
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._arrived: dict[str, Arrived] = {}
+        self._landed: deque[Flight] = deque()
+        self._unclaimed: deque[str] = deque()
+        self._unwanted: deque[str] = deque()
+        self._used: dict[str, float] = {}
+        self._to_touch: set[str] = set()
+        self._pause_s = 0.0
+        self._not_before = 0.0
+        self._writing = threading.RLock()
+        self._later = Later(self._write)
+        self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
+
+    @property
+    def backend(self) -> Backend:
+        """The place; raises what it raises."""
+        if self._backend is None:
+            self._backend = self._opened()
+        return self._backend
+
+    # Finding ----------------------------------------------------------------------------------------------------------
+
+    def find(self, key: str, *, ttl_s: float | None = None) -> StoredAnswer | None:
+        """The answer under a key that is not older than `ttl_s` seconds; None when there is none, or on any trouble."""
+        if self._unsaid:
+            self._say()
+        just_now = self.just_now(key)
+        if just_now is not None:
+            return just_now
+        data = self._read(key)
+        if data is None:
+            return None
+        answer = self._decoded(key, data)
+        if answer is None or not self._is_fresh(answer, ttl_s):
+            return None
+        self._note_use(key)
+        return answer
+
+    def just_now(self, key: str) -> StoredAnswer | None:
+        """The answer under a key that has come so lately that it is not written yet."""
+        arrived = self._arrived.get(key)
+        return None if arrived is None else arrived.answer
+
+    def _read(self, key: str) -> bytes | None:
+        if self._not_before and self._monotonic() < self._not_before:
+            return None
+        try:
+            data = self.backend.get(key)
+        except Pickled as error:
+            self._discard(key, error)
+            return None
+        except Exception as error:
+            self._failed(error)
+            return None
+        self._pause_s = self._not_before = 0.0
+        return data
+
+    def _decoded(self, key: str, data: bytes) -> StoredAnswer | None:
+        try:
+            answer = StoredAnswer.decoded(data)
+            if answer.key != key:
+                raise Unreadable("it is the answer to another question")
+        except Unreadable as error:
+            self._discard(key, error)
+            return None
+        return answer
+
+    def _is_fresh(self, answer: StoredAnswer, ttl_s: float | None) -> bool:
+        if ttl_s is None and answer.expires_us is None:
+            return True
+        now_us = self.now_us()
+        if answer.created_us > now_us + CLOCK_SKEW_US:
+            self._warn(
+                "cache clock",
+                "the clock of this machine went back, or another's goes ahead: an answer in the response cache seems "
+                "to come from later than now. Its age cannot be told, so what has a ttl is asked again.",
+            )
+            return False
+        expired = answer.expires_us is not None and now_us >= answer.expires_us
+        return not expired and (ttl_s is None or now_us - answer.created_us <= ttl_s * 1e6)
+
+    def _note_use(self, key: str) -> None:
+        now = self._monotonic()
+        if now - self._used.get(key, -TOUCH_EVERY_S) >= TOUCH_EVERY_S:
+            self._used[key] = now
+            self._to_touch.add(key)
+            self._later.ask()
+
+    # Keeping ----------------------------------------------------------------------------------------------------------
+
+    def keep(self, arrived: Arrived) -> None:
+        """Keeps the answer in a response, if there is one, in place of an older one; written a moment later."""
+        self._arrived[arrived.key] = arrived
+        self._later.ask()
+
+    def now_us(self) -> int:
+        """The time, in microseconds since 1970."""
+        return int(self._clock() * 1e6)
+
+    def settle(self) -> None:
+        """Writes now what waits."""
+        self._write()
+        self._say()
+
+    def close(self) -> None:
+        """Writes what waits, and lets go of files and connections."""
+        self.settle()
+        if self._backend is not None:
+            with suppress(Exception):
+                self._backend.close()
+
+    def _write(self) -> None:
+        with self._writing:
+            arrived = list(self._arrived.values())
+            try:
+                if arrived or self._unwanted or self._to_touch:
+                    self._put(arrived)
+            finally:
+                for one in arrived:
+                    if self._arrived.get(one.key) is one:
+                        del self._arrived[one.key]
+                    if one.flight is not None:
+                        self.flights.landed(one.flight)
+                self._free()
+
+    def _put(self, arrived: list[Arrived]) -> None:
+        if self._not_before and self._monotonic() < self._not_before:
+            return
+        try:
+            self._forget_unwanted()
+            batch: list[Item] = []
+            for one in arrived:
+                batch += _items(one)
+                if sum(len(item.data) for item in batch) > _BATCH_BYTES:
+                    self.backend.put(batch)
+                    batch = []
+            if batch:
+                self.backend.put(batch)
+            touched, self._to_touch = self._to_touch, set()
+            if touched:
+                self.backend.touch([*touched, *map(request_name, touched)])
+        except Exception as error:
+            self._failed(error)
+
+    def _forget_unwanted(self) -> None:
+        unwanted: list[str] = []
+        while self._unwanted:
+            unwanted.append(self._unwanted.popleft())
+        if unwanted:
+            self.backend.delete(unwanted)
+
+    def _free(self) -> None:
+        names: list[str] = []
+        while self._unclaimed:
+            names.append(self._unclaimed.popleft())
+        if names:
+            with suppress(Exception):
+                self.backend.release(names)
+
+    # Other processes --------------------------------------------------------------------------------------------------
+
+    def _claim(self, key: str) -> bool:
+        if self._not_before and self._monotonic() < self._not_before:
+            return True
+        try:
+            return self.backend.claim(key)
+        except Exception as error:
+            self._failed(error)
+            return True
+
+    def _renew(self, keys: Iterable[str]) -> None:
+        with suppress(Exception):
+            self.backend.renew(keys)
+
+    def _release(self, key: str) -> None:
+        self._unclaimed.append(key)  # not here and now: this may be a finalizer
+        self._later.ask()
+
+    # Trouble ----------------------------------------------------------------------------------------------------------
+
+    def _discard(self, key: str, why: Exception) -> None:
+        self._unwanted.append(key)
+        self._later.ask()
+        self._warn(
+            f"cache entry: {type(why).__name__}",
+            f"an entry of the response cache {self._where()} cannot be used ({why}): it is removed, and what was asked "
+            "is asked again.",
+        )
+
+    def _failed(self, error: Exception) -> None:
+        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._not_before = self._monotonic() + self._pause_s
+        if isinstance(error, MissingExtra):
+            self._warn("cache extra", f"{error}. Until then nothing is cached.")
+            return
+        self._warn(
+            f"cache: {type(error).__name__}",
+            f"the response cache {self._where()} cannot be used ({error}): your calls go on without it, and are paid. "
+            "It is tried again in a while; `llmnb doctor` checks the set-up.",
+        )
+
+    def _where(self) -> str:
+        return "" if self._backend is None else self._backend.where
+
+    def _warn(self, topic: str, message: str) -> None:
+        self._unsaid.append((topic, message))
+        if not self._later.is_here():
+            self._say()
+
+    def _say(self) -> None:
+        if self._later.is_here():
+            return
+        troubles: list[tuple[str, str]] = []
+        with suppress(IndexError):  # another thread says the rest
+            while self._unsaid:
+                troubles.append(self._unsaid.popleft())
+        if troubles:
+            with suppress(LlmnbWarning):  # the user may have turned warnings into errors, and this is no place for one
+                warn_once_of(troubles)
+
+    def _after_fork(self) -> None:
+        self._begin()  # what waits is the parent's to write
+        self.flights.forget()
+
+
+def _items(arrived: Arrived) -> list[Item]:
+    answer = arrived.answer
+    if answer is None:
+        return []
+    items: list[Item] = []
+    if len(arrived.request) > INLINE_BYTES:
+        items.append(Item(request_name(arrived.key), arrived.request, arrived.ttl_s))
+        answer = replace(answer, request=None)
+    items.append(Item(arrived.key, answer.encoded(), arrived.ttl_s))
+    return items
+
+
+def request_name(key: str) -> str:
+    """The name under which the request of a key is kept when it is kept apart."""
+    return f"{key}/request"
+
+
+# One cache a process and place ----------------------------------------------------------------------------------------
+
+_all: weakref.WeakSet[ResponseCache] = weakref.WeakSet()
+_by_place: dict[tuple[Any, ...], ResponseCache] = {}
+_opening = threading.Lock()
+
+
+def responses(settings: Settings | None = None) -> ResponseCache:
+    """The response cache of this process for the place that the settings name; nothing is opened before its use."""
+    chosen = settings or load()
+    place = (chosen.cache_url, chosen.cache_folder, chosen.cache_limit)
+    with _opening:
+        if place not in _by_place:
+            _by_place[place] = found = ResponseCache(lambda: open_backend(chosen))
+            atexit.register(found.close)
+        return _by_place[place]
+
+
+def _forget_all() -> None:
+    global _opening
+    _opening = threading.Lock()
+    for found in list(_all):
+        found._after_fork()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

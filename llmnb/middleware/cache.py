@@ -1,0 +1,253 @@
+"""The cache part: answers what was asked before from the response cache, and keeps what is asked for the first time.
+
+It stands inside the ledger part, so that a hit is a row, too, and outside everything else: a hit needs no budget and no
+pacing, and the key is taken before breakpoints are placed. Whatever goes wrong in it is a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx2
+from anthropic import APIRequest
+
+from llmnb import keys
+from llmnb.cache.flights import PATIENCE_S, Flight, is_worth_waiting
+from llmnb.cache.responses import Arrived, ResponseCache
+from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
+from llmnb.folding import CannotFold
+from llmnb.middleware import answering
+from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause
+from llmnb.middleware.ledger import is_billable
+from llmnb.middleware.tee import End, decoded, watch
+from llmnb.middleware.watch import is_aws_frames, sse_of_aws_frames
+from llmnb.records import CacheUse, Caching, current_context
+from llmnb.trouble import quietly
+
+FIRST_LOOK_S = 0.002
+LONGEST_LOOK_S = 0.05
+"""How long a waiting call waits between two looks, at first and at most."""
+
+HARMLESS_TOOLS = ("advisor_", "bash_", "browser_", "computer_", "memory_", "text_editor_", "tool_search_")
+"""Beginnings of tool types that read nothing of the world by themselves: most of them are run by the caller. Any other
+type may be run by the server (web search, code execution, …), and gives another answer on another day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What all calls of one wrapped client share. `use` is what holds for calls that say nothing of the cache."""
+
+    responses: ResponseCache
+    use: CacheUse
+    provider: str
+    base_url: str
+    headers: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question to the cache."""
+
+    key: str
+    request: bytes
+    model: str
+    caching: Caching
+    base_url: str
+
+
+_NO_CACHING = Caching()
+
+
+class CachePart(Part):
+    """Answers from the response cache where it may, and keeps answers in it."""
+
+    def __init__(self, cached: Cached) -> None:
+        self.cached = cached
+        self._responses = cached.responses
+
+    def flow(self, request: APIRequest) -> Flow:
+        caching = self._wanted(request)
+        asked = None if caching is None else self._asked(request, caching, (yield CLIENT))
+        if asked is None:
+            return (yield request)
+        http, flight = yield from self._found_or_leading(asked, request)
+        if http is not None:
+            return (yield Answer(http, request))
+        try:
+            response = yield request
+        except BaseException:
+            self.failed(flight)
+            raise
+        self._came(asked, response, flight)
+        return response
+
+    # The question -----------------------------------------------------------------------------------------------------
+
+    def _wanted(self, request: APIRequest) -> Caching | None:
+        """What is wanted of the cache; None when the call has nothing to do with it."""
+        if not is_billable(request):
+            return None
+        caching = current_context().caching or _NO_CACHING
+        use = self.cached.use if caching.use is None else caching.use
+        body = cast("dict[str, Any]", request.json)
+        if use is False or body.get("max_tokens") == 0:  # it writes nothing: it is there to fill the prompt cache
+            return None
+        return caching if use == "all" or not depends_on_the_world(body) else None
+
+    def _asked(self, request: APIRequest, caching: Caching, client: Any) -> Asked | None:
+        try:
+            body = cast("dict[str, Any]", request.json)
+            base_url = self.cached.base_url if client is None else str(client.base_url)
+            around = keys.around(
+                provider=self.cached.provider,
+                base_url=base_url,
+                path=request.url,
+                query=request.query_params,
+                headers={**(self.cached.headers if client is None else client._custom_headers), **request.headers},
+                sample=caching.sample,
+            )
+            canonical = keys.canonical_body(body)
+            kept = b'{"around":' + around + b',"body":' + canonical + b"}"
+            return Asked(keys.key_of(around, canonical), kept, str(body.get("model")), caching, base_url)
+        except Exception as trouble:  # such as a body that JSON cannot hold
+            quietly("naming a question for the response cache", trouble)
+            return None
+
+    # An answer that is there, or comes --------------------------------------------------------------------------------
+
+    def _found_or_leading(
+        self, asked: Asked, request: APIRequest
+    ) -> Generator[Any, Any, tuple[httpx2.Response | None, Flight | None]]:
+        """The answer, or the flight of this call, which leads the question; neither when it goes by itself."""
+        if (http := self._found(asked, request)) is not None:
+            return http, None
+        flights, waited_s, look_s = self._responses.flights, 0.0, FIRST_LOOK_S
+        while (flight := flights.lead(asked.key)) is None:
+            other = flights.other(asked.key)
+            if asked.caching.fresh or not is_worth_waiting(other) or waited_s > PATIENCE_S:
+                return None, None
+            while other is not None and not other.is_over:
+                yield Pause(look_s)
+                look_s = min(look_s * 1.5, LONGEST_LOOK_S)
+            if other is None:  # another process asks
+                yield Pause(look_s)
+                waited_s, look_s = waited_s + look_s, min(look_s * 1.5, LONGEST_LOOK_S)
+            if (http := self._found(asked, request)) is not None or (other is not None and not other.answered):
+                return http, None
+        try:
+            http = None if asked.caching.fresh else self._just_now(asked, request, look_again=waited_s > 0)
+        except BaseException:
+            self.failed(flight)
+            raise
+        if http is not None:
+            self.failed(flight)
+            return http, None
+        return None, flight
+
+    def _found(self, asked: Asked, request: APIRequest) -> httpx2.Response | None:
+        if asked.caching.fresh:
+            return None
+        return self._response(self._responses.find(asked.key, ttl_s=asked.caching.ttl_s), asked, request)
+
+    def _just_now(self, asked: Asked, request: APIRequest, *, look_again: bool) -> httpx2.Response | None:
+        """What came between the first look and the lead."""
+        if look_again:
+            return self._found(asked, request)
+        return self._response(self._responses.just_now(asked.key), asked, request)
+
+    def _response(self, answer: StoredAnswer | None, asked: Asked, request: APIRequest) -> httpx2.Response | None:
+        if answer is None:
+            return None
+        try:
+            return answering.http_response(
+                answer,
+                request,
+                source="cache",
+                base_url=asked.base_url,
+                words_per_s=asked.caching.words_per_s,
+            )
+        except (
+            CannotFold
+        ):  # it was streamed, and holds what no message can be made of: asked again, and then kept whole
+            return None
+        except Exception as trouble:
+            quietly("answering from the response cache", trouble)
+            return None
+
+    # An answer that came ----------------------------------------------------------------------------------------------
+
+    def _came(self, asked: Asked, response: Any, flight: Flight | None) -> None:
+        try:
+            http: httpx2.Response | None = getattr(response, "http_response", None)
+            if http is None or http.status_code != 200:
+                self.failed(flight)
+            elif http.is_closed:
+                content = http.content
+                self.keep(asked, http, flight, lambda: content)
+            else:
+                tee = watch(http, _Body(self, asked, response, flight))
+                if flight is not None:
+                    flight.reading = tee
+        except Exception as trouble:
+            self.failed(flight)
+            quietly("keeping an answer", trouble)
+
+    def keep(self, asked: Asked, http: httpx2.Response, flight: Flight | None, body: Callable[[], bytes]) -> None:
+        """The body is here, and those who wait for it may have it."""
+        headers = http.headers
+        self._responses.keep(
+            Arrived(
+                key=asked.key,
+                model_requested=asked.model,
+                provider=self.cached.provider,
+                request=asked.request,
+                body=body,
+                created_us=self._responses.now_us(),
+                headers=[(name, headers[name]) for name in KEPT_HEADERS if name in headers],
+                ttl_s=asked.caching.ttl_s,
+                flight=flight,
+            )
+        )
+        if flight is not None:
+            self._responses.flights.arrived(flight, answered=True)
+
+    def failed(self, flight: Flight | None) -> None:
+        """There is no answer; who waits for it asks by itself."""
+        if flight is not None:
+            self._responses.flights.arrived(flight, answered=False)
+
+
+class _Body:
+    """Watches a streamed body, and has it kept when it was read to its end."""
+
+    def __init__(self, part: CachePart, asked: Asked, response: Any, flight: Flight | None) -> None:
+        self._part, self._asked, self._response, self._flight = part, asked, response, flight
+
+    def look(self, chunks: list[bytes]) -> int:
+        return 1 << 62
+
+    def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
+        if how in ("failed", "dropped"):
+            self._part.failed(self._flight)
+            return
+        response = self._response
+        http: httpx2.Response = response.http_response
+
+        def body() -> bytes:
+            raw = decoded(b"".join(chunks), http.headers)
+            return sse_of_aws_frames(raw, response) if is_aws_frames(http.headers) else raw
+
+        self._part.keep(self._asked, http, self._flight, body)
+
+
+def depends_on_the_world(body: dict[str, Any]) -> bool:
+    """Whether tools that the server runs may answer differently on another day, or a container holds a state."""
+    if body.get("container") or body.get("mcp_servers"):
+        return True
+    tools = body.get("tools")
+    if not isinstance(tools, list):
+        return False
+    kinds = [cast("dict[str, Any]", tool).get("type") for tool in cast("list[Any]", tools) if isinstance(tool, dict)]
+    return any(kind not in (None, "custom") and not str(kind).startswith(HARMLESS_TOOLS) for kind in kinds)
