@@ -168,7 +168,7 @@ def test_typical_answers_come_from_the_project_then_from_all(sim: Simulator) -> 
     for project, length in (("long", 300), ("short", 5)):
         for _ in range(5):
             sim.script("word " * length)
-            llmnb.LLM("claude-sonnet-5-5", project=project)("Go on")
+            llmnb.LLM("claude-sonnet-5-5", project=project)("Go on", cache=False)
     found = {name: llmnb.LLM("claude-sonnet-5-5", project=name).estimate("Go on") for name in ("long", "short", "new")}
     assert found["long"].output_tokens is not None
     assert found["short"].output_tokens is not None
@@ -186,7 +186,7 @@ def test_the_prompt_cache_as_it_is_then_billed(sim: Simulator) -> None:
     """With a breakpoint the first call and the next cost what was said, but for the length of the answer."""
     system: Any = [{"type": "text", "text": GUIDE, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     sim.script("Yes.", "Yes.", "Yes.", "Yes.")
-    llm = llmnb.LLM("claude-sonnet-5-5", system=system)
+    llm = llmnb.LLM("claude-sonnet-5-5", system=system, cache=False)
     replies = [llm("Explain WAL"), llm("Explain WAL")]
     found = llm.estimate("Explain WAL", exact=True)
     assert found.cache is not None
@@ -268,7 +268,7 @@ def test_how_it_reads(sim: Simulator) -> None:
     sim.script(*["word " * 100] * 3)
     llm = llmnb.LLM("claude-sonnet-5-5", project="thesis")
     for _ in range(3):
-        llm("Explain WAL")
+        llm("Explain WAL", cache=False)
     lines = repr(llm.estimate("Explain WAL")).splitlines()
     assert lines[0] == "claude-sonnet-5-5"
     assert [line.split()[0] for line in lines[1:]] == ["input", "output", "cost"]

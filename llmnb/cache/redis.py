@@ -115,11 +115,12 @@ class RedisBackend:
         """The client, another one in a forked child: a claim is one process's."""
         if self._client is None or self._pid != os.getpid():
             with self._lock:
-                self._pid, self._token = os.getpid(), os.urandom(12).hex()
-                retry = self._redis.retry.Retry(self._redis.backoff.NoBackoff(), 1)  # a connection that went stale
-                self._client = self._redis.Redis.from_url(
-                    self._url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=retry
-                )
+                if self._client is None or self._pid != os.getpid():
+                    retry = self._redis.retry.Retry(self._redis.backoff.NoBackoff(), 1)  # a connection that went stale
+                    client = self._redis.Redis.from_url(
+                        self._url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=retry
+                    )
+                    self._client, self._pid, self._token = client, os.getpid(), os.urandom(12).hex()
         return self._client
 
 

@@ -318,6 +318,7 @@ class ResponseCache:
 
     def _after_fork(self) -> None:
         self._begin()  # what waits is the parent's to write
+        self._backend = None  # another thread may have been in the middle of using it
         self.flights.forget()
 
 
