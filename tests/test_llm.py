@@ -772,18 +772,18 @@ def ttl(sim: Simulator) -> str | None:
 @pytest.mark.usefixtures("fresh_memory")
 def test_prompt_cache_by_llm_call_and_setting(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The call goes before the LLM, the LLM before the setting; None is without caching, not the default."""
-    hour = llmnb.LLM(system=GUIDE, prompt_cache="1h")
+    hour = llmnb.LLM(system=GUIDE, cache=False, prompt_cache="1h")
     found = []
     for options in ({}, {"prompt_cache": "5m"}, {"prompt_cache": None}, {"max_tokens": 9}):
         hour("Hi", **options)
         found.append(ttl(sim))
     assert found == ["1h", "5m", None, "1h"]
-    off = llmnb.LLM(system=GUIDE, prompt_cache=None)
+    off = llmnb.LLM(system=GUIDE, cache=False, prompt_cache=None)
     for _ in range(3):
         off("Hi")
         assert ttl(sim) is None
     monkeypatch.setenv("LLMNB_PROMPT_CACHE", "1h")
-    llmnb.LLM(system=GUIDE)("Hi")
+    llmnb.LLM(system=GUIDE, cache=False)("Hi")
     assert ttl(sim) == "1h"
     assert "prompt_cache='1h'" in repr(hour)
     assert off.options["prompt_cache"] == "off"
@@ -838,9 +838,9 @@ def test_a_client_that_was_wrapped_keeps_its_prompt_cache(sim: Simulator) -> Non
     """Unless the LLM says otherwise."""
     with sim.client() as plain:
         client = llmnb.wrap(plain, prompt_cache="1h")
-        llmnb.LLM(system=GUIDE, client=client)("Hi")
+        llmnb.LLM(system=GUIDE, cache=False, client=client)("Hi")
         assert ttl(sim) == "1h"
-        llmnb.LLM(system=GUIDE, client=client, prompt_cache=None)("Hi")
+        llmnb.LLM(system=GUIDE, cache=False, client=client, prompt_cache=None)("Hi")
         assert ttl(sim) is None
-        llmnb.LLM(system=GUIDE, client=plain, prompt_cache="5m")("Hi")
+        llmnb.LLM(system=GUIDE, cache=False, client=plain, prompt_cache="5m")("Hi")
         assert ttl(sim) == "5m"
