@@ -94,7 +94,7 @@ def test_imports_never_go_upwards() -> None:
 
 
 FLOORS = (
-    {"durations", "errors", "folding", "keys", "later", "locks", "records", "sqlite_files", "trouble"},
+    {"durations", "errors", "folding", "interrupts", "keys", "later", "locks", "records", "sqlite_files", "trouble"},
     {"models", "origin", "pricing", "settings", "simulator", "slots", "testing", "tokens", "wire"},
     {"prompt_cache", "prompt_outline"},
     {"cache", "cassette", "ledger"},
