@@ -12,8 +12,10 @@ from llmnb.asking import Question
 from llmnb.client import UNSAID, cache_mode
 from llmnb.content import content_of
 from llmnb.exchange import Exchange
+from llmnb.middleware.history import history
 from llmnb.params import KNOWN, SAMPLING, Options, Plan, SdkParams, check_names, plan
 from llmnb.prewarming import Prewarmed, prewarming, ttl_for
+from llmnb.prompt_outline import prompt_bytes
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from llmnb.records import CacheUse
 
 _SHOWN_CHARS = 40
+_LONG_BYTES = 1_024
+"""A shorter system prompt is below every model's minimum for caching."""
 
 
 class LLM:
@@ -127,6 +131,8 @@ class LLM:
         self._options = {name: value for name, value in {**given, **params}.items() if value is not None}
         self._plan = plan(self._options, self._settings)
         self._access: Access = OurClients(self._settings) if client is None else UserClient(client, self._settings)
+        if self._prompt_cache == "auto" and prompt_bytes(self._plan.arguments) > _LONG_BYTES:
+            history(self._settings.ledger_path).begin()  # so that it is there when the first question decides by it
 
     @property
     def model(self) -> str:

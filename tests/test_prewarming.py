@@ -83,7 +83,7 @@ def test_for_an_hour(sim: Simulator) -> None:
         assert warm.prompt_cache.written_1h_tokens > 1000
         assert warm.holds_until is not None
         assert warm.holds_until - datetime.now().astimezone() > timedelta(minutes=59)
-        assert llm("Hi").prompt_cache.read_tokens == warm.prompt_cache.written_1h_tokens
+        assert llm(f"Hi {options}").prompt_cache.read_tokens == warm.prompt_cache.written_1h_tokens
 
 
 def test_documents(sim: Simulator, tmp_path: Path) -> None:

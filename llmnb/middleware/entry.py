@@ -214,9 +214,13 @@ class Entry:
 
     def _settle(self, usage: Usage, outcome: wire.Outcome) -> None:
         """Asks what came of the breakpoints that a part inside the ledger's set."""
-        if self._marks is not None:
+        if self._marks is None:
+            return
+        try:
             told = self._known.get("cache_miss_reason")
             self._known["cache_miss_reason"] = self._marks.settle(usage, told, outcome.message_id)
+        except Exception as trouble:
+            quietly("finding out why the prompt cache was missed", trouble)
 
     @property
     def _is_a_copy(self) -> bool:

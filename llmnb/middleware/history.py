@@ -30,14 +30,19 @@ class History:
         self._ended = threading.Event()
 
     def gaps(self, project: str | None, model: str, *, in_chat: bool) -> Gaps:
-        """The gaps of a project's calls of a model, none until they were read; the first question begins to read."""
-        if not self._begun:
-            self._begun = True
-            try:
-                _thread.start_new_thread(self._read, ())
-            except RuntimeError:  # the interpreter is ending
-                self._ended.set()
+        """The gaps of a project's calls of a model, none until they were read."""
+        self.begin()
         return self._found.get((project, model, in_chat), Gaps())
+
+    def begin(self) -> None:
+        """Has it read in the background, if nobody has yet."""
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            _thread.start_new_thread(self._read, ())
+        except RuntimeError:  # the interpreter is ending
+            self._ended.set()
 
     def wait(self, timeout_s: float) -> bool:
         """Until it was read, for whoever has to know; whether it was."""

@@ -72,8 +72,9 @@ def system(sim: Simulator) -> Any:
 def test_loops_of_earlier_kernels_are_cached_at_once(sim: Simulator) -> None:
     """Where prompts were read again and again, the first call of a new kernel writes."""
     write(60, 2, cache_breakpoints=1, cache_read_tokens=2_000)
-    known()
-    llmnb.LLM(system=GUIDE)("Hi")
+    llm = llmnb.LLM(system=GUIDE)  # which begins to read
+    assert history(load().ledger_path).wait(10)
+    llm("Hi")
     assert system(sim)[0]["cache_control"] == {"type": "ephemeral"}
 
 

@@ -204,6 +204,18 @@ def test_a_fault_in_here_does_not_stop_a_call(sim: Simulator, monkeypatch: pytes
     assert last("status") == "ok"
 
 
+def test_a_fault_after_the_answer_does_not_lose_its_row(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails while finding out about the cache is said once; the row is on the books."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Sightings, "settled", broken)
+    with pytest.warns(UserWarning, match="why the prompt cache was missed"):
+        wrapped(sim).messages.create(**ask("Hi", system=GUIDE))
+    assert last("cache_write_5m_tokens") > 1000
+
+
 # Money ----------------------------------------------------------------------------------------------------------------
 
 
