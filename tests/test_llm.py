@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import pandas as pd
 import pytest
 from anthropic.resources.messages import Messages
 
@@ -844,3 +845,13 @@ def test_a_client_that_was_wrapped_keeps_its_prompt_cache(sim: Simulator) -> Non
         assert ttl(sim) is None
         llmnb.LLM(system=GUIDE, cache=False, client=plain, prompt_cache="5m")("Hi")
         assert ttl(sim) == "5m"
+
+
+@pytest.mark.usefixtures("fresh_memory")
+def test_breakpoints_are_no_part_of_the_question(sim: Simulator) -> None:
+    """The response cache answers it however it was marked; the API's cache did nothing for an answer from disk."""
+    llmnb.LLM(system=GUIDE, prompt_cache="1h")("Hi")
+    again = llmnb.LLM(system=GUIDE, prompt_cache=None)("Hi")
+    assert (again.source, again.prompt_cache) == ("cache", PromptCacheUse(saved_nanousd=0))
+    assert len(sim.requests) == 1
+    assert pd.isna(rows()[-1]["cache_breakpoints"])
