@@ -14,10 +14,32 @@ Requests are told without secrets, with their keys in alphabetical order, and wi
 images and documents. Responses stand as they came, to the byte, but decompressed, and without secrets.
 """
 
-from llmnb.cassette.interaction import Cut, Failure, Interaction, Request, Response
-from llmnb.cassette.nearest import Difference
-from llmnb.cassette.session import Cassette, record, replay
-from llmnb.cassette.tape import Tape, read, write
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmnb.cassette.interaction import Cut, Failure, Interaction, Request, Response
+    from llmnb.cassette.nearest import Difference
+    from llmnb.cassette.session import Cassette, record, replay
+    from llmnb.cassette.tape import Tape, read
+    from llmnb.cassette.telling import write
+
+_HOME = {
+    "Cassette": "session",
+    "Cut": "interaction",
+    "Difference": "nearest",
+    "Failure": "interaction",
+    "Interaction": "interaction",
+    "Request": "interaction",
+    "Response": "interaction",
+    "Tape": "tape",
+    "read": "tape",
+    "record": "session",
+    "replay": "session",
+    "write": "telling",
+}
 
 __all__ = [
     "Cassette",
@@ -33,3 +55,14 @@ __all__ = [
     "replay",
     "write",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # every call asks `scope` whether a cassette is in force, and needs nothing else of this room for it
+    try:
+        module = importlib.import_module(f"llmnb.cassette.{_HOME[name]}")
+    except KeyError:
+        raise AttributeError(f"module 'llmnb.cassette' has no attribute {name!r}") from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value

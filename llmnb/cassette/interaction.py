@@ -120,8 +120,8 @@ class Interaction:
 
     `number` is its place in the order in which requests were sent, from 1. `cell` and `run` are the notebook cell that
     asked and its execution count. `instead` is True when it was recorded in place of earlier ones to the same request.
-    `source` is `live`, or `cache` when llmnb's cache answered while it was recorded. `line` is where it begins in its
-    file, from 1.
+    `source` is `live`, or `cache` when llmnb's cache answered while it was recorded. `key` is its key in the response
+    cache, where it was exported from there. `line` is where it begins in its file, from 1.
     """
 
     number: int
@@ -131,6 +131,7 @@ class Interaction:
     run: int | None = None
     instead: bool = False
     source: str = "live"
+    key: str | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -156,11 +157,14 @@ def lines_of(interaction: Interaction) -> list[Json]:
             "body": _sorted(request.body),
         },
     }
-    for name, value in (("cell", interaction.cell), ("run", interaction.run), ("instead", interaction.instead or None)):
-        if value is not None:
-            head[name] = value
-    if interaction.source != "live":
-        head["source"] = interaction.source
+    more = {
+        "cell": interaction.cell,
+        "run": interaction.run,
+        "instead": interaction.instead or None,
+        "source": None if interaction.source == "live" else interaction.source,
+        "key": interaction.key,
+    }
+    head |= {name: value for name, value in more.items() if value is not None}
     return [head, *_outcome_lines(interaction.outcome)]
 
 
@@ -253,10 +257,11 @@ class Assembly:
             number=int(line["number"]),
             request=request,
             outcome=_NOTHING,
-            cell=None if line.get("cell") is None else str(line["cell"]),
+            cell=_text(line.get("cell")),
             run=None if line.get("run") is None else int(line["run"]),
             instead=bool(line.get("instead", False)),
             source=str(line.get("source", "live")),
+            key=_text(line.get("key")),
             line=number,
         )
 
@@ -285,6 +290,10 @@ class Assembly:
 
 
 _NOTHING = Failure("", "")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def encoded(lines: Sequence[Json]) -> bytes:

@@ -13,12 +13,16 @@ import binascii
 import json
 import os
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit
 
 REDACTED = "[redacted]"
+
+Redact = Iterable[str | re.Pattern[str]]
+"""What a user wants replaced: names of fields, headers and parameters, and patterns of text."""
 
 SECRET_NAMES = frozenset(
     {
@@ -49,12 +53,13 @@ class Redaction:
     them is replaced in every text.
     """
 
-    def __init__(self, names: Iterable[str | re.Pattern[str]] = (), environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, names: Redact = (), environ: Mapping[str, str] = os.environ) -> None:
         given = (names,) if isinstance(names, (str, re.Pattern)) else tuple(names)
         self._names = frozenset(_plain(name) for name in given if isinstance(name, str))
         self._looks = (*(name for name in given if not isinstance(name, str)), *_LOOKS_SECRET)
         self._secrets: frozenset[str] = frozenset()
         self._patterns = self._looks
+        self._lock = threading.RLock()
         self.learn(*_secrets_of(environ))
 
     # What is known ----------------------------------------------------------------------------------------------------
@@ -64,10 +69,11 @@ class Redaction:
         new = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET and secret != REDACTED}
         if new <= self._secrets:
             return
-        self._secrets |= new
-        spellings = {spelling for secret in self._secrets for spelling in _spellings(secret)}
-        literal = [re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True)]
-        self._patterns = (re.compile("|".join(literal)), *self._looks)
+        with self._lock:
+            self._secrets |= new
+            spellings = {spelling for secret in self._secrets for spelling in _spellings(secret)}
+            literal = [re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True)]
+            self._patterns = (re.compile("|".join(literal)), *self._looks)
 
     def learn_headers(self, headers: Mapping[str, str]) -> None:
         """Learns from headers as they were sent: keys, tokens, passwords, cookies."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Iterable
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +14,13 @@ from llmnb.cassette import scope, tape
 from llmnb.cassette.interaction import Failure, Interaction, Request, Response
 from llmnb.cassette.library import NOWHERE, Library, Place
 from llmnb.cassette.nearest import nearest_to
-from llmnb.cassette.redaction import Redaction
-from llmnb.cassette.telling import told_failure, told_response, without_secrets
+from llmnb.cassette.redaction import Redact, Redaction
+from llmnb.cassette.telling import told
 from llmnb.errors import CassetteError, InvalidRequest, ReplayMiss
 from llmnb.trouble import warn_once
 
 Mode = Literal["replay", "record", "new", "auto"]
 Pace = Literal["at once", "recorded"]
-Redact = Iterable[str | re.Pattern[str]]
 
 SUFFIX = ".cassette.jsonl"
 _MOST_DIFFERENCES = 8
@@ -112,6 +109,8 @@ class Cassette:
     # Its life ---------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        if not self.is_open:
+            raise InvalidRequest(f"the cassette {self.path.name} was stopped: open it again, by `llmnb.{self._verb}()`")
         self.in_block = True
         self._token = scope.entered(self)
         return self
@@ -133,6 +132,10 @@ class Cassette:
                 self._recorder.finish()
             except OSError as error:
                 self._not_written(error)
+
+    @property
+    def _verb(self) -> str:
+        return "record" if self.mode == "record" else "replay"
 
     @property
     def needs_no_key(self) -> bool:
@@ -208,22 +211,11 @@ class Cassette:
         if self._recorder is None:
             return
         instead = self.mode == "new" and not retry and self._library.times(request) > 0
-        told = (
-            told_response(outcome, self.redaction)
-            if isinstance(outcome, Response)
-            else told_failure(outcome, self.redaction)
-        )
         one = Interaction(
-            number,
-            without_secrets(request, self.redaction),  # what was sent has told more of them
-            told,
-            cell=place.cell,
-            run=place.run,
-            instead=instead,
-            source=source,
-        )
+            number, request, outcome, cell=place.cell, run=place.run, instead=instead, source=source
+        )  # fmt: skip
         try:
-            self._recorder.add(one)
+            self._recorder.add(told(one, self.redaction))  # what was sent has told more of what is secret
             with self._lock:
                 self._recorded += 1
         except OSError as error:
@@ -248,15 +240,15 @@ class Cassette:
                 request=request,
             )
         near = nearest_to(request, self._library.interactions)
-        told = f"{self.path} holds no answer to this request ({what})."
+        what = f"{self.path} holds no answer to this request ({what})."
         if near is None:
-            return ReplayMiss(f"{told} It is empty. {self.way_out}", path=str(self.path), request=request)
+            return ReplayMiss(f"{what} It is empty. {self.way_out}", path=str(self.path), request=request)
         nearest, differences = near
         lines = [f"  {difference}" for difference in differences[:_MOST_DIFFERENCES]]
         if len(differences) > _MOST_DIFFERENCES:
             lines.append(f"  … and {len(differences) - _MOST_DIFFERENCES} more")
         place = f"number {nearest.number} (line {nearest.line}), which differs in"
-        message = "\n".join([f"{told} Nearest is {place}:", *lines, self.way_out])
+        message = "\n".join([f"{what} Nearest is {place}:", *lines, self.way_out])
         return ReplayMiss(
             message, path=str(self.path), request=request, nearest=nearest, differences=differences
         )  # fmt: skip

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from llmnb.cassette import tape
 from llmnb.cassette.body import Event, Json
-from llmnb.cassette.interaction import Cut, Failure, Request, Response
-from llmnb.cassette.redaction import ANSWERED, Redaction, compact_json
+from llmnb.cassette.interaction import Cut, Interaction, Request, Response
+from llmnb.cassette.redaction import ANSWERED, Redact, Redaction, compact_json
 from llmnb.keys import telling_headers
 
 if TYPE_CHECKING:
@@ -29,12 +32,35 @@ _FRAMING = frozenset({"connection", "content-encoding", "content-length", "keep-
 # Requests -------------------------------------------------------------------------------------------------------------
 
 
+def write(path: str | os.PathLike[str], interactions: Iterable[Interaction], *, redact: Redact = ()) -> Path:
+    """Writes a cassette in one step, in place of what is there, and gives its absolute path.
+
+    What `record` keeps out of a file is kept out of this one: secrets, the fields named in `redact`, the content of
+    images. Interactions are numbered as they are given.
+    """
+    redaction = Redaction(redact)
+    return tape.write(Path(path), (told(interaction, redaction) for interaction in interactions))
+
+
+def told(interaction: Interaction, redaction: Redaction) -> Interaction:
+    """An interaction as a cassette tells it."""
+    redaction.learn_named(interaction.request.body)
+    outcome = interaction.outcome
+    return replace(
+        interaction,
+        request=without_secrets(interaction.request, redaction),
+        outcome=told_response(outcome, redaction)
+        if isinstance(outcome, Response)
+        else replace(outcome, message=redaction.text(outcome.message)),
+    )
+
+
 def told_request(request: APIRequest, redaction: Redaction, *, provider: str, base_url: str) -> Request:
     """A request of the SDK's as a cassette tells it; the redaction learns the secrets in it."""
     headers = {name: value for name, value in request.headers.items() if isinstance(value, str)}
     redaction.learn_headers(headers)
     redaction.learn_named(request.json)
-    body: Any = _with_digests(request.json)
+    body: Any = request.json
     sent = list(_sent_files(request.options))
     if sent:
         body = {"fields": body, "files": sent}
@@ -51,11 +77,11 @@ def told_request(request: APIRequest, redaction: Redaction, *, provider: str, ba
 
 
 def without_secrets(request: Request, redaction: Redaction) -> Request:
-    """The request without what is known to be secret by now."""
+    """The request without what is known to be secret by now, and with digests in place of media."""
     return replace(
         request,
         url=redaction.url(request.url),
-        body=redaction.json(request.body),
+        body=redaction.json(_with_digests(request.body)),
         headers=redaction.headers(request.headers.items()),
         base_url=redaction.url(request.base_url),
     )
@@ -133,11 +159,6 @@ def told_response(response: Response, redaction: Redaction) -> Response:
     cut = response.cut and Cut(response.cut.how, response.cut.error, redaction.text(response.cut.message))
     body = redaction.body(response.body)
     return replace(response, headers=redaction.headers(kept), body=body, events=events, cut=cut)
-
-
-def told_failure(failure: Failure, redaction: Redaction) -> Failure:
-    """A failure as a cassette tells it."""
-    return replace(failure, message=redaction.text(failure.message))
 
 
 def _events(events: Sequence[Event], redaction: Redaction) -> Iterator[Event]:

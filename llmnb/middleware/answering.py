@@ -62,6 +62,8 @@ def http_response(
 
 def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -> Response:
     """The HTTP response as the SDK hands one to its caller."""
+    if request.cast_to is httpx2.Response:
+        return cast("Response", http)  # what the SDK gives to those who ask for it
     kind: type[Any] = AsyncAPIResponse if asynchronous else APIResponse
     cast_to: Any = request.cast_to
     if not request.stream and isinstance(cast_to, type) and issubclass(cast_to, kind):

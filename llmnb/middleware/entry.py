@@ -15,7 +15,7 @@ import httpx2
 
 from llmnb import origin, wire
 from llmnb.cache.stored import StoredAnswer
-from llmnb.errors import ReplayMiss
+from llmnb.cassette import scope
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
 from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
@@ -112,6 +112,9 @@ class Entry:
             self._known["wait_ms"] += _ms_since(self._waited_from)
         self.attempts = self._known["attempts"] = attempt
         self._known.pop("error_type", None)
+        if scope.needs_no_key():  # nothing will be sent, so that nothing is billed, whatever becomes of this process
+            self._known["source"] = "replay"
+            self._estimated_input = Usage()
         self._ledgered.books.begin({**self._known, "input_tokens": self._estimated_input.input_tokens})
 
     def responded(self, http: httpx2.Response) -> None:
@@ -138,8 +141,6 @@ class Entry:
         if not _never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated_input)
         self._known["error_type"] = type(error).__name__
-        if isinstance(error, ReplayMiss):
-            self._known["source"] = "replay"
         self._finish(_status_of(error), self._lost or Usage())
 
     def first_token(self) -> None:
@@ -153,7 +154,8 @@ class Entry:
             return
         self._learn(outcome)
         usage = replace(outcome.usage or self._estimated_input, estimated=True)
-        self._ledgered.books.record(self._row("running", _added(self._lost, usage)))
+        if self._known.get("source", "live") == "live":
+            self._ledgered.books.record(self._row("running", _added(self._lost, usage)))
 
     def finished(self, outcome: wire.Outcome, body: bytes) -> None:
         """The whole answer is here."""

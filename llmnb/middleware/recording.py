@@ -32,7 +32,8 @@ class Take:
         self._began = time.monotonic()
         self._head_ms = 0
         self._times_ms: list[int] = []
-        self._response: Any = None
+        self._http: httpx2.Response | None = None
+        self._client: Any = None
         self._source = "live"
 
     def failed(self, error: BaseException) -> None:
@@ -43,11 +44,13 @@ class Take:
 
     def responded(self, response: Any) -> None:
         """A response is here, read or not yet."""
-        http: httpx2.Response | None = getattr(response, "http_response", None)
-        if http is None:  # a part inside this one answered with a finished object
+        # who asks the SDK for the HTTP response is given that; a part inside may answer with a finished object
+        http = response if isinstance(response, httpx2.Response) else getattr(response, "http_response", None)
+        if http is None:
             return
         self._head_ms = self._now_ms()
-        self._response = response
+        self._http = http
+        self._client = getattr(response, "_client", None)
         self._source = source_of(http)
         if http.is_closed:
             self._done(self._told(http, body=http.content, events=None, cut=None))
@@ -63,9 +66,9 @@ class Take:
 
     def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
         """The body has ended, one way or the other."""
-        response, self._response = self._response, None
-        http: httpx2.Response = response.http_response
-        pieces = list(_decoded(chunks, self._times_ms, response))
+        http, self._http = self._http, None
+        assert http is not None
+        pieces = list(_decoded(chunks, self._times_ms, http, self._client))
         body = b"".join(piece for _, piece in pieces)
         is_stream = http.headers.get("content-type", "").startswith(SSE) or _is_aws_frames(http)
         events = tuple(split_events(pieces)) if is_stream else None
@@ -115,9 +118,10 @@ class _Pieces(httpx2.SyncByteStream):
             yield chunk
 
 
-def _decoded(chunks: list[bytes], times_ms: list[int], response: Any) -> Iterator[tuple[int, bytes]]:
+def _decoded(
+    chunks: list[bytes], times_ms: list[int], http: httpx2.Response, client: Any
+) -> Iterator[tuple[int, bytes]]:
     """The body's pieces without compression, and classic Bedrock's binary frames as server-sent events."""
-    http: httpx2.Response = response.http_response
     pieces = _Pieces(chunks, times_ms)
     if "content-encoding" not in http.headers and not _is_aws_frames(http):
         yield from zip(times_ms, chunks, strict=False)
@@ -130,7 +134,7 @@ def _decoded(chunks: list[bytes], times_ms: list[int], response: Any) -> Iterato
                 yield pieces.at_ms, piece
             return
         # the frames are read by the decoder of the client they came to
-        for event in response._client._make_sse_decoder().iter_bytes(plain):
+        for event in client._make_sse_decoder().iter_bytes(plain):
             yield pieces.at_ms, f"event: {event.event}\ndata: {event.data}\n\n".encode()
     except Exception:  # cut off inside a frame: what came before counts
         return

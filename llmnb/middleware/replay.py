@@ -97,6 +97,9 @@ def _replayed(found: Interaction, request: APIRequest, client: Any, cassette: Ca
     if isinstance(outcome, Failure):
         if slow:
             yield Pause(outcome.at_ms / 1000)
+        elif _retries_left(request, client):
+            # the SDK would wait before it tries again, and as long as it likes, unless a response tells it otherwise
+            return (yield Answer(_stand_in(found), request))
         raise _error_of(outcome, request, found)
     try:
         outcome = _in_the_form_asked(outcome, found, request)
@@ -109,7 +112,7 @@ def _replayed(found: Interaction, request: APIRequest, client: Any, cassette: Ca
             nearest=found,
         ) from None
     http = _http_response(outcome, found, request, client, slow=slow)
-    if not slow and _will_be_retried(http, request, client):
+    if not slow and _retries_left(request, client) and is_retried(http):
         http.headers["retry-after-ms"] = "1"  # the wait was the server's wish of then
     return (yield Answer(http, request))
 
@@ -166,9 +169,15 @@ def _breaks_off(outcome: Response) -> bool:
     return outcome.cut is not None and (outcome.cut.how == "failed" or outcome.status < 400)
 
 
-def _will_be_retried(http: httpx2.Response, request: APIRequest, client: Any) -> bool:
-    most = request.options.get_max_retries(getattr(client, "max_retries", 0))
-    return request.retries_taken < most and is_retried(http)
+def _retries_left(request: APIRequest, client: Any) -> bool:
+    return request.retries_taken < request.options.get_max_retries(getattr(client, "max_retries", 0))
+
+
+def _stand_in(found: Interaction) -> httpx2.Response:
+    """What the SDK sees of a failure that it will retry: nobody else sees it."""
+    sent = httpx2.Request(found.request.method, found.request.base_url + found.request.url)
+    headers = {"x-should-retry": "true", "retry-after-ms": "1"}
+    return httpx2.Response(503, headers=headers, request=sent, content=b"", extensions={SOURCE: "replay"})
 
 
 def _error_of(failure: Failure, request: APIRequest, found: Interaction) -> anthropic.APIConnectionError:

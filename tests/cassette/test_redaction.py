@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from llmnb.cassette.body import Event
 from llmnb.cassette.interaction import Cut, Failure, Interaction, Request, Response, encoded, lines_of
 from llmnb.cassette.redaction import REDACTED, SECRET_NAMES, Redaction
-from llmnb.cassette.telling import told_failure, told_response, without_secrets
+from llmnb.cassette.telling import told, told_response, write
 
 # letters that JSON escapes, an address encodes, and a pattern takes for something else
 LETTERS = "abcXYZ019-_.~+/=%&?#\"\\'\n\té😀{}[]()*|^$ "
@@ -44,8 +45,7 @@ def holding(secret: str) -> st.SearchStrategy[Any]:
 
 def file_of(request: Request, outcome: Response | Failure, redaction: Redaction) -> bytes:
     """What the file would hold of them."""
-    told = told_failure(outcome, redaction) if isinstance(outcome, Failure) else told_response(outcome, redaction)
-    return encoded(lines_of(Interaction(1, without_secrets(request, redaction), told)))
+    return encoded(lines_of(told(Interaction(1, request, outcome), redaction)))
 
 
 def everything_said(data: bytes) -> str:
@@ -101,11 +101,11 @@ def test_a_secret_that_a_stream_says_piece_by_piece(secret: str, data: st.DataOb
     )
     redaction = Redaction(environ={})
     redaction.learn(secret)
-    told = told_response(Response(200, {}, 0, events=events), redaction)
-    assert told.events is not None
-    deltas = [json.loads(event.data.split(b"data: ")[1])["delta"]["text"] for event in told.events]
+    clean = told_response(Response(200, {}, 0, events=events), redaction)
+    assert clean.events is not None
+    deltas = [json.loads(event.data.split(b"data: ")[1])["delta"]["text"] for event in clean.events]
     assert "".join(deltas) == f"Your key is {REDACTED}, keep it."
-    assert [event.at_ms for event in told.events] == [event.at_ms for event in events]
+    assert [event.at_ms for event in clean.events] == [event.at_ms for event in events]
 
 
 def _delta(text: str) -> dict[str, Any]:
@@ -214,3 +214,17 @@ def test_secrets_in_binary() -> None:
     redaction = Redaction(environ={})
     redaction.learn("pässword-1")
     assert redaction.body(b"\xff\x00" + "pässword-1".encode() + b"\xfe") == b"\xff\x00[redacted]\xfe"
+
+
+def test_a_cassette_that_a_program_writes_is_redacted_too(tmp_path: Path) -> None:
+    """`llmnb.cassette.write`, as an export of the cache uses it: no key, no named field, no picture."""
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD" * 100}}
+    body = {"messages": [{"role": "user", "content": [picture]}], "patient_id": "patient-0815"}
+    answer = Response(200, {}, 0, b'{"text":"patient-0815 has sk-ant-api03-abcdefgh"}')
+    path = write(
+        tmp_path / "a.jsonl", [Interaction(1, Request("POST", "/v1/messages", body), answer)], redact=["patient_id"]
+    )
+    text = path.read_text()
+    for secret in ("patient-0815", "sk-ant", "QUJDQUJD"):
+        assert secret not in text
+    assert '"data": "sha256 ' in text

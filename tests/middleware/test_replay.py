@@ -320,6 +320,21 @@ def test_no_connection_is_no_connection_again(path: Path) -> None:
     assert [written["cost_nanousd"] for written in rows()[2:]] == [0, 0]
 
 
+def test_a_failure_that_was_retried_is_not_waited_for(path: Path) -> None:
+    """The SDK waits half a second and more after a lost connection; a replay does not, and counts the attempts."""
+    with serve_simulator() as simulator, simulator.client() as plain, llmnb.record(path):
+        simulator.fail("reset_before_headers")
+        first = llmnb.wrap(plain).messages.create(**QUESTION)
+    waited = rows()[0]["wait_ms"]
+    with llmnb.replay(path) as cassette:
+        assert keyless().messages.create(**QUESTION) == first
+    assert cassette.unused == ()
+    live, again = rows()
+    assert (again["attempts"], again["status"], again["error_type"]) == (2, "ok", None)
+    assert again["wait_ms"] < waited / 2
+    assert live["attempts"] == 2
+
+
 def test_a_stream_that_its_reader_left(path: Path) -> None:
     """A replay goes as far as the reader went; beyond, it says that nobody knows."""
 
@@ -482,6 +497,8 @@ def test_without_with_it_holds_until_the_next_one(path: Path, tmp_path: Path, no
         assert "stopped" in repr(second)
     finally:
         first.stop()
+    with pytest.raises(llmnb.InvalidRequest, match="was stopped"), first:
+        pass
     with pytest.raises(TypeError, match="authentication"):  # nothing holds: the SDK finds no key
         ask(keyless())
 
@@ -587,7 +604,7 @@ def test_an_empty_cassette_says_so(path: Path, no_network: Network) -> None:
 
 
 def test_a_replay_is_a_row_that_cost_nothing_and_tells_what_it_saved(path: Path, no_network: Network) -> None:
-    """10 tokens at $2 and 5 at $10 per million: 70,000 nano-dollars, of which none was billed."""
+    """10 tokens at $2 and 5 at $10 per million: 70,000 nano-dollars, as a message and as a stream; none is billed."""
     write(path, [answered("Say something", "Hi.")])
     with llmnb.replay(path):
         ask(keyless())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Generator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ import anthropic
 from anthropic.types import Message, MessageParam, TextBlock
 
 import llmnb
+from llmnb.cassette import Cassette, Interaction
 from llmnb.records import StreamEvent, ToolCall
 
 
@@ -91,3 +93,16 @@ def wrapping(sync: anthropic.Anthropic, asynchronous: anthropic.AsyncAnthropic) 
     """A wrapped client keeps its type."""
     assert_type(llmnb.wrap(sync, project="thesis"), anthropic.Anthropic)
     assert_type(llmnb.wrap(asynchronous), anthropic.AsyncAnthropic)
+
+
+def recording(sync: anthropic.Anthropic) -> None:
+    """A cassette by `with` and without; what it says of itself."""
+    with llmnb.record("a.jsonl", redact=["patient_id", re.compile("x")]) as cassette:
+        assert_type(cassette, Cassette)
+    with llmnb.replay(Path("a.jsonl"), mode="auto", pace="recorded", repeat=False):
+        llmnb.wrap(sync)
+    opened = llmnb.replay()
+    assert_type(opened.interactions, tuple[Interaction, ...])
+    opened.stop()
+    llmnb.replay(mode="replays")  # pyright: ignore[reportArgumentType]
+    llmnb.record(mode="new")  # pyright: ignore[reportCallIssue]
