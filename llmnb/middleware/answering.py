@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from anthropic import Anthropic, APIRequest, APIResponse, AsyncAnthropic, AsyncAPIResponse

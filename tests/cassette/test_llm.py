@@ -12,6 +12,7 @@ import anthropic
 import pytest
 
 import llmnb
+from llmnb.cassette import read
 from llmnb.errors import MissingKey
 from llmnb.records import Done, Text
 from llmnb.testing import serve_simulator
@@ -82,6 +83,22 @@ def test_a_reply_from_a_cassette(path: Path, author: Callable[[], None]) -> None
     assert reply.cost_usd == 0
     assert first.cost_usd
     assert reply.done().saved_usd == first.cost_usd
+
+
+def test_what_the_cache_knows_is_recorded_without_asking_again(path: Path) -> None:
+    """Recording a notebook that was run before costs nothing, and the cassette is complete."""
+    with serve_simulator(environ=True) as simulator:
+        llm = llmnb.LLM(display="none")
+        first = llm("Name a river.")
+        with llmnb.record(path) as cassette:
+            assert llm("Name a river.").source == "cache"
+            assert [event.text for event in llm.stream("Name a river.") if isinstance(event, Text)] == [first.text]
+        assert len(simulator.requests) == 1
+    assert cassette.recorded == 2
+    assert {one.source for one in read(path).interactions} == {"cache"}
+    with llmnb.replay(path):
+        reply = llm("Name a river.")
+    assert (reply.source, reply.message) == ("replay", first.message)
 
 
 def test_an_llm_that_was_made_before(path: Path, author: Callable[[], None]) -> None:

@@ -62,8 +62,9 @@ def test_a_changed_prompt_is_told_in_the_cell(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def kernel() -> Iterator[BlockingKernelClient]:
-    """A client of a kernel that has a simulated API."""
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingKernelClient]:
+    """A client of a kernel that has a simulated API and no cache, so that a cell that is run again asks again."""
+    monkeypatch.setenv("LLMNB_CACHE", "off")
     with serve_simulator(environ=True) as simulator:
         simulator.script("stopped", "kept", "of the other cell")
         manager, client = start_new_kernel(startup_timeout=60)
