@@ -73,7 +73,8 @@ def candidates(outline: Outline, kind: Kind, minimum_tokens: int) -> list[Candid
 
     The end of the messages is a candidate where a conversation or a tool loop goes on from it. A document is the last
     long part of the first message that something else follows: other questions about it begin alike. Where a turn added
-    20 blocks or more, the end of the turn before is one, too, since the API would not look back that far.
+    20 blocks or more, the end of the turn before is one, too, since the API would not look back that far. What stands
+    before the last message comes last: it may be examples, which other questions follow.
     """
     found: list[Candidate] = []
     end = outline.last_markable() if kind != "single" else None
@@ -83,10 +84,11 @@ def candidates(outline: Outline, kind: Kind, minimum_tokens: int) -> list[Candid
             found.append(Candidate("messages", before))
     for section in ("system", "tools"):
         found += [Candidate(section, at) for at in [_last_of(outline, section)] if at is not None]
+    examples = _before_last_message(outline, end) if found and end is not None else None
     document = _document(outline, minimum_tokens)
     if document is not None:
         found.insert(next((n for n, other in enumerate(found) if other.place == "tools"), len(found)), document)
-    return found
+    return found if examples is None else [*found, Candidate("messages", examples)]
 
 
 def place(outline: Outline, wanted: Sequence[Candidate], wish: Wish, minimum_tokens: int) -> list[Mark]:
@@ -122,6 +124,11 @@ def _end_of_turn_before(outline: Outline, end: int) -> int | None:
     message = outline.pieces[end].message
     before = None if message is None or message < 3 else outline.last_markable(message - 2)
     return before if before is not None and end - before >= LOOKBACK_BLOCKS else None
+
+
+def _before_last_message(outline: Outline, end: int) -> int | None:
+    message = outline.pieces[end].message
+    return None if message is None or message < 2 else outline.last_markable(message - 1)
 
 
 def _document(outline: Outline, minimum_tokens: int) -> Candidate | None:

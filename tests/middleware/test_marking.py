@@ -307,7 +307,7 @@ def test_auto_leaves_models_alone_that_may_not_take_breakpoints(model: str) -> N
     """A default must not make a call fail; asked for by name, they are marked."""
     marking = room.Marking(load(), "auto", memory=Sightings())
     body = ask(GUIDE * 5, "Yes", "And?", system=GUIDE * 5, model=model)
-    for mode, expected in (("auto", 0), ("5m", 2)):
+    for mode, expected in (("auto", 0), ("5m", 3)):
         request = APIRequest(
             options=FinalRequestOptions(method="post", url="/v1/messages", json_data=body), cast_to=dict
         )
@@ -355,6 +355,16 @@ def test_auto_caches_a_chat_from_its_first_turn(sim: Simulator) -> None:
         client.messages.create(**ask(GUIDE))
         client.messages.create(**ask(GUIDE, "Yes.", "And?"))
     assert rows()[0]["cache_write_5m_tokens"] == rows()[1]["cache_read_tokens"] > 1000
+
+
+@pytest.mark.parametrize("mode", ["5m", "auto"])
+def test_examples_before_a_question_are_read(sim: Simulator, mode: str) -> None:
+    """A loop over questions behind the same worked examples, which are turns of a conversation that never goes on."""
+    client = wrapped(sim, mode)
+    for number in range(4):
+        client.messages.create(**ask(GUIDE, "Positive.", f"And number {number}?"))
+    assert [row["cache_read_tokens"] > 1000 for row in rows()] == [False, True, True, True]
+    assert all(row["cache_write_5m_tokens"] < 50 for row in rows()[1:])
 
 
 def test_auto_gives_up_on_chats_that_never_go_on(sim: Simulator) -> None:
