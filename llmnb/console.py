@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -155,6 +155,15 @@ def repriced(done: Repricing) -> str:
     if done.kept:
         told.append(f"{done.kept:,} keep the cost they have: no price is known for them now.")
     return " ".join(told)
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values, one pair a line; what is not there is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in facts.items():
+        if value not in (None, ""):
+            table.add_row(Text(name.replace("_", " "), "dim"), f"{value:,}" if isinstance(value, int) else str(value))
+    return table
 
 
 SIGNS = {"ok": Text("✓", "green"), "note": Text("·", "dim"), "fix": Text("✗", "bold red")}

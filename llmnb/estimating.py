@@ -12,7 +12,7 @@ from llmnb.asking import Question
 from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.estimate import CacheEstimate, Estimate
 from llmnb.ledger.history import History, history
-from llmnb.ledger.totals import quantile
+from llmnb.ledger.sums import quantile
 from llmnb.pricing import cost_of
 from llmnb.records import Calibration, Cost, Usage
 from llmnb.settings import Settings

@@ -9,9 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,7 +29,7 @@ from llmnb.simulator import Simulator
 README = Path(__file__).parent.parent / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
-GROUPS = {"tokens": ["count", "fetch"]}
+GROUPS = {"ledger": ["prune", "rebuild", "status"], "tokens": ["count", "fetch"]}
 """Commands that have commands of their own."""
 
 Llmnb = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,6 +44,12 @@ def run() -> Llmnb:
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
 
     return llmnb
+
+
+def call(number: int, **changes: Any) -> Call:
+    """A finished call."""
+    usual = {"ts": number, "model_requested": "m", "model": "m", "status": "ok", "output_tokens": 20}
+    return Call(uid=f"call-{number}", **{**usual, **changes})
 
 
 def quick(*arguments: str) -> str:
@@ -483,6 +491,44 @@ def test_ctrl_c_ends_the_dashboard_quietly() -> None:
 def test_a_bug_is_not_explained_away() -> None:
     """Only errors that a user can do something about become one line; a bug stays a traceback."""
     assert console.explained(ZeroDivisionError("oops")) is None
+
+
+# ledger ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ledger_status() -> None:
+    """Where it is and how many calls it holds; without one, that the first call makes it."""
+    assert "There is no ledger" in quick("ledger", "status")
+    assert json.loads(quick("ledger", "status", "--json")) is None
+    open_ledger().write(call(1))
+    told = json.loads(quick("ledger", "status", "--json"))
+    assert (told["calls"], told["folded"], told["waiting"]) == (1, 0, 1)
+    assert "waiting" in quick("ledger", "status")
+
+
+def test_ledger_rebuild() -> None:
+    """All rows are folded, and again from the beginning when asked again."""
+    for number in range(3):
+        open_ledger().write(call(number))
+    for _ in range(2):
+        assert quick("ledger", "rebuild") == "3 rows folded.\n"
+    assert json.loads(quick("ledger", "status", "--json"))["folded"] == 3
+
+
+def test_ledger_prune(run: Llmnb) -> None:
+    """Old rows go and their totals stay; nothing happens without a yes, and today's calls are never taken."""
+    now_us = time.time_ns() // 1000
+    open_ledger().write(call(1, ts=now_us - 500 * 86_400_000_000, cost_nanousd=7))
+    open_ledger().write(call(2, ts=now_us, cost_nanousd=5))
+    before = llmnb.usage(by=["model"])
+    assert run("ledger", "prune", "--older", "400d", text="n\n").returncode == 1
+    assert len(llmnb.calls()) == 2
+    assert quick("ledger", "prune", "--older", "400d", "--yes", "--vacuum").startswith("1 rows from before")
+    assert len(llmnb.calls()) == 1
+    columns = ["model", "calls", "output_tokens", "cost_nanousd"]
+    assert llmnb.usage(by=["model"])[columns].equals(before[columns])
+    refused = run("ledger", "prune", "--older", "1h", "--yes")
+    assert (refused.returncode, "at least a day" in refused.stderr) == (1, True)
 
 
 # tokens ---------------------------------------------------------------------------------------------------------------

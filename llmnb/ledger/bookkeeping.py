@@ -28,6 +28,7 @@ from llmnb.later import Later
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, encode_fields, encode_row, refuse
 from llmnb.ledger.underway import Underway
+from llmnb.ledger.upkeep import Upkeep
 from llmnb.ledger.writer import Ledger, open_ledger
 from llmnb.pricing import cost_of_call
 from llmnb.records import Call
@@ -52,13 +53,18 @@ class Books:
         *,
         prices: Mapping[str, PriceOverride] | None = None,
         behind: bool = False,
+        wrote: Callable[[int], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`behind`: rows are written by a thread, a moment later; otherwise before `record` returns."""
+        """`behind`: rows are written by a thread, a moment later; otherwise before `record` returns.
+
+        `wrote` is told by that thread, outside of all locks, how many rows it wrote.
+        """
         self._opened = opened
         self._folder = spool_folder
         self._prices = prices
         self._behind = behind
+        self._wrote = wrote
         self._spool = Spool(spool_folder)
         self._underway = Underway(spool_folder / "underway")
         self._clock = clock
@@ -74,7 +80,7 @@ class Books:
         self._pause_s = 0.0
         self._not_before = 0.0
         self._orphans_done = False
-        self._later = Later(self._flush)
+        self._later = Later(self._flush_behind)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
 
     @property
@@ -150,6 +156,18 @@ class Books:
             return False
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _flush_behind(self) -> None:
+        rows = len(self._queue)
+        self._flush()
+        if self._wrote is None or not rows:
+            return
+        try:
+            self._wrote(rows)
+        except StoreError:  # locked, say: what is not folded is read all the same
+            return
+        except Exception as error:
+            self._warn("fold", f"the ledger's roll-ups cannot be brought up to date ({error}): reading takes longer.")
 
     def _flush(self) -> None:
         # a finalizer in the middle of a write: the frame below writes this record, too, as soon as it is done
@@ -354,7 +372,10 @@ def books(settings: Settings | None = None) -> Books:
     place = (chosen.ledger_path, _spool_folder(chosen))
     with _opening:
         if place not in _by_place:
-            _by_place[place] = found = Books(lambda: open_ledger(place[0]), place[1], prices=chosen.prices, behind=True)
+            upkeep = Upkeep(lambda: open_ledger(place[0]), chosen)
+            _by_place[place] = found = Books(
+                lambda: open_ledger(place[0]), place[1], prices=chosen.prices, behind=True, wrote=upkeep.wrote
+            )
             atexit.register(found.close)
         return _by_place[place]
 

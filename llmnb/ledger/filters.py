@@ -34,8 +34,10 @@ class Condition:
     parameters: tuple[object, ...]
 
 
-def where_condition(where: Mapping[str, object] | None) -> Condition:
+def where_condition(where: Mapping[str, object] | None, *, missing_is: str = "IS NULL") -> Condition:
     """Rows that have the value, or one of the values, of every name; None is a missing value.
+
+    `missing_is` says what a missing value looks like in the table.
 
     Raises:
         InvalidRequest: a name is unknown.
@@ -45,7 +47,7 @@ def where_condition(where: Mapping[str, object] | None) -> Condition:
         known(name, FILTERS, "where")
         values = _values(wanted)
         present = [value for value in values if value is not None]
-        missing = f" OR {name} IS NULL" if len(present) < len(values) else ""
+        missing = f" OR {name} {missing_is}" if len(present) < len(values) else ""
         # one parameter however long the list: SQLite limits their number
         parts.append(f"({name} IN (SELECT value FROM json_each(?)){missing})")  # noqa: S608 - `known` checked it
         parameters.append(json.dumps(present, default=str))
@@ -58,9 +60,9 @@ def time_range_us(since: Moment, until: Moment, zone: tzinfo) -> tuple[int | Non
     return instant_us(since, zone, now_us), instant_us(until, zone, now_us)
 
 
-def time_condition(since_us: int | None, until_us: int | None) -> Condition:
+def time_condition(since_us: int | None, until_us: int | None, column: str = "ts") -> Condition:
     """Rows that started in the range."""
-    bounds = [("ts >= ?", since_us), ("ts < ?", until_us)]
+    bounds = [(f"{column} >= ?", since_us), (f"{column} < ?", until_us)]
     given = [(sql, value) for sql, value in bounds if value is not None]
     return Condition(" AND ".join(["1", *(sql for sql, _ in given)]), tuple(value for _, value in given))
 

@@ -74,6 +74,71 @@ def _estimates(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE calls ADD COLUMN estimated_by TEXT")
 
 
+_SUMS = (
+    "entries", "calls", "errors", "cached_calls", "retries", "wait_us", "input_tokens", "cache_read_tokens",
+    "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_unsplit_tokens", "output_tokens", "thinking_tokens",
+    "web_search_requests", "web_fetch_requests", "cost_nanousd", "unpriced_calls", "saved_nanousd", "saved_calls",
+    "estimated_calls", "writing_tokens", "writing_us",
+)  # fmt: skip
+_ROLLUPS = {
+    "rollup_slots": ("slot", "provider", "model"),
+    "rollup_days": ("day", "provider", "model"),
+    "rollup_projects": ("day", "project", "provider", "model"),
+    "rollup_people": ("day", "project", "user", "provider", "model", "tag"),
+}
+_KEPT = (
+    "ts", "project", "user", "provider", "model", "tag", "status", "source", "is_call", "attempts", "wait_ms",
+    "latency_ms", "ttft_ms", "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens",
+    "cache_write_unsplit_tokens", "output_tokens", "thinking_tokens", "web_search_requests", "web_fetch_requests",
+    "cost_nanousd", "saved_nanousd", "estimated",
+)  # fmt: skip
+
+
+@_migration(3)
+def _rollups(connection: sqlite3.Connection) -> None:
+    """Sums by time and dimension, and triggers that note what changes in rows that are in them (`rollups`)."""
+    execute = connection.execute
+    for table, key in _ROLLUPS.items():
+        columns = [f"{key[0]} INTEGER NOT NULL", *(f"{name} TEXT NOT NULL" for name in key[1:])]
+        columns += [f"{name} INTEGER NOT NULL" for name in _SUMS]
+        execute(f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID")
+    execute("""
+        CREATE TABLE rollup_sketches (
+            day INTEGER NOT NULL, project TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+            latency BLOB NOT NULL, ttft BLOB NOT NULL, -- see `sketch`
+            PRIMARY KEY (day, project, provider, model)
+        ) WITHOUT ROWID""")
+    execute("CREATE TABLE rollup_values (dimension TEXT, value TEXT, PRIMARY KEY (dimension, value)) WITHOUT ROWID")
+    execute("""
+        CREATE TABLE rollup_state (
+            watermark INTEGER NOT NULL, zone TEXT NOT NULL, folds INTEGER NOT NULL, edits INTEGER NOT NULL,
+            pruned_before_us INTEGER, is_pruning INTEGER NOT NULL
+        )""")
+    execute("INSERT INTO rollup_state VALUES (0, '', 0, 0, NULL, 0)")
+    execute(f"""
+        CREATE TABLE rollup_changes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, sign INTEGER NOT NULL, {", ".join(_KEPT)}
+        )""")
+    _watch_changes(connection)
+
+
+def _watch_changes(connection: sqlite3.Connection) -> None:
+    columns = f"(sign, {', '.join(_KEPT)})"
+    before, after = (
+        f"INSERT INTO rollup_changes {columns} VALUES ({sign}, {', '.join(f'{row}.{name}' for name in _KEPT)});"  # noqa: S608
+        for sign, row in ((-1, "old"), (1, "new"))
+    )
+    watermark, edited = "(SELECT watermark FROM rollup_state)", "UPDATE rollup_state SET edits = edits + 1;"
+    is_kept = "NOT (SELECT is_pruning FROM rollup_state)"
+    for name, when, does in (
+        ("rollup_changed AFTER UPDATE", f"old.id <= {watermark}", before + after),
+        ("rollup_edited AFTER UPDATE", f"old.id > {watermark}", edited),
+        ("rollup_deleted AFTER DELETE", f"old.id <= {watermark} AND {is_kept}", before),
+        ("rollup_edited_by_delete AFTER DELETE", f"old.id > {watermark}", edited),
+    ):
+        connection.execute(f"CREATE TRIGGER {name} ON calls WHEN {when} BEGIN {does} END")
+
+
 LATEST = len(_migrations)
 """The schema this llmnb writes."""
 

@@ -41,6 +41,8 @@ class Ledger:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.RLock()  # reentrant: a finalizer may record a call in the middle of a write
+        self._upkeep_lock = threading.Lock()
+        self._upkeep_held = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         _ledgers.add(self)
@@ -93,6 +95,18 @@ class Ledger:
         with in_our_words(self.path), closing(open_writer(self.path, self._busy_timeout_s)) as connection:
             yield StoredCosts(connection)
 
+    @contextmanager
+    def upkeep(self) -> Generator[sqlite3.Connection]:
+        """A connection of its own for folding and pruning, one at a time in this process; no call waits for it.
+
+        A fork waits for the end: keep it short.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        with self._upkeep_lock, in_our_words(self.path), closing(open_writer(self.path, self._busy_timeout_s)) as found:
+            yield found
+
     def close(self) -> None:
         """Closes the connection; the next write opens it again."""
         with self._lock:
@@ -132,6 +146,7 @@ class Ledger:
     def _before_fork(self) -> bool:
         """Closes the connection; whether the lock is held now, for `_in_parent` to release."""
         held = self._lock.acquire(timeout=self._busy_timeout_s + _FORK_PATIENCE_S)
+        self._upkeep_held = held and self._upkeep_lock.acquire(timeout=_FORK_PATIENCE_S)
         if held and self._connection is not None and not self._connection.in_transaction:
             self.close()
         return held
@@ -141,8 +156,11 @@ class Ledger:
             leak(self._connection)
         self._connection = None
         self._lock = threading.RLock()  # another thread of the parent may have held the old one
+        self._upkeep_lock = threading.Lock()
 
     def _in_parent(self) -> None:
+        if self._upkeep_held:
+            self._upkeep_lock.release()
         self._lock.release()
 
 

@@ -25,6 +25,19 @@ def reporting_zone(settings: Settings) -> tzinfo:
     return settings.zone or _machine_zone()
 
 
+def zone_name(zone: tzinfo) -> str:
+    """The name of a timezone, as it is written beside the days that were cut in it."""
+    return str(getattr(zone, "key", None) or zone)
+
+
+def zone_named(name: str) -> tzinfo | None:
+    """The timezone of that name; None when this machine knows none."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        return None
+
+
 def _machine_zone() -> tzinfo:
     for name in (os.environ.get("TZ", "").lstrip(":"), _link_target("/etc/localtime")):
         try:
@@ -155,6 +168,12 @@ def cuts_us(unit: str, first_us: int, last_us: int, zone: tzinfo) -> list[int]:
         if cut > last_us:
             return cuts
     return cuts
+
+
+def start_of_day_us(ts: int, zone: tzinfo) -> int:
+    """Where the day of `zone` that a moment is in begins."""
+    cuts = cuts_us("day", ts, ts, zone)
+    return max(cut for cut in cuts if cut <= ts)
 
 
 def _hour_cuts_us(first_us: int, last_us: int, zone: tzinfo) -> list[int]:

@@ -1,0 +1,191 @@
+"""Keeps the roll-ups up to date while calls are written, and what `llmnb ledger` does: rebuild, prune, status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from llmnb.errors import InvalidRequest
+from llmnb.ledger import migrations
+from llmnb.ledger.connection import reading
+from llmnb.ledger.fold import Folder, prune, recut
+from llmnb.ledger.rollups import state
+from llmnb.ledger.writer import Ledger
+from llmnb.ledger.zones import Moment, from_us, instant_us, reporting_zone, start_of_day_us
+from llmnb.settings import Settings
+
+FOLD_AT = 4_000
+"""Rows that wait before they are folded; until then a reader adds them up, in about 5 ms."""
+LOOK_EVERY_ROWS = 500
+LOOK_EVERY_S = 60.0
+FOLD_FOR_S = 0.1
+"""How long a writing process folds at once; what is left waits for the next writes, or for `rebuild`."""
+_TURN_S = 0.2
+
+
+class Upkeep:
+    """Folds for a process that writes: now and then it looks whether enough has come together, of all processes."""
+
+    def __init__(
+        self, opened: Callable[[], Ledger], settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._opened = opened
+        self._settings = settings
+        self._clock = clock
+        self._rows = LOOK_EVERY_ROWS  # the first write looks
+        self._looked_s = clock()
+        self._has_insisted = False
+
+    def wrote(self, rows: int) -> None:
+        """So many rows were written; folds what waits, when it is time to look and enough waits.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        self._rows += rows
+        if self._rows < LOOK_EVERY_ROWS and self._clock() - self._looked_s < LOOK_EVERY_S:
+            return
+        self._rows, self._looked_s = 0, self._clock()
+        with self._opened().upkeep() as connection:
+            # a timezone that was set counts, once a process: two that differ must not cut the days anew in turn
+            insists = self._settings.timezone is not None and not self._has_insisted
+            folder = Folder(connection, reporting_zone(self._settings), insists=insists)
+            self._has_insisted = True
+            if folder.pending() >= FOLD_AT:
+                folder.fold_all(FOLD_FOR_S)
+
+
+def fold(ledger: Ledger, settings: Settings) -> int:
+    """Folds all that waits, in days of the settings' timezone; the number of rows.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    return sum(_folding(ledger, settings))
+
+
+def rebuild(ledger: Ledger, settings: Settings) -> Iterator[int]:
+    """Makes all roll-ups anew from the rows; gives the number of rows folded so far, again and again.
+
+    May be ended at any moment: what is read in between is exact, and the next writes, or a fold, go on.
+    What was pruned is kept.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    with ledger.upkeep() as connection:
+        recut(connection, reporting_zone(settings))
+    done = 0
+    for rows in _folding(ledger, settings):
+        done += rows
+        yield done
+
+
+def _folding(ledger: Ledger, settings: Settings) -> Iterator[int]:
+    """Folds in turns, between which a fork can happen."""
+    rows_a_fold = None
+    while True:
+        with ledger.upkeep() as connection:
+            folder = Folder(connection, reporting_zone(settings), insists=True)
+            folder.rows = rows_a_fold or folder.rows
+            rows = folder.fold_all(_TURN_S)
+            rows_a_fold = folder.rows
+            if not folder.pending():
+                yield rows
+                return
+        yield rows
+
+
+def prune_older(ledger: Ledger, settings: Settings, older: str, *, vacuum: bool = False) -> Iterator[int]:
+    """Deletes the rows of calls from before the midnight `older` ago ("400d"), after folding; their sums stay.
+
+    Gives the number of rows deleted so far. Of pruned calls no more is known than the roll-ups hold: by day, project,
+    user, provider, model and tag. `vacuum` also gives the disk space back, for which the file is locked for a while.
+
+    Raises:
+        InvalidRequest: `older` is no span, or of the last day.
+        StoreError: the store cannot be read or written.
+    """
+    before_us = cutoff_us(settings, older)
+    fold(ledger, settings)
+    done = 0
+    with ledger.upkeep() as connection:
+        for done in prune(connection, before_us):
+            yield done
+        if vacuum:
+            connection.execute("VACUUM")
+    yield done
+
+
+def cutoff_us(settings: Settings, older: Moment, now_us: int | None = None) -> int:
+    """The midnight before which calls are older than `older`.
+
+    Raises:
+        InvalidRequest: it is no span or moment, or would take calls of today and yesterday.
+    """
+    zone, now = reporting_zone(settings), time.time_ns() // 1000 if now_us is None else now_us
+    moment = instant_us(older, zone, now)
+    if moment is None or moment > start_of_day_us(now, zone) - 1:
+        raise InvalidRequest(f"{older!r} would take the calls of today: give at least a day, such as '400d'.")
+    return start_of_day_us(moment, zone)
+
+
+def midnight(settings: Settings, older: Moment) -> datetime:
+    """`cutoff_us` as a datetime of the reporting timezone."""
+    return from_us(cutoff_us(settings, older), reporting_zone(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the ledger and its roll-ups are; `waiting` rows are not folded yet, days are cut in `zone`."""
+
+    path: str
+    schema: int
+    size_bytes: int
+    calls: int
+    first_call: str | None
+    last_call: str | None
+    folded: int
+    waiting: int
+    changes_waiting: int
+    zone: str
+    pruned_before: str | None
+
+
+def status(path: Path, settings: Settings) -> Status | None:
+    """How the ledger at `path` is; None when there is none.
+
+    Raises:
+        StoreError: the ledger cannot be read.
+    """
+    zone = reporting_zone(settings)
+
+    def told(ts: int | None) -> str | None:
+        return None if ts is None else from_us(ts, zone).isoformat(timespec="seconds")
+
+    with reading(path) as connection:
+        if connection is None:
+            return None
+
+        def one(sql: str) -> Any:
+            return connection.execute(sql).fetchone()[0]
+
+        found, newest = state(connection), one("SELECT max(id) FROM calls") or 0
+        watermark = found.watermark if found else 0
+        return Status(
+            path=str(path),
+            schema=migrations.version(connection),
+            size_bytes=sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists()),
+            calls=one("SELECT count(*) FROM calls"),
+            first_call=told(one("SELECT min(ts) FROM calls")),
+            last_call=told(one("SELECT max(ts) FROM calls")),
+            folded=watermark,
+            waiting=max(0, newest - watermark),
+            changes_waiting=one("SELECT count(*) FROM rollup_changes") if found else 0,
+            zone=found.zone if found else "",
+            pruned_before=told(found.pruned_before_us) if found else None,
+        )
