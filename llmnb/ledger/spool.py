@@ -163,7 +163,11 @@ _DEFAULTS = values_of(_BEGINNING)
 def _fields(call: Call) -> dict[str, object]:
     """What a call says beyond the defaults of a record."""
     columns = zip(COLUMNS, values_of(call), _DEFAULTS, strict=True)
-    return {name: value for name, value, default in columns if value != default}
+    return {name: value for name, value, default in columns if value != default or name in _REQUIRED}
+
+
+_REQUIRED = ("uid", "ts", "model_requested")
+"""Without them no call can be made of a line, whatever they hold."""
 
 
 def _call(data: dict[str, Any]) -> Call:

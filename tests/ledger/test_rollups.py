@@ -227,14 +227,14 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
 # Percentiles ----------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(some_calls, st.integers(0, 30))
 def test_percentiles_are_there_when_values_are(rows: list[Call], folded: int) -> None:
     """Whether a row was folded, changed since, or not folded yet."""
@@ -285,7 +285,7 @@ OF_ROLL_UPS: list[dict[str, Any]] = [
 ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(some_calls, some_calls, st.integers(0, 9), st.booleans())
 def test_pruning_keeps_the_totals(rows: list[Call], late: list[Call], days: int, rebuilds: bool) -> None:
     """Rows go, their sums stay: also when late rows come for the time that was pruned, and after a rebuild."""
@@ -395,7 +395,7 @@ def test_exact_at_every_moment_while_four_write_and_two_fold(
     processes += [started(WRITER, path, f"w{number}") for number in range(4)]
     processes += [started(FOLDER, path, "fold") for _ in range(2)]
     with closing(open_writer(path)) as connection:
-        for _ in range(8):
+        for _ in range(4):
             for question in QUESTIONS[:6]:
                 rolled, plain = both(connection, OSLO, **question)
                 assert integers(rolled) == integers(plain)
