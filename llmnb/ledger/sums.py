@@ -147,7 +147,8 @@ class _Asked:
     def _of_rollup(self, rollup: Rollup, part: Part) -> Iterator[Group]:
         where = where_condition(self._question.where, missing_is=f"= {MISSING}")
         in_time = time_condition(part.start_us, part.end_us, rollup.time)
-        return self._grouped(rollup.table, rollup.time, added(), (in_time, where))
+        # `span_of` and no join: SQLite would unpack the spans again and again, and the rows are few
+        return self._grouped(rollup.table, f"span_of({rollup.time})", added(), (in_time, where))
 
     def _of_rows(self, start_us: int | None, end_us: int | None, extra: str) -> Iterator[Group]:
         conditions = (time_condition(start_us, end_us), where_condition(self._question.where), Condition(extra, ()))
