@@ -106,8 +106,8 @@ FLOORS = (
     },
     {"display"},
     {
-        "cli", "cli_ledger", "cli_tokens", "console", "dashboard_launcher", "demo", "doctor", "magic_completion",
-        "magic_options", "magics", "pytest_plugin", "spending",
+        "cli", "cli_cache", "cli_ledger", "cli_tokens", "console", "dashboard_launcher", "demo", "doctor",
+        "magic_completion", "magic_options", "magics", "pytest_plugin", "spending",
     },
 )  # fmt: skip
 

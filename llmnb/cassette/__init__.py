@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmnb.cassette.from_cache import export
     from llmnb.cassette.interaction import Cut, Failure, Interaction, Request, Response
     from llmnb.cassette.nearest import Difference
     from llmnb.cassette.session import Cassette, record, replay
@@ -35,6 +36,7 @@ _HOME = {
     "Request": "interaction",
     "Response": "interaction",
     "Tape": "tape",
+    "export": "from_cache",
     "read": "tape",
     "record": "session",
     "replay": "session",
@@ -50,6 +52,7 @@ __all__ = [
     "Request",
     "Response",
     "Tape",
+    "export",
     "read",
     "record",
     "replay",

@@ -66,7 +66,7 @@ def told_request(request: APIRequest, redaction: Redaction, *, provider: str, ba
         body = {"fields": body, "files": sent}
     told = Request(
         method=request.method.upper(),
-        url=_address(request.url, request.query_params, base_url),
+        url=address_of(request.url, request.query_params, base_url),
         body=body,
         # a header of the user's own may hold anything, and no answer of the API depends on it
         headers={name: value for name, value in telling_headers(headers).items() if name.startswith("anthropic-")},
@@ -87,7 +87,7 @@ def without_secrets(request: Request, redaction: Redaction) -> Request:
     )
 
 
-def _address(url: str, params: Mapping[str, Any], base_url: str) -> str:
+def address_of(url: str, params: Mapping[str, Any], base_url: str) -> str:
     """Path and query below the base URL, with the parameters in alphabetical order."""
     inside = url.removeprefix(base_url.rstrip("/"))
     parts = urlsplit(inside)

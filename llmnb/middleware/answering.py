@@ -80,6 +80,14 @@ def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -
     return kind(**known)
 
 
+def http_of(response: Any) -> httpx2.Response | None:
+    """The HTTP response behind what a chain of middleware gives; None for an object that a part inside made.
+
+    Who asks the SDK for an `httpx2.Response` is given that, and so is the middleware.
+    """
+    return response if isinstance(response, httpx2.Response) else getattr(response, "http_response", None)
+
+
 def answered_from(http: httpx2.Response) -> tuple[StoredAnswer, Source] | None:
     """The stored answer that a response was made of and its source; None for one that came over the network."""
     return http.extensions.get(ANSWER)

@@ -17,7 +17,7 @@ from anthropic import APIRequest
 
 from llmnb import interrupts
 from llmnb.errors import MissingKey
-from llmnb.middleware.answering import answered_from
+from llmnb.middleware.answering import answered_from, http_of
 from llmnb.middleware.entry import Entry, Ledgered
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.watch import BodyWatch
@@ -75,7 +75,7 @@ class LedgerPart(Part):
 
     def _answered(self, entry: Entry, request: APIRequest, response: Any) -> None:
         try:
-            http = getattr(response, "http_response", None)
+            http = http_of(response)
             if http is None:  # a part inside this one answered with a finished object
                 entry.materialised(response)
             elif (replayed := answered_from(http)) is not None:
@@ -85,7 +85,7 @@ class LedgerPart(Part):
                 if is_retried(http):
                     self._may_be_retried(entry, request)
             else:
-                BodyWatch.begin(entry, response, stream=request.stream)
+                BodyWatch.begin(entry, response, http)
         except Exception as trouble:
             quietly("recording a call", trouble)
 

@@ -14,7 +14,7 @@ from llmnb.cassette.body import Event, split_events
 from llmnb.cassette.interaction import Cut, Failure, Request, Response
 from llmnb.cassette.library import Place
 from llmnb.cassette.session import Cassette, here
-from llmnb.middleware.answering import source_of
+from llmnb.middleware.answering import http_of, source_of
 from llmnb.middleware.tee import End, watch
 
 SSE = "text/event-stream"
@@ -44,8 +44,7 @@ class Take:
 
     def responded(self, response: Any) -> None:
         """A response is here, read or not yet."""
-        # who asks the SDK for the HTTP response is given that; a part inside may answer with a finished object
-        http = response if isinstance(response, httpx2.Response) else getattr(response, "http_response", None)
+        http = http_of(response)
         if http is None:
             return
         self._head_ms = self._now_ms()

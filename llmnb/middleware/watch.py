@@ -22,18 +22,17 @@ _CHUNKS_BETWEEN_LOOKS = 32
 class BodyWatch:
     """Watches one body: notes its start and its first token, and tells the entry how it all ended."""
 
-    def __init__(self, entry: Entry, response: Any) -> None:
+    def __init__(self, entry: Entry, response: Any, http: httpx2.Response) -> None:
         self._entry = entry
         self._response: Any = response
-        self._headers: httpx2.Headers = response.http_response.headers
+        self._headers = http.headers
         self._is_aws = is_aws_frames(self._headers)
         self._began = time.monotonic()
         self._refresh_at: float | None = None
 
     @classmethod
-    def begin(cls, entry: Entry, response: Any, *, stream: bool) -> None:
+    def begin(cls, entry: Entry, response: Any, http: httpx2.Response) -> None:
         """Closes the entry at once when the body was read already; watches it otherwise."""
-        http: httpx2.Response = response.http_response
         entry.responded(http)
         if http.is_closed:
             # a stream is closed before it is read when it comes from a cassette
@@ -41,7 +40,7 @@ class BodyWatch:
             read = wire.read_stream if streamed else wire.read_json
             entry.finished(read(http.content, entry.model_requested), http.content)
         else:
-            watch(http, cls(entry, response))
+            watch(http, cls(entry, response, http))
 
     def look(self, chunks: list[bytes]) -> int:
         """Notes the start, the first token, and now and then how far the stream is."""

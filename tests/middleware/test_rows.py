@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx2
 import pandas as pd
 import pytest
 
@@ -255,3 +256,17 @@ def test_a_call_record_can_be_changed_by_replace_only() -> None:
     assert replace(call, status="ok").status == "ok"
     with pytest.raises(AttributeError):
         call.status = "ok"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_for_the_http_response_itself_is_on_the_books(simulator: Simulator, stream: bool) -> None:
+    """`client.post(…, cast_to=httpx2.Response)`, for those who want the bytes: the same row as for a message."""
+    with simulator.client() as plain:
+        response = llmnb.wrap(plain).post(
+            "/v1/messages", body={**QUESTION, "stream": stream}, cast_to=httpx2.Response, stream=stream
+        )
+        response.read()
+    simulator.settle()
+    billed = simulator.billed()
+    assert (row()["status"], row()["output_tokens"]) == ("ok", billed.output_tokens)
+    assert row()["cost_nanousd"] == billed.price_nanousd
