@@ -10,7 +10,7 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -127,6 +127,24 @@ def usage(
     else:
         total = llmnb.usage(since, until, by=[], where=where)
         console.out().print(console.usage_table(found, total, dimensions))
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write: .csv, .jsonl, .parquet, or any with --format otel.")],
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", help="csv, json (lines), parquet, otel; default: from the name.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="From when: 7d, 24h, 2w, 2026-11-01; default: ever.")] = None,
+    until: Annotated[str | None, typer.Option(help="Until when (not included), written the same way.")] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")] = None,
+) -> None:
+    """Write the calls of the ledger to a file: CSV, JSON lines, Parquet or OpenTelemetry spans."""
+    from llmnb.ledger.export import export as write
+
+    where = {"project": project} if project else None
+    rows = write(path, cast("Any", format), since=since, until=until, where=where)
+    print(f"{rows:,} calls written to {path}.")
 
 
 @app.command()

@@ -64,7 +64,7 @@ def quick(*arguments: str) -> str:
 
 def test_these_are_the_commands() -> None:
     """What works now, and nothing that comes later."""
-    assert COMMANDS == ["ask", "dashboard", "demo", "doctor", "prices", "usage"]
+    assert COMMANDS == ["ask", "dashboard", "demo", "doctor", "export", "prices", "usage"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

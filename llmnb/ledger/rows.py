@@ -85,13 +85,18 @@ def calls(
 def _call_rows(
     connection: sqlite3.Connection, kinds: Iterable[str], conditions: Iterable[Condition], limit: int | None
 ) -> list[tuple[Any, ...]]:
-    there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
-    stored = [_STORED.get(name, name) for name in kinds]
-    # an older ledger may lack a column, and a reader never migrates
-    names = [name if name in there else f"NULL AS {name}" for name in stored]
+    names = stored_columns(connection, kinds)
     where = " AND ".join(condition.sql for condition in conditions)
     parameters = [value for condition in conditions for value in condition.parameters]
     return connection.execute(
         f"SELECT {', '.join(names)} FROM calls WHERE {where} ORDER BY ts DESC, id DESC LIMIT ?",  # noqa: S608 - our names
         [*parameters, -1 if limit is None else limit],
     ).fetchall()
+
+
+def stored_columns(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """The columns of the table that hold these columns of a frame."""
+    there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
+    stored = [_STORED.get(name, name) for name in names]
+    # an older ledger may lack a column, and a reader never migrates
+    return [name if name in there else f"NULL AS {name}" for name in stored]
