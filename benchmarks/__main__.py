@@ -13,7 +13,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("imports", "calls", "ledger_write", "live_view", "token_counts")
+BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "live_view", "token_counts")
 
 
 def main(arguments: list[str]) -> int:

@@ -31,7 +31,7 @@ QUESTION: dict[str, Any] = {
 
 def run() -> list[dict[str, object]]:
     """The measurements."""
-    with tempfile.TemporaryDirectory() as home, _simulator() as url:
+    with tempfile.TemporaryDirectory() as home, simulator() as url:
         os.environ.update(
             LLMNB_HOME=home, ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY="sk-ant-benchmark", LLMNB_DISPLAY="none"
         )
@@ -46,9 +46,9 @@ def _short() -> Iterator[dict[str, object]]:
     headers = {"x-simulator-reply": quote(TEXT)}
     raw = anthropic.Anthropic(default_headers=headers)
     wrapped = llmnb.wrap(raw)
-    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=4_000, client=raw)
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=4_000, client=raw, cache=False)
     prompt = QUESTION["messages"][0]["content"]
-    cpu = _cpu_in_turn(
+    cpu = cpu_in_turn(
         {
             "raw": lambda: raw.messages.create(**QUESTION),
             "wrap": lambda: wrapped.messages.create(**QUESTION),
@@ -56,8 +56,8 @@ def _short() -> Iterator[dict[str, object]]:
         },
         CALLS,
     )
-    yield _ratio("logged create through wrap, CPU ÷ raw create", cpu["wrap"] / cpu["raw"], 1.12)
-    yield _ratio("LLM.ask, display off, CPU ÷ raw create", cpu["ask"] / cpu["raw"], 1.20)
+    yield ratio("logged create through wrap, CPU ÷ raw create", cpu["wrap"] / cpu["raw"], 1.12)
+    yield ratio("LLM.ask, display off, CPU ÷ raw create", cpu["ask"] / cpu["raw"], 1.20)
     yield {"name": "raw create, CPU", "value": cpu["raw"] * 1e3, "unit": "ms", "target": None, "ok": True}
 
 
@@ -69,11 +69,11 @@ def _long() -> Iterator[dict[str, object]]:
     headers = {"x-simulator-reply": quote("a " * DELTAS * TOKENS_A_DELTA)}
     raw = anthropic.Anthropic(default_headers=headers)
     wrapped = llmnb.wrap(raw)
-    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=2 * DELTAS * TOKENS_A_DELTA, client=raw)
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=2 * DELTAS * TOKENS_A_DELTA, client=raw, cache=False)
     question = {**QUESTION, "max_tokens": 2 * DELTAS * TOKENS_A_DELTA}
     prompt = QUESTION["messages"][0]["content"]
     counted = sum(event.type == "content_block_delta" for event in raw.messages.create(**question, stream=True))
-    cpu = _cpu_in_turn(
+    cpu = cpu_in_turn(
         {
             "raw": lambda: _read(raw.messages.create(**question, stream=True)),
             "wrap": lambda: _read(wrapped.messages.create(**question, stream=True)),
@@ -83,8 +83,8 @@ def _long() -> Iterator[dict[str, object]]:
         1,
     )
     name = f"logged {counted:,}-delta stream through wrap, CPU ÷ raw stream"
-    yield _ratio(name, cpu["wrap"] / cpu["raw"], 1.05)
-    yield _ratio(f"LLM.stream, {counted:,} deltas, CPU ÷ messages.stream()", cpu["stream"] / cpu["helper"], 0.75)
+    yield ratio(name, cpu["wrap"] / cpu["raw"], 1.05)
+    yield ratio(f"LLM.stream, {counted:,} deltas, CPU ÷ messages.stream()", cpu["stream"] / cpu["helper"], 0.75)
     yield {"name": "raw stream, CPU", "value": cpu["raw"] * 1e3, "unit": "ms", "target": None, "ok": True}
 
 
@@ -99,7 +99,7 @@ def _read_helper(client: Any, question: dict[str, Any]) -> None:
             pass
 
 
-def _cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
+def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
     """Median CPU seconds a call of each, measured in turn, the first round not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(ROUNDS + 1):
@@ -112,12 +112,12 @@ def _cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> di
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _ratio(name: str, value: float, target: float) -> dict[str, object]:
+def ratio(name: str, value: float, target: float) -> dict[str, object]:
     return {"name": name, "value": value, "unit": "×", "target": target, "ok": value <= target}
 
 
 @contextmanager
-def _simulator() -> Iterator[str]:
+def simulator() -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-m", "llmnb.simulator"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

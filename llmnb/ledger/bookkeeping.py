@@ -117,6 +117,18 @@ class Books:
             self._flush()
         self._say()
 
+    def record_unbilled(self, call: Call) -> None:
+        """Puts a call on the books that cost nothing, a moment later; never raises.
+
+        It is noted nowhere before that: a process that is killed within the moment loses the row, and no money.
+        """
+        self._queue.append((call, ()))
+        if self._behind:
+            self._later.ask()
+        else:
+            self._flush()
+        self._say()
+
     def settle(self) -> bool:
         """Writes now what waits, as far as that is possible; whether nothing waits any more."""
         with self._alone():

@@ -7,6 +7,7 @@ for this request's type, streaming or not, raw or parsed. The SDK then treats it
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +36,7 @@ def http_response(
     request: APIRequest,
     *,
     source: Source,
-    base_url: str = "",
+    base_url: str | httpx2.URL = "",
     words_per_s: float | None = None,
 ) -> httpx2.Response:
     """The answer in the form that the request asks for.
@@ -48,16 +49,46 @@ def http_response(
     form: Form = "sse" if request.stream else "json"
     body = answer.body_as(form)
     slowly = None if words_per_s is None or form == "json" else ReadingSpeed(body, words_per_s)
-    response = httpx2.Response(
+    response = _Kept(
         answer.status,
         headers=[*answer.headers, ("content-type", CONTENT_TYPES[form])],
-        content=body if slowly is None else None,
-        stream=slowly,
-        request=_http_request(request, base_url),
+        stream=slowly or httpx2.ByteStream(body),
         extensions={ANSWER: (answer, source)},
     )
-    response.elapsed = _NO_TIME
+    response.asked = lambda: _http_request(request, base_url)
+    if slowly is None:
+        response.hold(body)
     return response
+
+
+class _Kept(httpx2.Response):
+    """A response whose body is here. The request to it is made up when somebody looks: parsing its address costs more
+    than finding the answer did."""
+
+    asked: Callable[[], httpx2.Request]
+
+    def hold(self, body: bytes) -> None:
+        """Has the body as if it had been read."""
+        self._content = body
+        self.is_closed = self.is_stream_consumed = True
+
+    @property
+    def request(self) -> httpx2.Request:
+        if self._request is None:
+            self._request = self.asked()
+        return self._request
+
+    @request.setter
+    def request(self, value: httpx2.Request) -> None:
+        self._request = value
+
+    @property
+    def elapsed(self) -> datetime.timedelta:
+        return _NO_TIME
+
+    @elapsed.setter
+    def elapsed(self, elapsed: datetime.timedelta) -> None:
+        del elapsed
 
 
 def dressed(http: httpx2.Response, request: APIRequest, *, asynchronous: bool) -> Response:
@@ -99,11 +130,11 @@ def source_of(http: httpx2.Response) -> Source:
     return http.extensions.get(SOURCE, "live") if answered is None else answered[1]
 
 
-def _http_request(request: APIRequest, base_url: str) -> httpx2.Request:
+def _http_request(request: APIRequest, base_url: str | httpx2.URL) -> httpx2.Request:
     # the SDK's accumulator of beta streams looks into the betas; the other headers may hold secrets, and are not needed
     betas = request.headers.get("anthropic-beta")
     headers = {"anthropic-beta": betas} if isinstance(betas, str) else None
-    return httpx2.Request(request.method.upper(), base_url.rstrip("/") + request.url, headers=headers)
+    return httpx2.Request(request.method.upper(), str(base_url).rstrip("/") + request.url, headers=headers)
 
 
 @cache

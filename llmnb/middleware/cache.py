@@ -19,7 +19,7 @@ from llmnb.cache.responses import Arrived, ResponseCache
 from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
 from llmnb.folding import CannotFold
 from llmnb.middleware import answering
-from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause
+from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause, sending
 from llmnb.middleware.ledger import is_billable
 from llmnb.middleware.tee import End, decoded, watch
 from llmnb.middleware.watch import is_aws_frames, sse_of_aws_frames
@@ -54,7 +54,7 @@ class Asked:
     request: bytes
     model: str
     caching: Caching
-    base_url: str
+    base_url: httpx2.URL
 
 
 _NO_CACHING = Caching()
@@ -66,17 +66,19 @@ class CachePart(Part):
     def __init__(self, cached: Cached) -> None:
         self.cached = cached
         self._responses = cached.responses
+        self._base_url = httpx2.URL(cached.base_url)
+        self._known_around: tuple[tuple[Any, ...], bytes] | None = None
 
     def flow(self, request: APIRequest) -> Flow:
         caching = self._wanted(request)
         asked = None if caching is None else self._asked(request, caching, (yield CLIENT))
         if asked is None:
-            return (yield request)
+            return (yield sending(request))
         http, flight = yield from self._found_or_leading(asked, request)
         if http is not None:
             return (yield Answer(http, request))
         try:
-            response = yield request
+            response = yield sending(request)
         except BaseException:
             self.failed(flight)
             raise
@@ -99,21 +101,32 @@ class CachePart(Part):
     def _asked(self, request: APIRequest, caching: Caching, client: Any) -> Asked | None:
         try:
             body = cast("dict[str, Any]", request.json)
-            base_url = self.cached.base_url if client is None else str(client.base_url)
-            around = keys.around(
-                provider=self.cached.provider,
-                base_url=base_url,
-                path=request.url,
-                query=request.query_params,
-                headers={**(self.cached.headers if client is None else client._custom_headers), **request.headers},
-                sample=caching.sample,
-            )
+            base_url = self._base_url if client is None else client._base_url
+            around = self._around(request, caching, client, base_url)
             canonical = keys.canonical_body(body)
             kept = b'{"around":' + around + b',"body":' + canonical + b"}"
             return Asked(keys.key_of(around, canonical), kept, str(body.get("model")), caching, base_url)
         except Exception as trouble:  # such as a body that JSON cannot hold
             quietly("naming a question for the response cache", trouble)
             return None
+
+    def _around(self, request: APIRequest, caching: Caching, client: Any, base_url: Any) -> bytes:
+        """What counts besides the body; mostly that of the call before."""
+        custom = self.cached.headers if client is None else client._custom_headers
+        own = tuple((name, value) for name, value in request.headers.items() if isinstance(value, str))
+        facts = (base_url, custom, own, request.url, request.query_params, caching.sample)
+        known = self._known_around
+        if known is None or known[0] != facts:
+            found = keys.around(
+                provider=self.cached.provider,
+                base_url=str(base_url),
+                path=request.url,
+                query=request.query_params,
+                headers={**custom, **dict(own)},
+                sample=caching.sample,
+            )
+            self._known_around = known = ((base_url, dict(custom), *facts[2:]), found)
+        return known[1]
 
     # An answer that is there, or comes --------------------------------------------------------------------------------
 

@@ -37,6 +37,10 @@ class Recorder(Protocol):
         """The row of a call as it is now."""
         ...
 
+    def record_unbilled(self, call: Call) -> None:
+        """The row of a call that was answered from disk; a process that is killed at once loses it, and no money."""
+        ...
+
 
 @dataclass(frozen=True)
 class Ledgered:
@@ -68,17 +72,16 @@ class Entry:
         self._context = current_context()
         self._request = body if self._logs_content else None
         self._began = self._waited_from = time.perf_counter()
-        size = prompt_bytes(body)
-        self._estimated_input = Usage(wire.estimated_tokens(size), estimated=True)
+        self._body = body
+        self._estimated_input = Usage(estimated=True)
         self.body_id = id(body)
         self._lost: Usage | None = None
         self._marks: PromptMarks | None = None
         self.attempts = 0
+        self._is_out = False
         self.saw_first_token = False
         self.model_requested = str(body.get("model") or "")
         self._known: dict[str, Any] = self._beginning(stream)
-        if (counted := sampled(body, size)) is not None:
-            self._known["estimated_input_tokens"], self._known["estimated_by"] = counted
 
     def _beginning(self, stream: bool) -> dict[str, Any]:
         context, shared = self._context, self._ledgered
@@ -106,19 +109,38 @@ class Entry:
 
     # What happens to the call, in the order it can happen -------------------------------------------------------------
 
-    def sent(self, attempt: int) -> None:
-        """An attempt goes out now."""
+    def tried(self, attempt: int) -> None:
+        """An attempt is made, and goes out unless it is answered from disk."""
         if attempt > 1:
             self._known["wait_ms"] += _ms_since(self._waited_from)
         self.attempts = self._known["attempts"] = attempt
         self._known.pop("error_type", None)
+        self._is_out = False
         if scope.needs_no_key():  # nothing will be sent, so that nothing is billed, whatever becomes of this process
             self._known["source"] = "replay"
+
+    def sent(self) -> None:
+        """The attempt goes out now."""
+        self._is_out = True
+        if self._body is not None:
+            self._look_at(self._body)
+            self._body = None
+        if self._known.get("source") == "replay":
             self._estimated_input = Usage()
         self._ledgered.books.begin({**self._known, "input_tokens": self._estimated_input.input_tokens})
 
+    def _look_at(self, body: dict[str, Any]) -> None:
+        """Counts what is sent, as far as it is known before the API says."""
+        size = prompt_bytes(body)
+        self._estimated_input = Usage(wire.estimated_tokens(size), estimated=True)
+        if (counted := sampled(body, size)) is not None:
+            self._known["estimated_input_tokens"], self._known["estimated_by"] = counted
+
     def responded(self, http: httpx2.Response) -> None:
         """Headers of an answer are here."""
+        if self._body is not None:  # nobody told that it went out
+            self._look_at(self._body)
+            self._body = None
         self._known["source"] = source_of(http)
         self._known["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
         self._marks = http.extensions.get(MARKS)
@@ -138,7 +160,7 @@ class Entry:
     def raised(self, error: BaseException) -> None:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
         self._waited_from = time.perf_counter()
-        if not _never_sent(error):  # the API may have read the request, and may bill it
+        if self._is_out and not _never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated_input)
         self._known["error_type"] = type(error).__name__
         self._finish(_status_of(error), self._lost or Usage())
@@ -173,9 +195,23 @@ class Entry:
         self._finish(status, _added(self._lost, usage), outcome, body)
 
     def replayed(self, answer: StoredAnswer, source: Source) -> None:
-        """The whole answer was kept, and is here at once."""
-        self._known["source"] = source
-        self.finished(answer.outcome(), answer.body)
+        """The whole answer was kept, and is here at once: no token is billed, and all that it cost once is saved."""
+        if self._is_a_copy:
+            return
+        outcome = answer.outcome()
+        self._learn(outcome)
+        model = outcome.model or self.model_requested
+        costs = [self._cost(outcome.prompts or (outcome.usage or Usage(),), model).nanousd]
+        costs += [self._cost((beside.usage,), beside.model).nanousd for beside in outcome.iterations]
+        known = self._known
+        known["source"], known["latency_ms"] = source, _ms_since(self._began)
+        known["saved_nanousd"] = None if None in costs else sum(cast("list[int]", costs))
+        if self._request is not None:
+            known["content"] = _content(self._request, answer.body)
+        call = Call(**known, status="ok", cost_nanousd=0)
+        self._ledgered.books.record_unbilled(call)
+        if self._context.on_end is not None:
+            _tell(self._context.on_end, (call,))
 
     def materialised(self, message: Any) -> None:
         """A part inside the ledger's answered with an object instead of a response."""

@@ -19,6 +19,7 @@ Tests step a flow by hand with `next`, `send` and `throw`; the only two drivers 
 from __future__ import annotations
 
 import time
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -113,11 +114,22 @@ async def _agiven(wanted: Answer | Pause | _Client, call_next: AsyncCallNext) ->
     return client_behind(call_next)
 
 
+_behind: weakref.WeakKeyDictionary[Callable[..., Any], weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
 def client_behind(call_next: Callable[..., Any]) -> Any | None:
     """The client whose chain of middleware goes on with `call_next`; None when the SDK builds chains another way.
 
     The SDK tells middleware nothing of the client, and `with_options` makes a copy with another address that shares it.
     """
+    known = _behind.get(call_next)
+    client = None if known is None else known()
+    if client is None and (client := _found_behind(call_next)) is not None:
+        _behind[call_next] = weakref.ref(client)
+    return client
+
+
+def _found_behind(call_next: Callable[..., Any]) -> Any | None:
     link: Any = call_next
     while link is not None:
         names: tuple[str, ...] = getattr(getattr(link, "__code__", None), "co_freevars", ())
@@ -127,3 +139,21 @@ def client_behind(call_next: Callable[..., Any]) -> Any | None:
             return held["self"]
         link = held.get("call_next")
     return None
+
+
+# Before it is sent ----------------------------------------------------------------------------------------------------
+
+_ON_SENDING = "_llmnb_on_sending"
+
+
+def tell_when_sent(request: APIRequest, told: Callable[[], None]) -> None:
+    """Has `told` called by the part inside that sends the request, if one does: it may be answered without."""
+    setattr(request, _ON_SENDING, told)
+
+
+def sending(request: APIRequest) -> APIRequest:
+    """The request, which goes out now; whoever wanted to know is told."""
+    told: Callable[[], None] | None = getattr(request, _ON_SENDING, None)
+    if told is not None:
+        told()
+    return request

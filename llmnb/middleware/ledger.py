@@ -19,7 +19,7 @@ from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.answering import answered_from, http_of
 from llmnb.middleware.entry import Entry, Ledgered
-from llmnb.middleware.flow import Flow, Part
+from llmnb.middleware.flow import Flow, Part, tell_when_sent
 from llmnb.middleware.watch import BodyWatch
 from llmnb.trouble import quietly
 
@@ -36,6 +36,8 @@ class LedgerPart(Part):
 
     def __init__(self, ledgered: Ledgered) -> None:
         self.ledgered = ledgered
+        self.may_be_answered = False
+        """Whether a part inside may answer from disk, and tells when it sends (see `flow.sending`)."""
         self._waiting: OrderedDict[str, list[Entry]] = OrderedDict()
         self._lock = Lock()
 
@@ -56,7 +58,11 @@ class LedgerPart(Part):
             entry = self._retried(request)
             if entry is None:
                 entry = Entry(self.ledgered, cast("dict[str, Any]", request.json), stream=request.stream)
-            entry.sent(request.retries_taken + 1)
+            entry.tried(request.retries_taken + 1)
+            if self.may_be_answered:
+                tell_when_sent(request, entry.sent)
+            else:
+                entry.sent()
             return entry
         except Exception as trouble:
             quietly("opening a ledger row", trouble)

@@ -138,10 +138,13 @@ class Simulation:
         if text is not None:
             answer = replace(answer, text=unquote(text))
         rate = headers.get("x-simulator-tokens-per-second")
+        deltas = headers.get("x-simulator-deltas")
         named = headers.get("x-simulator-fault")
         try:
             if rate is not None:
                 answer = replace(answer, tokens_per_second=float(rate))
+            if deltas is not None:
+                answer = replace(answer, deltas=int(deltas))
             if named is not None:
                 fault = parse_fault(named)
                 if fault.times is None or seen.attempt < fault.times:
