@@ -78,6 +78,29 @@ class Arrived:
         )
 
 
+class _Rest:
+    """When something failed it is left alone for a while, twice as long each time it fails again."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._pause_s = 0.0
+        self._not_before = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is left alone now."""
+        return self._not_before > 0 and self._monotonic() < self._not_before
+
+    def begin(self) -> None:
+        """It has failed."""
+        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._not_before = self._monotonic() + self._pause_s
+
+    def end(self) -> None:
+        """It has worked."""
+        self._pause_s = self._not_before = 0.0
+
+
 class ResponseCache:
     """Answers by key, in the place that `opened` gives on first use."""
 
@@ -103,8 +126,8 @@ class ResponseCache:
         self._unwanted: deque[str] = deque()
         self._used: dict[str, float] = {}
         self._to_touch: set[str] = set()
-        self._pause_s = 0.0
-        self._not_before = 0.0
+        self._no_reading = _Rest(self._monotonic)  # apart: what cannot be written may be read all the same
+        self._no_writing = _Rest(self._monotonic)
         self._writing = threading.RLock()
         self._later = Later(self._write)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
@@ -140,7 +163,7 @@ class ResponseCache:
         return None if arrived is None else arrived.answer
 
     def _read(self, key: str) -> bytes | None:
-        if self._not_before and self._monotonic() < self._not_before:
+        if self._no_reading.is_on:
             return None
         try:
             data = self.backend.get(key)
@@ -148,9 +171,9 @@ class ResponseCache:
             self._discard(key, error)
             return None
         except Exception as error:
-            self._failed(error)
+            self._failed(error, self._no_reading)
             return None
-        self._pause_s = self._not_before = 0.0
+        self._no_reading.end()
         return data
 
     def _decoded(self, key: str, data: bytes) -> StoredAnswer | None:
@@ -222,7 +245,7 @@ class ResponseCache:
                 self._free()
 
     def _put(self, arrived: list[Arrived]) -> None:
-        if self._not_before and self._monotonic() < self._not_before:
+        if self._no_writing.is_on:
             return
         try:
             self._forget_unwanted()
@@ -237,8 +260,9 @@ class ResponseCache:
             touched, self._to_touch = self._to_touch, set()
             if touched:
                 self.backend.touch([*touched, *map(request_name, touched)])
+            self._no_writing.end()
         except Exception as error:
-            self._failed(error)
+            self._failed(error, self._no_writing)
 
     def _forget_unwanted(self) -> None:
         unwanted: list[str] = []
@@ -258,12 +282,12 @@ class ResponseCache:
     # Other processes --------------------------------------------------------------------------------------------------
 
     def _claim(self, key: str) -> bool:
-        if self._not_before and self._monotonic() < self._not_before:
+        if self._no_writing.is_on:
             return True
         try:
             return self.backend.claim(key)
         except Exception as error:
-            self._failed(error)
+            self._failed(error, self._no_writing)
             return True
 
     def _renew(self, keys: Iterable[str]) -> None:
@@ -285,16 +309,16 @@ class ResponseCache:
             "is asked again.",
         )
 
-    def _failed(self, error: Exception) -> None:
-        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
-        self._not_before = self._monotonic() + self._pause_s
+    def _failed(self, error: Exception, rest: _Rest) -> None:
+        rest.begin()
         if isinstance(error, MissingExtra):
             self._warn("cache extra", f"{error}. Until then nothing is cached.")
             return
+        what = "read" if rest is self._no_reading else "written"
         self._warn(
-            f"cache: {type(error).__name__}",
-            f"the response cache {self._where()} cannot be used ({error}): your calls go on without it, and are paid. "
-            "It is tried again in a while; `llmnb doctor` checks the set-up.",
+            "cache",  # one trouble may have several sides
+            f"the response cache {self._where()} cannot be {what} ({error}): your calls go on, and what is not found "
+            "in it is paid. It is tried again in a while; `llmnb doctor` checks the set-up.",
         )
 
     def _where(self) -> str:
