@@ -68,7 +68,7 @@ def is_newer() -> bool:
 
 @st.cache_data(ttl=30, show_spinner=False)
 def _choices(path: Path, newest: str) -> dict[str, list[str | None]]:
-    return {name: _values(ledger.usage(by=[name], path=path)[name]) for name in ("project", "model")}
+    return {name: _values(ledger.usage(by=[name], percentiles=False, path=path)[name]) for name in ("project", "model")}
 
 
 def choices() -> dict[str, list[str | None]]:
@@ -78,7 +78,7 @@ def choices() -> dict[str, list[str | None]]:
 
 def first_call() -> datetime | None:
     """The day of the oldest call in the ledger."""
-    days = ledger.usage(by=["day"])["day"]
+    days = ledger.usage(by=["day"], percentiles=False)["day"]
     return None if days.empty else days.min().to_pydatetime()
 
 
@@ -86,8 +86,8 @@ def overview(filters: Filters) -> Overview:
     """The figures of the overview page for what the filter bar chose."""
     period, where = filters.period, filters.where
     models = ledger.usage(period.since, period.until, by=["model"], where=where)
-    steps = ledger.usage(period.since, period.until, by=[period.step, "model"], where=where)
-    before = totals(ledger.usage(*period.before, by=[], where=where)) if period.before else None
+    steps = ledger.usage(period.since, period.until, by=[period.step, "model"], where=where, percentiles=False)
+    before = totals(ledger.usage(*period.before, by=[], where=where, percentiles=False)) if period.before else None
     return Overview(totals(models), before, models, steps.rename(columns={period.step: "at"}))
 
 

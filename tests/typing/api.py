@@ -31,6 +31,13 @@ def asking(llm: llmnb.LLM) -> None:
     assert_type(reply.latency_ms, float | None)
 
 
+def estimating(llm: llmnb.LLM, chat: llmnb.Chat) -> None:
+    """Before asking."""
+    assert_type(llm.estimate("Hi", tools=[len], exact=True, max_tokens=5), llmnb.Estimate)
+    assert_type(chat.estimate("Hi").cost_usd, Decimal | None)
+    llm.estimate("Hi", exakt=True)  # pyright: ignore[reportCallIssue]
+
+
 def configuring() -> None:
     """Settings are typed, and a misspelled one is an error."""
     llmnb.LLM()
