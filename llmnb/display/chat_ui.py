@@ -292,7 +292,7 @@ def _widget_class() -> type[Any]:
         """The front end of a box; it writes no state of its own."""
 
         _esm = script()
-        _css = style.live_css() + transcript.css() + (_HERE / "chat_ui.css").read_text("utf-8")
+        _css = style.live_css() + style.transcript_css() + (_HERE / "chat_ui.css").read_text("utf-8")
         turns = cast(Any, traitlets.List(read_only=True)).tag(sync=True)
         status = traitlets.Dict(read_only=True).tag(sync=True)
 

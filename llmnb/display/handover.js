@@ -2,6 +2,7 @@
 // A bundle ends with an element that says when it has come (see static.py); it does not without this script.
 
 const KEPT = "llmnb-kept";
+const STYLE_ID = "llmnb.display.widget.ResponseView"; // of the style sheet that anywidget has put into the page for good
 const HANDOVER_MS = 5000; // how long what a view has drawn waits for its bundle, which comes right after the last frame
 const AWAY_MS = 1000; // how long it may be off the page
 
@@ -74,6 +75,8 @@ function handovers() {
 
         // runs when the bundle has come to the page, before anything of it is laid out
         connectedCallback() {
+          // each style sheet more has the whole page's style computed again
+          if (document.getElementById(STYLE_ID)) this.parentElement.querySelector(":scope > style")?.remove();
           const { waiting } = this.constructor;
           const taken = [...waiting].find((handover) => handover.into(this.parentElement));
           waiting.delete(taken);

@@ -79,5 +79,5 @@ class HtmlView:
 
 
 def _bundle(html: str) -> Bundle:
-    body = f'<div class="llmnb llmnb-answer"><style>{style.answer_css()}</style>{html}</div>'
-    return {"text/html": body, "text/plain": "(an answer on its way)"}
+    body = f'<div class="llmnb llmnb-answer">{html}</div>'
+    return {"text/html": style.tag(style.answer_css(), body) + body, "text/plain": "(an answer on its way)"}

@@ -106,7 +106,7 @@ class Drawing {
   settle() {
     for (; this.settled < this.groups.length - 2; this.settled += 1) {
       const [group, next] = this.groups.slice(this.settled);
-      if (group.open.size || !skipOutOfSight(group.box, next.box)) return;
+      if (group.open.size || !isTypeset(group.box) || !skipOutOfSight(group.box, next.box)) return;
     }
   }
 

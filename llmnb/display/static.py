@@ -54,7 +54,8 @@ def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
 
 def page(answer: Answer) -> str:
     """The answer as one HTML element that brings its own style."""
-    return _framed(f"<style>{style.answer_css()}</style>{_content(answer)}{HANDOVER}")
+    content = _content(answer)
+    return _framed(f"{style.tag(style.answer_css(), _framed(content))}{content}{HANDOVER}")
 
 
 def part_of_page(answer: Answer) -> str:

@@ -7,11 +7,15 @@ from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_CLASSES = re.compile(r'\bclass="([^"]*)"')
+_RULE = re.compile(r"([^{}]+)\{((?:[^{}]|\{[^{}]*\})*)\}")
+_COMMA = re.compile(r",(?![^(]*\))")
+_CLASS = re.compile(r"\.([A-Za-z][\w-]*)")
 
 
 @cache
 def answer_css() -> str:
-    """The style sheet every kept answer brings along, without comments and spare white space."""
+    """The style sheet of answers, without comments and spare white space."""
     return _squeezed("answer.css")
 
 
@@ -19,6 +23,34 @@ def answer_css() -> str:
 def live_css() -> str:
     """The style sheet of a live view."""
     return answer_css() + _squeezed("live.css")
+
+
+@cache
+def transcript_css() -> str:
+    """The style sheet of conversations, answers included."""
+    return answer_css() + _squeezed("transcript.css")
+
+
+def tag(css: str, html: str) -> str:
+    """A `<style>` with the rules of `css` that `html` has a use for: each answer that is kept brings its own along."""
+    used = {name for names in _CLASSES.findall(html) for name in names.split()}
+    if "llmnb-copy" in used:
+        used.add("llmnb-copied")  # once it is pressed
+    return f"<style>{_rules(css, frozenset(used))}</style>"
+
+
+@cache
+def _rules(css: str, used: frozenset[str]) -> str:
+    return "".join(_rule(selectors, body, used) for selectors, body in _RULE.findall(css))
+
+
+def _rule(selectors: str, body: str, used: frozenset[str]) -> str:
+    if selectors.startswith("@"):
+        body = _rules(body, used)
+    else:
+        wanted = [one for one in _COMMA.split(selectors) if used.issuperset(_CLASS.findall(one))]
+        selectors = ",".join(wanted)
+    return f"{selectors}{{{body}}}" if selectors and body else ""
 
 
 @cache

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from html import escape
-from pathlib import Path
 from typing import Any, Protocol
 
 from llmnb.display import markdown, markdown_writer, static, style
@@ -49,12 +47,6 @@ def earlier_text(count: int) -> str:
 # HTML -----------------------------------------------------------------------------------------------------------------
 
 
-@cache
-def css() -> str:
-    """The style sheet of conversations, answers included."""
-    return style.answer_css() + Path(__file__).with_name("transcript.css").read_text("utf-8")
-
-
 def question_html(content: Content) -> str:
     """What was asked, as it was typed, and the names of what was attached."""
     attached = "".join(f'<div class="llmnb-attached">{markdown.text_html(label)}</div>' for label in _attached(content))
@@ -71,7 +63,8 @@ def _page(turns: Sequence[Turn], headline: str, earlier: str) -> str:
     folds = "".join(_fold(turn, is_open=number == last) for number, turn in enumerate(turns))
     note = f'<p class="llmnb-earlier">{escape(earlier)}</p>' if earlier else ""
     head = f'<div class="llmnb-headline">{markdown.text_html(clean(headline))}</div>'
-    return f'<div class="llmnb llmnb-transcript"><style>{css()}</style>{head}{note}{folds}</div>'
+    page = f'<div class="llmnb llmnb-transcript">{head}{note}{folds}</div>'
+    return style.tag(style.transcript_css(), page) + page
 
 
 def _fold(turn: Turn, *, is_open: bool) -> str:

@@ -436,6 +436,7 @@ def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
     (lab.folder / "seen").touch()
     page.wait_for_selector(".llmnb-answer .llmnb-footer")
     assert page.evaluate("() => window.drawn.closest('.llmnb-answer') !== null")  # it was not drawn again
+    assert page.locator(".llmnb-answer style").count() == 0  # the page has the rules already
     page.wait_for_selector(".llmnb-answer .MathJax")
     lab.wait_idle(page, 1)
     assert page.query_selector(".llmnb-live") is None

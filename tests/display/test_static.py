@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import pytest
@@ -65,9 +66,27 @@ def test_the_registry_draws_bundles() -> None:
 
 
 def test_the_style_sheet_cannot_be_left() -> None:
-    """The style sheet in the page has no tag in it and is small, as it is kept with every answer."""
-    assert "<" not in style.answer_css()
-    assert len(style.answer_css()) < 7000
+    """The style sheet has no tag in it."""
+    assert "<" not in style.transcript_css()
+
+
+def test_an_answer_keeps_the_rules_it_needs() -> None:
+    """A short answer is short; one with code keeps what colours its code, and what a press of its button shows."""
+    assert len(static.bundle("Hi **you**")["text/html"]) < 500
+    code = static.bundle("```python\nx = 'text'\n```")["text/html"]
+    css = code[code.index("<style>") : code.index("</style>")]
+    assert ".llmnb .highlight .s1" in css
+    assert ".llmnb .llmnb-copied::before" in css
+    assert "{.llmnb .llmnb-copy{opacity:1;}.llmnb .llmnb-lang{display:none;}}" in css  # where nothing hovers
+    for other in (".highlight .k", "llmnb-tool", "llmnb-sources", "llmnb-block"):
+        assert other not in css
+
+
+def test_no_rule_is_lost() -> None:
+    """Where every class is used the whole style sheet is kept."""
+    names = set(re.findall(r"\.([A-Za-z][\w-]*)", style.transcript_css()))
+    tag = style.tag(style.transcript_css(), f'<p class="{" ".join(names)}">')
+    assert tag == f"<style>{style.transcript_css()}</style>"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_nothing_runs_or_loads(evil: str) -> None:
     ]
     made = transcript.bundle(turns, evil)
     found = _Found()
-    found.feed(made["text/html"].replace(f"<style>{transcript.css()}</style>", ""))
+    found.feed(made["text/html"].partition("</style>")[2])
     assert found.wrong == []
     # a viewer that lets HTML through, and a strict one, must find nothing in the Markdown either
     rendered = MarkdownIt("commonmark", {"html": True}).render(made["text/markdown"])
