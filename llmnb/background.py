@@ -36,15 +36,17 @@ class BackgroundAsker:
         """The questions and answers of the chat."""
         return self.chat._turns  # pyright: ignore[reportPrivateUsage]
 
-    def ask(self, prompt: Any, view: View, *, kept: int | None = None) -> None:
+    def ask(self, prompt: Any, view: View, *, kept: int | None = None, fresh: bool = False) -> None:
         """Begins to ask. An answer that comes to its end takes the place of all turns but the first `kept`.
+
+        `fresh` asks again what is on disk.
 
         `view.open` is called here, the rest on the loop thread; `view.close` gets any error, and is called last.
 
         Raises:
             InvalidRequest: the question cannot be asked, or an answer is on its way.
         """
-        question, content = self.chat._ready(prompt, {})  # pyright: ignore[reportPrivateUsage]
+        question, content = self.chat._ready(prompt, {"fresh": fresh})  # pyright: ignore[reportPrivateUsage]
         with self._lock:
             if self._busy:
                 raise InvalidRequest("this chat is still answering: wait for it, or stop it")

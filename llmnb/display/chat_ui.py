@@ -77,7 +77,7 @@ class ChatBox:
     def regenerate(self) -> None:
         """Asks the last question again; the answer there is stays until the new one is whole."""
         if turns := self._asker.turns:
-            self._begin(turns[-1].user, len(turns) - 1)
+            self._begin(turns[-1].user, len(turns) - 1, fresh=True)
 
     def stop(self) -> None:
         """Ends the answer that is on its way."""
@@ -115,12 +115,12 @@ class ChatBox:
                 self._leave_over(live, error)
             self._tell()
 
-    def _begin(self, content: Content, kept: int) -> None:
+    def _begin(self, content: Content, kept: int, *, fresh: bool = False) -> None:
         live = LiveAnswer(self, content, kept)
         try:
             with self._lock:
                 self._leftover, self._notice = "", ""
-                self._asker.ask(content, live, kept=kept)
+                self._asker.ask(content, live, kept=kept, fresh=fresh)
         except (LlmnbError, TypeError) as error:
             self._say(str(error), draft=transcript.spoken(content))
 
