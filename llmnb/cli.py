@@ -78,6 +78,7 @@ def ask(
     system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = None,
     project: Annotated[str | None, typer.Option("--project", "-p", help="Project to book the call on.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again, also what was asked before.")] = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print as it arrives, or all at once.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +92,12 @@ def ask(
     live = stream and not as_json
     shown = live and sys.stdout.isatty()
     llm = llmnb.LLM(
-        model, system=system, max_tokens=max_tokens, project=project, display="terminal" if shown else "none"
+        model,
+        system=system,
+        max_tokens=max_tokens,
+        project=project,
+        fresh=fresh or None,
+        display="terminal" if shown else "none",
     )
     if live and not shown:
         _print_stream(llm, text)

@@ -68,6 +68,7 @@ def llm_parser() -> Parser:
     add("-s", "--system", metavar="VAR", help="the variable that holds the system prompt")
     add("-o", "--output", metavar="VAR", help="the variable that gets the Reply")
     add("-i", "--image", metavar="PATH", action="append", default=[], help="an image, PDF or text file; repeatable")
+    add("--fresh", action="store_true", help="ask again, also what was asked before")
     add("--max-tokens", metavar="N", type=_count, help="the longest answer, in tokens")
     add("--effort", choices=EFFORTS, help=f"how much work the model puts in: {', '.join(EFFORTS)}", metavar="LEVEL")
     add("--display", metavar="NAME", help="how the answer is shown: widget, html, terminal, static, print, none")

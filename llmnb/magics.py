@@ -90,6 +90,8 @@ class LLMMagics(Magics):
         given = {
             name: getattr(options, name) for name in ("model", "max_tokens", "effort", "display", "project", "tag")
         }
+        if options.fresh:
+            given["fresh"] = True
         if options.system is not None:
             given["system"] = self._variable(options.system)
         return {name: value for name, value in given.items() if value is not None}

@@ -29,7 +29,11 @@ from llmnb.simulator import Simulator
 README = Path(__file__).parent.parent / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
-GROUPS = {"cache": ["export"], "ledger": ["prune", "rebuild", "status"], "tokens": ["count", "fetch"]}
+GROUPS = {
+    "cache": ["clear", "export", "list", "show", "stats"],
+    "ledger": ["prune", "rebuild", "status"],
+    "tokens": ["count", "fetch"],
+}
 """Commands that have commands of their own."""
 
 Llmnb = Callable[..., subprocess.CompletedProcess[str]]

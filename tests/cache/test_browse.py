@@ -1,0 +1,79 @@
+"""Looking into the response cache and clearing it, from Python and from a shell."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+import llmnb
+from llmnb.cache import browse
+from llmnb.cache.responses import responses
+from llmnb.cli import app
+from llmnb.errors import InvalidRequest
+from llmnb.testing import serve_simulator
+
+
+@pytest.fixture(autouse=True)
+def _three_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two of sonnet, one of them 40 days old, and one of opus with a long question."""
+    with serve_simulator(environ=True) as simulator:
+        llm = llmnb.LLM("claude-sonnet-5-5", display="none")
+        with monkeypatch.context() as patch:
+            patch.setattr(responses(), "_clock", lambda: time.time() - 40 * 86_400)
+            llm("Old")
+        llm("New")
+        llmnb.LLM("claude-opus-5-5", display="none")("Long " * 3_000)
+        yield
+        assert simulator.crashes == []
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["cache", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_stats() -> None:
+    """How many answers, how much room, where."""
+    found = browse.stats()
+    assert (found.answers, found.limit_bytes) == (3, 2**30)
+    assert found.bytes > 1_000
+    assert run("stats").startswith("3 answers, ")
+    assert json.loads(run("stats", "--json"))["answers"] == 3
+
+
+def test_list() -> None:
+    """Newest first, by model and by age."""
+    assert [entry.model for entry in browse.entries()][-1] == "claude-sonnet-5-5"
+    assert len(browse.entries(model="claude-opus-5-5")) == 1
+    assert len(browse.entries(older="30d")) == 1
+    assert len(run("list").splitlines()) == 3
+    assert len(json.loads(run("list", "--model", "claude-sonnet-5-5", "--json"))) == 2
+
+
+def test_show() -> None:
+    """The answer with its question, wherever that is kept; a beginning of the key is enough."""
+    for entry in browse.entries():
+        shown = browse.show(entry.key[:12])
+        assert shown.message["model"] == entry.model
+        assert shown.request is not None
+        assert shown.request["body"]["messages"][0]["content"][:3] in ("Old", "New", "Lon")
+        assert json.loads(run("show", entry.key[:12]))["message"] == shown.message
+    with pytest.raises(InvalidRequest, match="3 keys in the response cache begin with ''"):
+        browse.show("")
+    with pytest.raises(InvalidRequest, match="no keys"):
+        browse.show("xyz")
+
+
+def test_clear() -> None:
+    """By age, by model, all; what is forgotten is asked again."""
+    assert run("clear", "--older", "30d") == "1 answers forgotten\n"
+    assert browse.clear(model="claude-opus-5-5") == 1
+    assert llmnb.LLM("claude-sonnet-5-5", display="none")("New").source == "cache"
+    assert browse.clear() == 1
+    assert browse.stats().answers == 0
+    assert llmnb.LLM("claude-sonnet-5-5", display="none")("New").source == "live"
