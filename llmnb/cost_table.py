@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmnb import settings
 from llmnb.pricing.breakdown import CostLine, cost_lines
-from llmnb.records import NANO, Call
+from llmnb.records import NANO, USAGE_FIELDS, Call
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def _row_without_books(reply: Reply) -> Call:
 
 
 def _counts(reply: Reply) -> dict[str, Any]:
-    return {name: getattr(reply.usage, name) for name in reply.usage.__slots__}
+    return {name: getattr(reply.usage, name) for name in USAGE_FIELDS}
 
 
 def _difference(lines: list[CostLine], total: Decimal | None, call: Call) -> list[CostLine]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from importlib import import_module
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 NANO = Decimal(1_000_000_000)
 
@@ -27,8 +27,20 @@ early (Stop, break, an exception, garbage collection). `truncated`: the stream e
 
 Source = Literal["live", "cache", "replay"]
 
+RecordT = TypeVar("RecordT", "Usage", "Call")
 
-@dataclass(frozen=True, slots=True)
+
+def made(kind: type[RecordT], known: dict[str, Any]) -> RecordT:
+    """A record of which these fields are known; the others have their defaults. The dict is the record's from now on.
+
+    Every answer makes some of these records, and to set fifty frozen fields one by one costs more than to fill them.
+    """
+    record = object.__new__(kind)
+    object.__setattr__(record, "__dict__", known)
+    return record
+
+
+@dataclass(frozen=True)  # no slots, see `made`
 class Usage:
     """Tokens and server-tool requests of one call, in disjoint classes.
 
@@ -67,7 +79,8 @@ class Usage:
         )
 
 
-_ADDED = tuple(f.name for f in fields(Usage) if f.name not in ("thinking_tokens", "estimated"))
+USAGE_FIELDS = tuple(f.name for f in fields(Usage))
+_ADDED = tuple(name for name in USAGE_FIELDS if name not in ("thinking_tokens", "estimated"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +97,10 @@ class Cost:
 
 
 UNPRICED = Cost(None)
-_usage_values: Callable[[object], tuple[Any, ...]] = attrgetter(*(f.name for f in fields(Usage)))
+_usage_values: Callable[[object], tuple[Any, ...]] = attrgetter(*USAGE_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, see `made`
 class Call:
     """One row of the ledger; the fields are the columns, in their order.
 
@@ -150,7 +163,7 @@ class Call:
     @property
     def usage(self) -> Usage:
         """The token classes of the row as one `Usage`."""
-        return Usage(*_usage_values(self))
+        return made(Usage, dict(zip(USAGE_FIELDS, _usage_values(self), strict=True)))
 
     @property
     def cost(self) -> Cost:

@@ -250,3 +250,65 @@ def test_a_stream_cut_anywhere_never_loses_the_input_once_it_was_told(cut: int) 
         assert begun.usage == Usage(input_tokens=10, estimated=True)
         assert outcome.usage is not None
         assert outcome.usage.input_tokens == 10
+
+
+# Without the content --------------------------------------------------------------------------------------------------
+
+SECRET = "what the model wrote"
+_words = st.sampled_from(
+    [SECRET, f'{SECRET}","usage":{{"input_tokens":1}}', f'{{"model":"{SECRET}"}}', "]}", "\\", "ü\n"]
+)
+_names = st.sampled_from(["usage", "stop_reason", "stop_sequence", "model", "content", "text", "input"])
+_written = st.recursive(
+    _words | st.none() | st.integers(0, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+    max_leaves=12,
+)
+_fields: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.just("msg_1"),
+    "type": st.just("message"),
+    "model": st.sampled_from([MODEL, "claude-opus-5-5"]),
+    "content": st.lists(st.dictionaries(_names, _written, max_size=4), max_size=3),
+    "stop_reason": st.sampled_from([None, "end_turn", "max_tokens"]),
+    "stop_sequence": st.none() | st.just(f"END of {SECRET}"),
+    "stop_details": st.none() | st.just({"explanation": f"of {SECRET}"}),
+    "usage": st.fixed_dictionaries({"input_tokens": st.integers(0, 99), "output_tokens": st.integers(0, 99)}),
+}
+
+
+@given(
+    message=st.fixed_dictionaries(_fields),
+    order=st.just(list(_fields)) | st.permutations(list(_fields)),
+    separators=st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_a_message_without_its_content_tells_the_same(
+    message: dict[str, Any], order: list[str], separators: tuple[str, str]
+) -> None:
+    """Or it is no JSON, or there is none; and never does it hold a word of what the model wrote."""
+    body = json.dumps({name: message[name] for name in order}, separators=separators, ensure_ascii=False).encode()
+    cut = wire.without_content(body)
+    if cut is not None:
+        assert SECRET.encode() not in cut
+        assert wire.read_json(cut, MODEL) in (wire.read_json(body, MODEL), wire.NOTHING)
+
+
+def test_a_message_as_the_api_writes_it_can_do_without_its_content() -> None:
+    """A plain answer, one with tools, and one that other models worked on; not an error."""
+    head = '{"model":"claude-haiku-4-5-20251001","id":"msg_1","type":"message","role":"assistant","content":'
+    tail = ',"stop_reason":"tool_use","stop_sequence":null,"stop_details":null,"usage":{"input_tokens":595,%s}}'
+    called = [{"type": "tool_use", "input": {"usage": {"stop_reason": "[}"}, "content": [SECRET]}}]
+    for content in ([], [{"type": "text", "text": SECRET}], called):
+        for usage in ('"output_tokens":3', '"output_tokens":3,"iterations":[{"type":"message","output_tokens":3}]'):
+            body = (head + json.dumps(content, separators=(",", ":")) + tail % usage).encode()
+            cut = wire.without_content(body)
+            assert cut is not None
+            assert SECRET.encode() not in cut
+            assert wire.read_json(cut, MODEL) == wire.read_json(body, MODEL)
+            assert wire.read_json(cut, MODEL).complete
+    assert wire.without_content(b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}') is None
+
+
+def test_json_that_only_the_json_module_reads_is_read() -> None:
+    """Half a surrogate pair, as a stream cut in its middle may leave it."""
+    body = b'{"model":"m","content":[{"type":"text","text":"\\ud83d"}],"usage":{"input_tokens":3}}'
+    assert wire.read_json(body, MODEL).usage == Usage(input_tokens=3)

@@ -21,13 +21,14 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmnb.errors import StoreError
 from llmnb.later import Later
+from llmnb.ledger.answered import AnsweredCall
 from llmnb.ledger.schema import COLUMNS, values_of
-from llmnb.ledger.spool import Record, Spool, encode_fields, encode_row, refuse
-from llmnb.ledger.underway import Underway
+from llmnb.ledger.spool import Record, Spool, refuse
+from llmnb.ledger.underway import Underway, encode_beginning, encode_fields
 from llmnb.ledger.upkeep import Upkeep
 from llmnb.ledger.writer import Ledger, open_ledger
 from llmnb.pricing import cost_of_call
@@ -41,6 +42,8 @@ LONGEST_PAUSE_S = 60.0
 every call for the whole busy timeout."""
 
 MOST_IN_MEMORY = 100_000
+
+Queued: TypeAlias = "Record | AnsweredCall"
 
 
 class Books:
@@ -73,7 +76,7 @@ class Books:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._queue: deque[Record] = deque()
+        self._queue: deque[Queued] = deque()
         self._writing: int | None = None  # the thread that is writing
         self._memory: deque[Record] = deque(maxlen=MOST_IN_MEMORY)
         self._spooled = 0
@@ -98,8 +101,17 @@ class Books:
 
         Should the process die before the call is recorded, the next one records it as interrupted.
         """
-        if not self._note(call["uid"], call.get("attempts", 1), encode_fields(call)):
+        if not self._note(call["uid"], call.get("attempts", 1), encode_beginning(call)):
             self.record(self._priced(Call(**call)))  # slower: a provisional row in the ledger itself
+
+    def answered(self, call: AnsweredCall) -> None:
+        """Puts a call on the books that was told of when it began and that was answered in one piece; never raises."""
+        noted = False
+        try:  # noted before it is queued: noted after it was written, it would stay noted
+            noted = self._behind and self._note_answer(call)
+        finally:
+            self._queue.append(call)
+        self._written(noted)
 
     def record(self, call: Call, children: Sequence[Call] = ()) -> None:
         """Puts a call and its child rows on the books; never raises.
@@ -107,10 +119,14 @@ class Books:
         Can be called from any thread, and from a finalizer that runs in the middle of another record.
         """
         noted = False
-        try:  # noted before it is queued: noted after it was written, it would stay noted
-            noted = self._behind and not children and self._note(call.uid, call.attempts, encode_row(call))
+        try:
+            noted = self._behind and self._note_row(call, *children)
         finally:
             self._queue.append((call, tuple(children)))
+        self._written(noted)
+
+    def _written(self, noted: bool) -> None:
+        """Has what is queued written: soon, when what was queued last would outlive the process."""
         if noted:
             self._later.ask()
         else:
@@ -167,6 +183,17 @@ class Books:
             )
             return False
 
+    def _note_row(self, call: Call, *children: Call) -> bool:
+        return not children and self._note(call.uid, call.attempts, encode_fields(vars(call)))
+
+    def _note_answer(self, call: AnsweredCall) -> bool:
+        line = call.line()
+        with suppress(OSError):
+            if line is not None and self._underway.add(call.uid, call.attempt, line):
+                return True
+        row, children = self._record_of(call)
+        return self._note_row(row, *children)
+
     # ------------------------------------------------------------------------------------------------------------------
 
     def _flush_behind(self) -> None:
@@ -187,24 +214,34 @@ class Books:
             with self._alone():
                 self._put_together(self._taken())
 
-    def _taken(self) -> deque[Record]:
+    def _taken(self) -> deque[Queued]:
         """What is queued, the last word on each call only."""
-        latest: dict[str, Record] = {}
+        latest: dict[str, Queued] = {}
         while self._queue:
-            record = self._queue.popleft()
-            latest.pop(record[0].uid, None)
-            latest[record[0].uid] = record
+            queued = self._queue.popleft()
+            uid = queued.uid if isinstance(queued, AnsweredCall) else queued[0].uid
+            latest.pop(uid, None)
+            latest[uid] = queued
         return deque(latest.values())
 
-    def _put_together(self, records: deque[Record]) -> None:
+    def _put_together(self, queued: deque[Queued]) -> None:
         try:
-            if len(records) > 1 and self._wrote_at_once(records):
-                records.clear()
-            while records:
-                self._put(records[0])
-                records.popleft()
+            if len(queued) > 1 and self._wrote_at_once([self._record_of(each) for each in queued]):
+                queued.clear()
+            while queued:
+                self._put(self._record_of(queued[0]))
+                queued.popleft()
         finally:
-            self._queue.extendleft(reversed(records))  # Ctrl-C in the middle of it
+            self._queue.extendleft(reversed(queued))  # Ctrl-C in the middle of it
+
+    def _record_of(self, queued: Queued) -> Record:
+        if not isinstance(queued, AnsweredCall):
+            return queued
+        try:
+            return queued.rows[0], queued.rows[1:]
+        except Exception as error:
+            self._warn("answer", f"an answer could not be read for its tokens ({type(error).__name__}: {error}).")
+            return queued.unread(), ()
 
     def _wrote_at_once(self, records: Collection[Record]) -> bool:
         try:
@@ -253,7 +290,9 @@ class Books:
             return
         self._orphans_done = True
         try:
-            adopted = self._spool.drain_orphans(self._write) + self._underway.drain_orphans(self._write_priced)
+            adopted = self._spool.drain_orphans(self._write) + self._underway.drain_orphans(
+                self._write_priced, self._prices
+            )
             if adopted:
                 self._opened().sweep()  # their last rows may say `running`
         except Exception as error:

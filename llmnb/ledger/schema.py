@@ -15,7 +15,9 @@ COLUMNS = tuple(f.name for f in fields(Call))
 values_of: Callable[[Call], tuple[object, ...]] = attrgetter(*COLUMNS)
 """The values of a call in the order of `COLUMNS`."""
 
-_TRUTHS = [COLUMNS.index(f.name) for f in fields(Call) if f.type == "bool"]
+TRUTHS = tuple(f.name for f in fields(Call) if f.type == "bool")
+"""The columns that hold a truth value."""
+_TRUTHS = [COLUMNS.index(name) for name in TRUTHS]
 
 
 def call_from(values: Sequence[Any]) -> Call:

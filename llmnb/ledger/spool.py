@@ -9,10 +9,10 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from llmnb import locks
 from llmnb.ledger.schema import COLUMNS, values_of
@@ -54,13 +54,13 @@ class Spool:
         """
         if self._path is None or self._descriptor is None:
             return 0
-        count = _write_all(self._path, write)
+        count = _write_all(_records(self._path), write)
         os.ftruncate(self._descriptor, 0)
         return count
 
     def drain_orphans(self, write: Callable[[Record], None]) -> int:
         """The same for the files of processes that have died."""
-        return drain_orphans(self._folder, write, except_for=self._path)
+        return drain_orphans(self._folder, _records, write, except_for=self._path)
 
     def close(self) -> None:
         """Lets go of the file, and removes it when nothing is in it."""
@@ -99,9 +99,15 @@ def new_file(folder: Path) -> tuple[Path, int]:
     raise OSError(f"no file in {folder} can be locked")
 
 
-def drain_orphans(folder: Path, write: Callable[[Record], None], *, except_for: Path | None = None) -> int:
+def drain_orphans(
+    folder: Path,
+    read: Callable[[Path], Iterable[Record]],
+    write: Callable[[Record], None],
+    *,
+    except_for: Path | None = None,
+) -> int:
     """Hands what dead processes left in a folder to `write`, and removes their files; the number of records."""
-    return sum(_drain_orphan(path, write) for path in _files(folder) if path != except_for)
+    return sum(_drain_orphan(path, read, write) for path in _files(folder) if path != except_for)
 
 
 def waiting(folder: Path) -> int:
@@ -128,30 +134,14 @@ _json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 def encode(record: Record) -> bytes:
     """One JSON line of a record."""
     call, children = record
-    return _line({"call": _fields(call), "children": [_fields(child) for child in children]})
-
-
-def encode_fields(call: Mapping[str, Any]) -> bytes:
-    """One JSON line of a call of which only these fields are known."""
-    return _json(call).encode() + b"\n"
-
-
-def encode_row(call: Call) -> bytes:
-    """One JSON line of a call without child rows: its values in the order of the columns, the quickest to make."""
-    return _json(values_of(call)).encode() + b"\n"
-
-
-def _line(data: Mapping[str, Any]) -> bytes:
-    return _json(data).encode() + b"\n"
+    return _json({"call": _fields(call), "children": [_fields(child) for child in children]}).encode() + b"\n"
 
 
 def decode(line: bytes) -> Record | None:
     """The record of a JSON line; None for half a line, or one that holds no call."""
     try:
         data = json.loads(line)
-        if isinstance(data, list):
-            return _call(dict(zip(COLUMNS, cast("list[Any]", data), strict=False))), ()
-        return _call(data.get("call", data)), tuple(_call(child) for child in data.get("children", ()))
+        return call_of(data["call"]), tuple([call_of(child) for child in data["children"]])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -170,7 +160,12 @@ _REQUIRED = ("uid", "ts", "model_requested")
 """Without them no call can be made of a line, whatever they hold."""
 
 
-def _call(data: dict[str, Any]) -> Call:
+def call_of(data: Mapping[str, Any]) -> Call:
+    """The call of which these fields are known.
+
+    Raises:
+        TypeError: they are too few for a call.
+    """
     # a newer llmnb may have written fields that this one has no column for
     return Call(**{name: value for name, value in data.items() if name in COLUMNS})
 
@@ -187,15 +182,15 @@ def _records(path: Path) -> Iterator[Record]:
                 yield record
 
 
-def _write_all(path: Path, write: Callable[[Record], None]) -> int:
+def _write_all(records: Iterable[Record], write: Callable[[Record], None]) -> int:
     count = 0
-    for record in _records(path):
+    for record in records:
         write(record)
         count += 1
     return count
 
 
-def _drain_orphan(path: Path, write: Callable[[Record], None]) -> int:
+def _drain_orphan(path: Path, read: Callable[[Path], Iterable[Record]], write: Callable[[Record], None]) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:  # drained by somebody else, or not ours to read
@@ -203,7 +198,7 @@ def _drain_orphan(path: Path, write: Callable[[Record], None]) -> int:
     try:
         if not locks.try_lock(descriptor) or os.fstat(descriptor).st_nlink == 0:
             return 0
-        count = _write_all(path, write)
+        count = _write_all(read(path), write)
         with suppress(OSError):
             path.unlink()
         return count

@@ -1,25 +1,41 @@
 """Calls under way, on disk from the moment they are sent, so that a killed process leaves a trace of each.
 
-A file a process, one line a slot, as long as there are calls under way at once. The file is mapped into memory and a
-slot overwritten in place, which costs about a microsecond and no system call, where a row in the ledger costs a commit;
-what is in the map outlives the process. The next process puts what a dead one left on the books. The owner holds a lock
-on its file as long as it lives.
+A file a process, a slot for each call, as long as there are calls under way at once. The file is mapped into memory and
+a slot overwritten in place, which costs about a microsecond and no system call, where a row in the ledger costs a
+commit; what is in the map outlives the process. The next process puts what a dead one left on the books. The owner
+holds a lock on its file as long as it lives.
+
+A slot holds one line: what was known of a call when it was sent, as a JSON object, and what came up since, as another.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from llmnb.ledger.spool import Record, drain_orphans, new_file
+from llmnb.ledger.answered import ANSWER, Prices, rows_of_line
+from llmnb.ledger.spool import Record, call_of, drain_orphans, new_file
 
-SLOT_BYTES = 1024
-_FIRST_SLOTS = 64
-_EMPTY = b" " * (SLOT_BYTES - 1) + b"\n"
+SLOT_BYTES = 2048
+_FIRST_SLOTS = 32
+_EMPTY = b"\n" * SLOT_BYTES
+
+
+class Note(NamedTuple):
+    """A call in its slot: the attempt, and how many bytes what was known when it was sent takes."""
+
+    slot: int
+    attempt: int
+    length: int
 
 
 class Underway:
@@ -36,7 +52,7 @@ class Underway:
         """Leaves the file to the parent, in a child after a fork."""
         self._let_go()  # kept open, it would hold the parent's lock after the parent's death
         self._lock = threading.RLock()  # reentrant: a finalizer may end a call in the middle of another's beginning
-        self._slots: dict[str, tuple[int, int]] = {}  # by uid: the slot, and the attempt it notes
+        self._slots: dict[str, Note] = {}  # by uid
         self._free: list[int] = []
         self._path: Path | None = None
 
@@ -46,27 +62,45 @@ class Underway:
         Raises:
             OSError: it could not be written.
         """
-        if len(line) > SLOT_BYTES:
+        if len(line) >= SLOT_BYTES:
             return False
         with self._lock:
-            slot, _ = self._slots.get(uid) or (self._free.pop() if self._free else len(self._slots), 0)
-            self._slots[uid] = slot, attempt
-            self._write(slot, line[:-1].ljust(SLOT_BYTES - 1) + b"\n")
+            noted = self._slots.get(uid)
+            slot = noted.slot if noted else self._free.pop() if self._free else len(self._slots)
+            self._slots[uid] = Note(slot, attempt, len(line))
+            try:
+                self._write(slot, 0, line)
+            except OSError:
+                self._free.append(self._slots.pop(uid).slot)
+                raise
+        return True
+
+    def add(self, uid: str, attempt: int, line: bytes) -> bool:
+        """Keeps more of a call that is noted; False when this attempt of it is not, or there is no room.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        with self._lock:
+            noted = self._slots.get(uid)
+            if noted is None or noted.attempt != attempt or noted.length + len(line) >= SLOT_BYTES:
+                return False
+            self._write(noted.slot, noted.length, line)
         return True
 
     def end(self, uid: str, attempt: int) -> None:
         """The call is kept elsewhere; nothing is kept of it here, unless a later attempt is under way."""
         with self._lock:
-            slot, noted = self._slots.get(uid) or (0, None)
-            if noted == attempt:
+            noted = self._slots.get(uid)
+            if noted is not None and noted.attempt == attempt:
                 del self._slots[uid]
-                self._free.append(slot)
+                self._free.append(noted.slot)
                 with suppress(OSError):  # at worst a row that has ended is offered once more, and changes nothing
-                    self._write(slot, b" ")
+                    self._write(noted.slot, 0, b"\n")
 
-    def drain_orphans(self, write: Callable[[Record], None]) -> int:
-        """Hands over what dead processes left; the number of calls."""
-        return drain_orphans(self._folder, write, except_for=self._path)
+    def drain_orphans(self, write: Callable[[Record], None], prices: Prices = None) -> int:
+        """Hands over what dead processes left, priced where that was left to do; the number of calls."""
+        return drain_orphans(self._folder, lambda path: _records(path, prices), write, except_for=self._path)
 
     def close(self) -> None:
         """Lets go of the file, and removes it when no call is under way."""
@@ -76,11 +110,13 @@ class Underway:
             self._let_go()
             self._path = None
 
-    def _write(self, slot: int, line: bytes) -> None:
+    def _write(self, slot: int, offset: int, line: bytes) -> None:
         if slot >= self._room or self._map is None:
             self._map = self._larger(slot)
-        begin = slot * SLOT_BYTES
-        self._map[begin : begin + len(line)] = line
+        begin = slot * SLOT_BYTES + offset
+        # the first byte last: killed in between, the slot says what it said before, or nothing
+        self._map[begin + 1 : begin + len(line) + 1] = line[1:] + b"\n"
+        self._map[begin] = line[0]
 
     def _larger(self, slot: int) -> mmap.mmap:
         """The file with room for the slot, mapped anew."""
@@ -103,3 +139,74 @@ class Underway:
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._map, self._descriptor, self._room = None, None, 0
+
+
+# Lines ----------------------------------------------------------------------------------------------------------------
+
+_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
+_next_object = json.JSONDecoder().raw_decode
+
+_ORIGIN = (
+    "parent_uid", "project", "session", "user", "notebook", "cell", "chat", "run_id", "batch_id", "template", "tag",
+    "provider",
+)  # fmt: skip
+_origin_of = itemgetter(*_ORIGIN)
+_OWN = ("uid", "ts", "model_requested", "model", "stream", "wait_ms", "attempts", "input_tokens")
+_own_of = itemgetter(*_OWN)
+
+
+def encode_beginning(call: Mapping[str, Any]) -> bytes:
+    """The line of a call of which these fields are known.
+
+    Most of them are the same for the next call, so that their JSON is kept.
+    """
+    try:
+        if len(call) != len(_ORIGIN) + len(_OWN):
+            return encode_fields(call)
+        origin = _origin(*_origin_of(call))
+        uid, ts, requested, model, stream, wait_ms, attempts, input_tokens = _own_of(call)
+    except (KeyError, TypeError):
+        return encode_fields(call)
+    return (
+        f'{origin}"uid":{quoted(uid)},"ts":{ts},"model_requested":{quoted(requested)},"model":{quoted(model)},'
+        f'"stream":{"true" if stream else "false"},"wait_ms":{wait_ms},"attempts":{attempts},'
+        f'"input_tokens":{input_tokens}}}'
+    ).encode()
+
+
+@lru_cache(maxsize=64)
+def _origin(*values: str | None) -> str:
+    known = {name: value for name, value in zip(_ORIGIN, values, strict=True) if value is not None}
+    return _json(known)[:-1] + ("," if known else "")
+
+
+def encode_fields(call: Mapping[str, Any]) -> bytes:
+    """The same of any fields."""
+    return _json(call).encode()
+
+
+def decode(line: bytes, prices: Prices = None) -> Record | None:
+    """The record of a line; None for half a one, or one that holds no call.
+
+    Of what was added to the beginning of a call, anything may be missing: then it is as it was sent.
+    """
+    text = line.decode("utf-8", "replace")
+    try:
+        known, end = _next_object(text)
+        with suppress(ValueError, RecursionError):
+            known = {**known, **_next_object(text, end)[0]}
+        if ANSWER in known:
+            with suppress(Exception):  # whatever was answered, it is a call
+                rows = rows_of_line(known, prices)
+                return rows[0], rows[1:]
+        return call_of(known), ()
+    except (ValueError, TypeError):
+        return None
+
+
+def _records(path: Path, prices: Prices) -> Iterator[Record]:
+    with open(path, "rb") as file:
+        while slot := file.read(SLOT_BYTES):
+            record = decode(slot.partition(b"\n")[0], prices)
+            if record is not None:
+                yield record

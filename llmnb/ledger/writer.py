@@ -6,26 +6,39 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import MISSING, fields
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from llmnb.errors import StoreError
 from llmnb.ledger import sessions
 from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, open_writer, set_aside
 from llmnb.ledger.costs import StoredCosts
-from llmnb.ledger.schema import COLUMNS, values_of
+from llmnb.ledger.schema import COLUMNS, TRUTHS
 from llmnb.records import Call
 from llmnb.settings import Settings, load
 from llmnb.sqlite_files import identity, is_corrupt, leak
 
 _SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "uid")
-# the conditions: a late `running` (from a spool) must not undo an end that is on the books, unless a retry is running
-_UPSERT = f"""
-    INSERT INTO calls ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
-    ON CONFLICT (uid) DO UPDATE SET {_SET}
-    WHERE excluded.status <> 'running' OR calls.status = 'running' OR excluded.attempts > calls.attempts
-"""  # noqa: S608 - only our own column names are filled in
+_ROWS_AT_ONCE = (16, 4, 1)
+"""How many rows one statement may write: many have less to do each, and few texts of statements are kept prepared."""
+
+
+@lru_cache(maxsize=128)
+def _upsert(names: tuple[str, ...], rows: int) -> str:
+    """The statement that writes so many rows of these columns; all others are NULL then."""
+    row = f"({', '.join('?' * len(names))})"
+    # the conditions: a late `running` (from a spool) must not undo an end on the books, unless a retry is running
+    return f"""
+        INSERT INTO calls ({", ".join(names)}) VALUES {", ".join([row] * rows)} ON CONFLICT (uid) DO UPDATE SET {_SET}
+        WHERE excluded.status <> 'running' OR calls.status = 'running' OR excluded.attempts > calls.attempts
+    """  # noqa: S608 - only our own column names are filled in
+
+
 _DROP_CHILDREN = "DELETE FROM calls WHERE parent_uid = ? AND is_call = 0"
 
 
@@ -167,20 +180,47 @@ class Ledger:
 def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
     if connection.in_transaction:
         raise StoreError("a call was recorded while this thread was writing another; it is written right after it")
-    execute = connection.execute
     try:
-        execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")
+        calls: list[Call] = []
         for call, children in records:
-            execute(_UPSERT, values_of(call))
+            calls.append(call)
             if children:
-                execute(_DROP_CHILDREN, (call.uid,))
-            for child in children:
-                execute(_UPSERT, values_of(child))
-        execute("COMMIT")
+                _write(connection, calls)
+                connection.execute(_DROP_CHILDREN, (call.uid,))
+                calls = list(children)
+        _write(connection, calls)
+        connection.execute("COMMIT")
     except BaseException:  # also KeyboardInterrupt: no transaction may stay open
         if connection.in_transaction:
-            execute("ROLLBACK")
+            connection.execute("ROLLBACK")
         raise
+
+
+def _write(connection: sqlite3.Connection, calls: Iterable[Call]) -> None:
+    """Writes rows in their order; neighbours that fill the same columns together."""
+    for names, group in groupby(map(_filled, calls), key=tuple[str, ...]):
+        rows = list(group)
+        begin = 0
+        for size in _ROWS_AT_ONCE:
+            while len(rows) - begin >= size:
+                values = [value for row in rows[begin : begin + size] for value in row.values()]
+                connection.execute(_upsert(names, size), values)
+                begin += size
+
+
+def _filled(call: Call) -> dict[str, Any]:
+    """The columns of a call that are not NULL.
+
+    Without None and truth values: for each, sqlite3 looks for an adapter, which takes as long as all else it does.
+    """
+    row = {**_NEVER_NULL, **{name: value for name, value in vars(call).items() if value is not None}}
+    for name in TRUTHS:
+        row[name] = int(row[name])
+    return row
+
+
+_NEVER_NULL = {f.name: f.default for f in fields(Call) if f.default is not None and f.default is not MISSING}
 
 
 # One ledger a process and path, also after a fork ---------------------------------------------------------------------

@@ -16,11 +16,11 @@ import httpx2
 from llmnb import origin, wire
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
+from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
-from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
 from llmnb.prompt_outline import prompt_bytes
-from llmnb.records import Call, Cost, PromptMarks, Source, Status, Usage, current_context
+from llmnb.records import Call, PromptMarks, Source, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
@@ -31,6 +31,10 @@ class Recorder(Protocol):
 
     def begin(self, call: Mapping[str, Any]) -> None:
         """A call is sent; these fields of its row are known."""
+        ...
+
+    def answered(self, call: AnsweredCall) -> None:
+        """A call that was told of when it began has been answered, in one piece."""
         ...
 
     def record(self, call: Call, children: tuple[Call, ...] = ()) -> None:
@@ -69,11 +73,12 @@ class Entry:
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
         self._ledgered = ledgered
         self._pid = os.getpid()
-        self._context = current_context()
-        self._request = body if self._logs_content else None
+        self._context = context = current_context()
+        logs_content = ledgered.settings.log_content if context.log_content is None else context.log_content
+        self._request = body if logs_content else None
         self._began = self._waited_from = time.perf_counter()
         self._body = body
-        self._estimated_input = Usage(estimated=True)
+        self._estimated_input = 0
         self.body_id = id(body)
         self._lost: Usage | None = None
         self._marks: PromptMarks | None = None
@@ -81,7 +86,9 @@ class Entry:
         self._is_out = False
         self.saw_first_token = False
         self.model_requested = str(body.get("model") or "")
-        self._known: dict[str, Any] = self._beginning(stream)
+        # the fields of the row: those that the books were told when the attempt was sent, and those that came up since
+        self._sent: dict[str, Any] = self._beginning(stream)
+        self._since: dict[str, Any] = {}
 
     def _beginning(self, stream: bool) -> dict[str, Any]:
         context, shared = self._context, self._ledgered
@@ -105,6 +112,7 @@ class Entry:
             "provider": shared.provider,
             "stream": stream,
             "wait_ms": 0.0,
+            "attempts": 1,
         }
 
     # What happens to the call, in the order it can happen -------------------------------------------------------------
@@ -112,12 +120,14 @@ class Entry:
     def tried(self, attempt: int) -> None:
         """An attempt is made, and goes out unless it is answered from disk."""
         if attempt > 1:
-            self._known["wait_ms"] += _ms_since(self._waited_from)
-        self.attempts = self._known["attempts"] = attempt
-        self._known.pop("error_type", None)
+            self._since.pop("error_type", None)
+            self._sent = {**self._sent, **self._since, "attempts": attempt}
+            self._sent["wait_ms"] += _ms_since(self._waited_from)
+            self._since = {}
+        self.attempts = attempt
         self._is_out = False
         if scope.needs_no_key():  # nothing will be sent, so that nothing is billed, whatever becomes of this process
-            self._known["source"] = "replay"
+            self._sent["source"] = "replay"
 
     def sent(self) -> None:
         """The attempt goes out now."""
@@ -125,34 +135,35 @@ class Entry:
         if self._body is not None:
             self._look_at(self._body)
             self._body = None
-        if self._known.get("source") == "replay":
-            self._estimated_input = Usage()
-        self._ledgered.books.begin({**self._known, "input_tokens": self._estimated_input.input_tokens})
+        self._ledgered.books.begin(self._sent)
 
     def _look_at(self, body: dict[str, Any]) -> None:
         """Counts what is sent, as far as it is known before the API says."""
         size = prompt_bytes(body)
-        self._estimated_input = Usage(wire.estimated_tokens(size), estimated=True)
+        if self._sent.get("source") != "replay":
+            self._estimated_input = wire.estimated_tokens(size)
+        self._sent["input_tokens"] = self._estimated_input
         if (counted := sampled(body, size)) is not None:
-            self._known["estimated_input_tokens"], self._known["estimated_by"] = counted
+            self._sent["estimated_input_tokens"], self._sent["estimated_by"] = counted
 
     def responded(self, http: httpx2.Response) -> None:
         """Headers of an answer are here."""
         if self._body is not None:  # nobody told that it went out
             self._look_at(self._body)
             self._body = None
-        self._known["source"] = source_of(http)
-        self._known["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
+        self._since["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
+        if (source := source_of(http)) != "live":
+            self._since["source"] = source
         self._marks = http.extensions.get(MARKS)
         if self._marks is not None:
-            self._known["cache_breakpoints"] = len(self._marks.breakpoints)
+            self._since["cache_breakpoints"] = len(self._marks.breakpoints)
 
     def refused(self, http: httpx2.Response) -> None:
         """The attempt was answered with an HTTP error, which costs nothing."""
         self.responded(http)
         self._waited_from = time.perf_counter()
         body = http.content if http.is_closed and hasattr(http, "_content") else b""
-        self._known["error_type"] = wire.read_json(body, "").error_type or _STATUS_ERRORS.get(
+        self._since["error_type"] = wire.read_json(body, "").error_type or _STATUS_ERRORS.get(
             http.status_code, f"http_{http.status_code}"
         )
         self._finish("error", self._lost or Usage())
@@ -161,35 +172,40 @@ class Entry:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
         self._waited_from = time.perf_counter()
         if self._is_out and not _never_sent(error):  # the API may have read the request, and may bill it
-            self._lost = _added(self._lost, self._estimated_input)
-        self._known["error_type"] = type(error).__name__
+            self._lost = _added(self._lost, self._estimated)
+        self._since["error_type"] = type(error).__name__
         self._finish(_status_of(error), self._lost or Usage())
 
     def first_token(self) -> None:
         """The first piece of content is here."""
         self.saw_first_token = True
-        self._known["ttft_ms"] = _ms_since(self._began)
+        self._since["ttft_ms"] = _ms_since(self._began)
 
     def progressed(self, outcome: wire.Outcome) -> None:
         """A stream has told more about itself, and is not at its end."""
-        if self._is_a_copy:
-            return
-        self._learn(outcome)
-        usage = replace(outcome.usage or self._estimated_input, estimated=True)
-        if self._known.get("source", "live") == "live":
-            self._ledgered.books.record(self._row("running", _added(self._lost, usage)))
+        if not self._is_a_copy and self._is_live:
+            usage = replace(outcome.usage or self._estimated, estimated=True)
+            self._record("running", _added(self._lost, usage), outcome)
 
-    def finished(self, outcome: wire.Outcome, body: bytes) -> None:
-        """The whole answer is here."""
-        self.body_ended(outcome, body, "read", None)
+    def answered(self, body: bytes, *, streamed: bool = False) -> None:
+        """The whole answer is here, as one JSON document, or `streamed` as events that somebody kept."""
+        simple = self._lost is None and self._request is None and self._marks is None
+        if streamed or not simple:
+            read = wire.read_stream if streamed else wire.read_json
+            self.body_ended(read(body, self.model_requested), body, "read", None)
+        elif not self._is_a_copy:
+            self._since["latency_ms"] = _ms_since(self._began)
+            call = AnsweredCall(self._sent, self._since, body, self._ledgered.settings.prices)
+            self._ledgered.books.answered(call)
+            if self._context.on_end is not None:
+                _tell(self._context.on_end, call.rows)
 
     def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
         """The body has ended, by itself or not."""
-        self._learn(outcome)
         status = _status_of_body(outcome, how, error)
         if status != "ok":
-            self._known["error_type"] = outcome.error_type or (type(error).__name__ if how == "failed" else None)
-        usage = outcome.usage or replace(self._estimated_input, estimated=True)
+            self._since["error_type"] = outcome.error_type or (type(error).__name__ if how == "failed" else None)
+        usage = outcome.usage or self._estimated
         if status != "ok" and not outcome.complete:
             usage = replace(usage, estimated=True)
         self._finish(status, _added(self._lost, usage), outcome, body)
@@ -198,17 +214,10 @@ class Entry:
         """The whole answer was kept, and is here at once: no token is billed, and all that it cost once is saved."""
         if self._is_a_copy:
             return
-        outcome = answer.outcome()
-        self._learn(outcome)
-        model = outcome.model or self.model_requested
-        costs = [self._cost(outcome.prompts or (outcome.usage or Usage(),), model).nanousd]
-        costs += [self._cost((beside.usage,), beside.model).nanousd for beside in outcome.iterations]
-        known = self._known
-        known["source"], known["latency_ms"] = source, _ms_since(self._began)
-        known["saved_nanousd"] = None if None in costs else sum(cast("list[int]", costs))
+        self._since |= {"source": source, "latency_ms": _ms_since(self._began)}
         if self._request is not None:
-            known["content"] = _content(self._request, answer.body)
-        call = Call(**known, status="ok", cost_nanousd=0)
+            self._since["content"] = _content(self._request, answer.body)
+        call = unbilled_row({**self._sent, **self._since}, "ok", answer.outcome(), self._ledgered.settings.prices)
         self._ledgered.books.record_unbilled(call)
         if self._context.on_end is not None:
             _tell(self._context.on_end, (call,))
@@ -217,7 +226,7 @@ class Entry:
         """A part inside the ledger's answered with an object instead of a response."""
         dump = getattr(message, "model_dump_json", None)
         body = cast(str, dump()).encode() if dump else b"{}"
-        self.finished(wire.read_json(body, self.model_requested), body)
+        self.answered(body)
 
     def has_waited_s(self) -> float:
         """Seconds since the last attempt failed."""
@@ -225,144 +234,50 @@ class Entry:
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
-    def _learn(self, outcome: wire.Outcome) -> None:
-        known = self._known
-        if outcome.model is not None:
-            known["model"] = outcome.model
-        for name in _FACTS:
-            value = getattr(outcome, name)
-            if value is not None:
-                known[name] = value
+    @property
+    def _estimated(self) -> Usage:
+        return Usage(self._estimated_input, estimated=self._estimated_input > 0)
+
+    @property
+    def _is_live(self) -> bool:
+        return self._since.get("source", self._sent.get("source", "live")) == "live"
 
     def _finish(self, status: Status, usage: Usage, outcome: wire.Outcome = wire.NOTHING, body: bytes = b"") -> None:
         if self._is_a_copy:
             return
-        self._known["latency_ms"] = _ms_since(self._began)
+        self._since["latency_ms"] = _ms_since(self._began)
         if self._request is not None:
-            self._known["content"] = _content(self._request, body)
-        if outcome.usage is not None:
-            self._settle(outcome.usage, outcome)
-        call = self._row(status, usage, outcome.prompts)
-        children = tuple(self._child(call, index, iteration) for index, iteration in enumerate(outcome.iterations))
-        if call.source != "live":
-            call, children = _unbilled(call, children), ()
-        self._ledgered.books.record(call, children)
+            self._since["content"] = _content(self._request, body)
+        rows = self._record(status, usage, self._settled(outcome))
         if self._context.on_end is not None:
-            _tell(self._context.on_end, (call, *children))
+            _tell(self._context.on_end, rows)
 
-    def _settle(self, usage: Usage, outcome: wire.Outcome) -> None:
-        """Asks what came of the breakpoints that a part inside the ledger's set."""
-        if self._marks is None:
-            return
+    def _settled(self, outcome: wire.Outcome) -> wire.Outcome:
+        """The outcome, after asking what came of the breakpoints that a part inside the ledger's set."""
+        if self._marks is None or outcome.usage is None:
+            return outcome
         try:
-            told = self._known.get("cache_miss_reason")
-            self._known["cache_miss_reason"] = self._marks.settle(usage, told, outcome.message_id)
+            reason = self._marks.settle(outcome.usage, outcome.cache_miss_reason, outcome.message_id)
+            return replace(outcome, cache_miss_reason=reason)
         except Exception as trouble:
             quietly("finding out why the prompt cache was missed", trouble)
+            return outcome
+
+    def _record(self, status: Status, usage: Usage, outcome: wire.Outcome) -> tuple[Call, ...]:
+        known, prices = {**self._sent, **self._since}, self._ledgered.settings.prices
+        rows = rows_of(known, status, usage, prices, outcome=outcome, lost=self._lost)
+        self._ledgered.books.record(rows[0], () if status == "running" else rows[1:])
+        return rows
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer was asked for as a stream."""
+        return self._sent["stream"]
 
     @property
     def _is_a_copy(self) -> bool:
         """Whether this is a forked child's copy: the call is the parent's, who alone knows how it ends."""
         return self._pid != os.getpid()
-
-    @property
-    def _logs_content(self) -> bool:
-        asked = self._context.log_content
-        return self._ledgered.settings.log_content if asked is None else asked
-
-    def _row(self, status: Status, usage: Usage, prompts: tuple[Usage, ...] = ()) -> Call:
-        known = self._known
-        model = known.get("model") or self.model_requested
-        parts = prompts and ((self._lost, *prompts) if self._lost else prompts)
-        cost, saved = self._paid(parts or (usage,), model)
-        return Call(
-            **known,
-            status=status,
-            input_tokens=usage.input_tokens,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_5m_tokens=usage.cache_write_5m_tokens,
-            cache_write_1h_tokens=usage.cache_write_1h_tokens,
-            cache_write_unsplit_tokens=usage.cache_write_unsplit_tokens,
-            output_tokens=usage.output_tokens,
-            thinking_tokens=usage.thinking_tokens,
-            web_search_requests=usage.web_search_requests,
-            web_fetch_requests=usage.web_fetch_requests,
-            estimated=usage.estimated,
-            cost_nanousd=cost.nanousd,
-            saved_nanousd=saved,
-            price_id=cost.price_id,
-        )
-
-    def _child(self, parent: Call, index: int, iteration: wire.Iteration) -> Call:
-        """A row for tokens billed beside the answer's own; `tag` tells what they were for."""
-        cost, saved = self._paid((iteration.usage,), iteration.model)
-        return replace(
-            parent,
-            uid=f"{parent.uid}.{index + 1}",
-            parent_uid=parent.uid,
-            is_call=False,
-            model=iteration.model,
-            tag=iteration.kind,
-            latency_ms=None,
-            ttft_ms=None,
-            wait_ms=0.0,
-            content=None,
-            estimated_input_tokens=None,
-            estimated_by=None,
-            cost_nanousd=cost.nanousd,
-            saved_nanousd=saved,
-            cache_breakpoints=None,
-            cache_miss_reason=None,
-            price_id=cost.price_id,
-            **{name: getattr(iteration.usage, name) for name in Usage.__slots__},
-        )
-
-    def _paid(self, usages: tuple[Usage, ...], model: str) -> tuple[Cost, int | None]:
-        """The cost of this call, and what the prompt cache saved; an answer from disk costs nothing, and saves all."""
-        cost = self._cost(usages, model)
-        if self._known.get("source", "live") == "live":
-            return cost, self._saved(usages, cost, model)
-        return Cost(0, cost.price_id), cost.nanousd
-
-    def _cost(self, usages: tuple[Usage, ...], model: str) -> Cost:
-        return _FREE if usages == _NOTHING_USED else cost_of_prompts(usages, **self._priced_as(model))
-
-    def _saved(self, usages: tuple[Usage, ...], cost: Cost, model: str) -> int | None:
-        if not any(usage.cache_read_tokens or usage.cache_write_tokens for usage in usages):
-            return None
-        return saved_by_caching(usages, cost, **self._priced_as(model))
-
-    def _priced_as(self, model: str) -> dict[str, Any]:
-        known, shared = self._known, self._ledgered
-        return {
-            "model": billed_model(shared.provider, self.model_requested, model),
-            "provider": shared.provider,
-            "ts": known["ts"],
-            "service_tier": known.get("service_tier"),
-            "speed": known.get("speed"),
-            "inference_geo": known.get("inference_geo"),
-            "overrides": shared.settings.prices,
-        }
-
-
-def _unbilled(call: Call, children: tuple[Call, ...]) -> Call:
-    """The row of an answer that did not come from the API: no token was billed, and all that it cost once is saved.
-
-    So the tokens of all rows are those of the bill.
-    """
-    saved = [row.saved_nanousd for row in (call, *children)]
-    known = [nanousd for nanousd in saved if nanousd is not None]
-    return replace(
-        call,
-        **_NO_TOKENS,
-        saved_nanousd=sum(known) if len(known) == len(saved) else None,
-        estimated_input_tokens=None,
-        estimated_by=None,
-        price_id=None,
-    )
-
-
-_NO_TOKENS: dict[str, Any] = {name: getattr(Usage(), name) for name in Usage.__slots__}
 
 
 def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
@@ -373,11 +288,8 @@ def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
         quietly("telling of a finished call", trouble)
 
 
-_FACTS = ("stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
 MARKS = "llmnb_marks"
 """Under this name a response's `extensions` hold what was marked in its request, where something was."""
-_NOTHING_USED = (Usage(),)
-_FREE = Cost(0)
 
 _STATUS_ERRORS = {
     400: "invalid_request_error",

@@ -140,5 +140,7 @@ def is_retried(http: httpx2.Response) -> bool:
 
 def is_billable(request: APIRequest) -> bool:
     """Whether the request makes a model write: creating a message, of the plain or the beta API."""
-    path = request.url.partition("?")[0].rstrip("/")
+    path = request.url
+    if path != "/v1/messages":  # as the SDK itself writes it
+        path = path.partition("?")[0].rstrip("/")
     return request.method.lower() == "post" and path.endswith("/v1/messages") and isinstance(request.json, dict)

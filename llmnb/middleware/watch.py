@@ -36,9 +36,8 @@ class BodyWatch:
         entry.responded(http)
         if http.is_closed:
             # a stream is closed before it is read when it comes from a cassette
-            streamed = http.headers.get("content-type", "").startswith("text/event-stream")
-            read = wire.read_stream if streamed else wire.read_json
-            entry.finished(read(http.content, entry.model_requested), http.content)
+            streamed = entry.is_stream and http.headers.get("content-type", "").startswith("text/event-stream")
+            entry.answered(http.content, streamed=streamed)
         else:
             watch(http, cls(entry, response, http))
 

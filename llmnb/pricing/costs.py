@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from llmnb.pricing.book import conditions, suffix, timeline
+from llmnb.pricing.book import Timeline, conditions, suffix, timeline
 from llmnb.pricing.rates import Rates, override_rates
 from llmnb.records import UNPRICED, Call, Cost, Usage
 from llmnb.settings import PriceOverride
@@ -64,15 +65,22 @@ def rates_for(
     overrides: Overrides | None = None,
 ) -> Rates | None:
     """The rates that `cost_of` computes with; None where it says unpriced whatever the usage."""
-    wanted = conditions(service_tier, speed, inference_geo)
     if overrides:
+        wanted = conditions(service_tier, speed, inference_geo)
         own = _own_price(model, suffix(wanted), overrides)
         if own is not None:
             return own
         if wanted and _own_price(model, "", overrides) is not None:
             return None  # the plain price is the user's own, so genai-prices' batch price is not theirs
-    prices = timeline(provider, model, wanted)
+    prices = _published(provider, model, service_tier, speed, inference_geo)
     return None if prices is None else prices.at(time.time_ns() // 1000 if ts is None else ts)
+
+
+@lru_cache(maxsize=1024)
+def _published(
+    provider: str, model: str, service_tier: str | None, speed: str | None, inference_geo: str | None
+) -> Timeline | None:
+    return timeline(provider, model, conditions(service_tier, speed, inference_geo))
 
 
 BY_PROMPT = " by prompt"

@@ -123,7 +123,7 @@ def test_a_call_that_is_too_long_to_be_noted_has_a_provisional_row(keeper: Books
     """Long names, of which JSON makes six bytes a letter, must not cost a killed call its trace."""
     fields = {"uid": "a", "ts": 1, "model_requested": "claude-sonnet-5-5", "model": "claude-sonnet-5-5"}
     keeper.begin({**fields, "uid": "short"})
-    keeper.begin({**fields, "chat": "ж" * 200, "input_tokens": 10})
+    keeper.begin({**fields, "chat": "ж" * 400, "input_tokens": 10})
     assert store.rows() == [("a", "running")]
     with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT estimated, cost_nanousd FROM calls").fetchall() == [(1, 20_000)]

@@ -150,7 +150,7 @@ def test_what_waits_at_a_fork_stays_the_parents(make_call, llmnb_home: Path, qui
 def test_a_child_does_not_keep_the_locks_of_its_parent(tmp_path: Path) -> None:
     """A parent that dies before its child leaves notes that the next process can take."""
     notes = Underway(tmp_path)
-    notes.note("a", 1, b"{}\n")
+    notes.note("a", 1, b"{}")
     (path,) = tmp_path.glob("*.jsonl")
     forgotten, ended = multiprocessing.get_context("fork").Event(), multiprocessing.get_context("fork").Event()
 

@@ -8,19 +8,22 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmnb.errors import StoreError
 from llmnb.ledger import Ledger, calls, open_ledger
 from llmnb.ledger.schema import COLUMNS, call_from
-from llmnb.records import Call
+from llmnb.records import Call, made
 
 
 def stored(path: Path) -> dict[str, Call]:
     """Every row by its uid, read with plain SQL."""
     with closing(sqlite3.connect(path)) as connection:
-        return {row[0]: call_from(row) for row in connection.execute(f"SELECT {', '.join(COLUMNS)} FROM calls")}
+        return {
+            row[0]: call_from(row) for row in connection.execute(f"SELECT {', '.join(COLUMNS)} FROM calls ORDER BY id")
+        }
 
 
 def test_every_field_comes_back_as_it_was_written(ledger: Ledger) -> None:
@@ -44,6 +47,35 @@ def test_writing_again_updates_the_row_and_keeps_its_place(ledger: Ledger, make_
         rows = connection.execute("SELECT id, uid, output_tokens, cost_nanousd FROM calls ORDER BY id").fetchall()
     assert rows[0] == (1, first.uid, 7, 70_000)
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_many_calls_are_written_as_each_alone_would_be(ledger: Ledger, make_call, count: int) -> None:
+    """In their order, whatever each leaves empty, and as often as they are written."""
+    kinds: list[dict[str, Any]] = [{}, {}, {"chat": "c"}, {"cost_nanousd": None, "estimated": True}, {"stream": True}]
+    rows = [make_call(**kinds[number // 3 % len(kinds)]) for number in range(count)]
+    for _ in range(2):
+        ledger.write_all([(row, ()) for row in rows])
+        assert list(stored(ledger.path).values()) == rows
+    emptied = [replace(row, model=None, cost_nanousd=None, chat=None) for row in rows]
+    ledger.write_all([(row, ()) for row in emptied])
+    assert list(stored(ledger.path).values()) == emptied
+
+
+def test_a_record_made_of_few_fields_is_written_with_the_defaults_of_the_others(ledger: Ledger) -> None:
+    """Such as the row of an answer, which is made of what is known only."""
+    known = {"uid": "a", "ts": 1, "model_requested": "m", "chat": None, "estimated": True}
+    ledger.write(made(Call, dict(known)))
+    assert stored(ledger.path) == {"a": Call(**known)}
+
+
+def test_children_among_many_calls_stay_with_their_parents(ledger: Ledger, make_call) -> None:
+    """They are replaced, and stand right after their parent."""
+    calls = [make_call(uid=uid) for uid in "abcd"]
+    for _ in range(2):
+        children = [make_call(parent_uid="b", is_call=False) for _ in range(2)]
+        ledger.write_all([(call, children if call.uid == "b" else ()) for call in calls])
+    assert set(stored(ledger.path)) == {*"abcd", *(child.uid for child in children)}
 
 
 def test_a_late_running_row_does_not_undo_an_end(ledger: Ledger, make_call) -> None:

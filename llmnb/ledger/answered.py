@@ -1,0 +1,204 @@
+"""The rows that an answered call leaves: one of its own, and one for each model that worked beside it.
+
+To read an answer, to price it and to make its row takes several times as long as to note that the call has ended. So
+a call that was answered in one piece goes to the books as it came (`AnsweredCall`), and its rows are made once, by
+whoever wants them first: the thread that writes the ledger, for all calls of a moment together, or somebody who asks
+before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from llmnb import wire
+from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
+from llmnb.records import USAGE_FIELDS, Call, Cost, Status, Usage, made
+from llmnb.settings import PriceOverride
+
+Prices = Mapping[str, PriceOverride] | None
+"""The user's own prices, by model."""
+
+
+class AnsweredCall:
+    """A call whose answer is one JSON document, and which nothing but the answer remains to be told of.
+
+    `known` are the fields of its row that were known when the attempt was sent, `since` those that came up by the end.
+    """
+
+    __slots__ = ("_body", "_known", "_prices", "_rows", "_since", "_told")
+
+    def __init__(self, known: dict[str, Any], since: dict[str, Any], body: bytes, prices: Prices) -> None:
+        self._known = known
+        self._since = since
+        self._body = body
+        self._told = wire.without_content(body)
+        self._prices = prices
+        self._rows: tuple[Call, ...] | None = None
+
+    @property
+    def uid(self) -> str:
+        """The call's own."""
+        return self._known["uid"]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that was answered."""
+        return self._known["attempts"]
+
+    @property
+    def rows(self) -> tuple[Call, ...]:
+        """The call's row and its child rows; the same ones for everybody who asks."""
+        if self._rows is None:
+            known = {**self._known, **self._since}
+            self._rows = rows_of_answer(known, self._outcome(known["model_requested"]), self._prices)
+        return self._rows
+
+    def _outcome(self, model_requested: str) -> wire.Outcome:
+        told = wire.NOTHING if self._told is None else wire.read_json(self._told, model_requested)
+        return told if told.complete else wire.read_json(self._body, model_requested)
+
+    def unread(self) -> Call:
+        """The row of the call, of whose answer nothing could be learned."""
+        return made(Call, {**self._known, **self._since, "status": "truncated", "estimated": True})
+
+    def line(self) -> bytes | None:
+        """What came up since the call was sent, as JSON; None when the answer cannot be told without its content."""
+        if self._told is None:
+            return None
+        since = "".join([f'"{name}":{_json(value)},' for name, value in self._since.items()])
+        return b'{%b"answer":%b}' % (since.encode(), self._told)
+
+
+ANSWER = "answer"
+"""Where the line of an `AnsweredCall` has what the answer tells."""
+
+
+def _json(value: str | float | bool | None) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    return "null" if value is None else str(value).lower()
+
+
+def rows_of_line(line: dict[str, Any], prices: Prices) -> tuple[Call, ...]:
+    """The rows of an `AnsweredCall` from its line, merged with what was known when the call was sent."""
+    known = {**line}
+    answer = known.pop(ANSWER)
+    return rows_of_answer(known, wire.read_document(answer, known["model_requested"]), prices)
+
+
+def rows_of_answer(known: dict[str, Any], outcome: wire.Outcome, prices: Prices) -> tuple[Call, ...]:
+    """The rows of a call that was answered in one piece; `known` has an estimate of its input tokens."""
+    status: Status = "ok" if outcome.complete else "error" if outcome.error_type is not None else "truncated"
+    usage = outcome.usage or Usage(known["input_tokens"], estimated=True)
+    if status != "ok":
+        known["error_type"], usage = outcome.error_type, replace(usage, estimated=True)
+    return rows_of(known, status, usage, prices, outcome=outcome)
+
+
+def rows_of(
+    known: Mapping[str, Any],
+    status: Status,
+    usage: Usage,
+    prices: Prices,
+    *,
+    outcome: wire.Outcome = wire.NOTHING,
+    lost: Usage | None = None,
+) -> tuple[Call, ...]:
+    """The row of a call, as it is now or for good, and its child rows.
+
+    Args:
+        known: the fields of the row that neither `usage` nor `outcome` tells.
+        status: how it ended.
+        usage: what the call used, all attempts together.
+        prices: the user's own.
+        outcome: what the body of the answer says.
+        lost: what earlier attempts may have used, which is in `usage`, too.
+    """
+    if known.get("source", "live") != "live":
+        return (unbilled_row(known, status, outcome, prices),)
+    row: dict[str, Any] = {**known, **vars(usage), "input_tokens": usage.input_tokens, "status": status}
+    _add_facts(row, outcome)
+    prompts = outcome.prompts and ((lost, *outcome.prompts) if lost else outcome.prompts)
+    _add_cost(row, prompts or (usage,), prices)
+    call = made(Call, row)
+    if not outcome.iterations:
+        return (call,)
+    beside = enumerate(outcome.iterations, 1)
+    return (call, *[_child(call, number, iteration, prices) for number, iteration in beside])
+
+
+def unbilled_row(known: Mapping[str, Any], status: Status, outcome: wire.Outcome, prices: Prices) -> Call:
+    """The row of an answer that did not come from the API: no token was billed, and all that it cost once is saved.
+
+    So the tokens of all rows are those of the bill.
+    """
+    row: dict[str, Any] = {**known, "status": status, "input_tokens": 0, "cost_nanousd": 0}
+    row["estimated_input_tokens"] = row["estimated_by"] = None
+    _add_facts(row, outcome)
+    costs = [_cost(row, outcome.prompts or (outcome.usage or Usage(),), row["model"], prices).nanousd]
+    costs += [_cost(row, (beside.usage,), beside.model, prices).nanousd for beside in outcome.iterations]
+    known_costs = [nanousd for nanousd in costs if nanousd is not None]
+    row["saved_nanousd"] = sum(known_costs) if len(known_costs) == len(costs) else None
+    return made(Call, row)
+
+
+def _child(parent: Call, number: int, iteration: wire.Iteration, prices: Prices) -> Call:
+    """A row for tokens billed beside the answer's own; `tag` tells what they were for."""
+    row = {**vars(parent), **{name: getattr(iteration.usage, name) for name in USAGE_FIELDS}, **_NOT_A_CALLS}
+    row |= {"uid": f"{parent.uid}.{number}", "parent_uid": parent.uid, "model": iteration.model, "tag": iteration.kind}
+    _add_cost(row, (iteration.usage,), prices)
+    return made(Call, row)
+
+
+def _add_facts(row: dict[str, Any], outcome: wire.Outcome) -> None:
+    for name in _FACTS:
+        value = getattr(outcome, name)
+        if value is not None:
+            row[name] = value
+
+
+def _add_cost(row: dict[str, Any], usages: tuple[Usage, ...], prices: Prices) -> None:
+    """What the call cost, and what the prompt cache saved."""
+    cost = _cost(row, usages, row["model"], prices)
+    row["cost_nanousd"], row["price_id"] = cost.nanousd, cost.price_id
+    if any(usage.cache_read_tokens or usage.cache_write_tokens for usage in usages):
+        row["saved_nanousd"] = saved_by_caching(usages, cost, **_priced_as(row, row["model"], prices))
+
+
+def _cost(row: Mapping[str, Any], usages: tuple[Usage, ...], model: str, prices: Prices) -> Cost:
+    if not usages[0].output_tokens and usages == _NOTHING_USED:
+        return _FREE
+    return cost_of_prompts(usages, **_priced_as(row, model, prices))
+
+
+def _priced_as(row: Mapping[str, Any], model: str, prices: Prices) -> dict[str, Any]:
+    return {
+        "model": billed_model(row["provider"], row["model_requested"], model),
+        "provider": row["provider"],
+        "ts": row["ts"],
+        "service_tier": row.get("service_tier"),
+        "speed": row.get("speed"),
+        "inference_geo": row.get("inference_geo"),
+        "overrides": prices,
+    }
+
+
+_NOT_A_CALLS = {
+    "is_call": False,
+    "latency_ms": None,
+    "ttft_ms": None,
+    "wait_ms": 0.0,
+    "content": None,
+    "estimated_input_tokens": None,
+    "estimated_by": None,
+    "saved_nanousd": None,
+    "cache_breakpoints": None,
+    "cache_miss_reason": None,
+}
+"""What a row of another model's work is not told of."""
+_FACTS = ("model", "stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
+_NOTHING_USED = (Usage(),)
+_FREE = Cost(0)
