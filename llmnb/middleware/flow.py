@@ -30,6 +30,7 @@ import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from llmnb.middleware.answering import dressed
+from llmnb.trouble import quietly
 
 Response: TypeAlias = APIResponse[Any] | AsyncAPIResponse[Any]
 
@@ -155,5 +156,8 @@ def sending(request: APIRequest) -> APIRequest:
     """The request, which goes out now; whoever wanted to know is told."""
     told: Callable[[], None] | None = getattr(request, _ON_SENDING, None)
     if told is not None:
-        told()
+        try:
+            told()
+        except Exception as trouble:
+            quietly("opening a ledger row", trouble)
     return request

@@ -10,7 +10,7 @@ import pytest
 from anthropic import APIRequest
 from anthropic._models import FinalRequestOptions
 
-from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause
+from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause, sending, tell_when_sent
 
 
 class Recorded(Part):
@@ -139,3 +139,11 @@ class Outside(Part):
 
     def flow(self, request: APIRequest) -> Flow:
         return (yield request)
+
+
+@pytest.mark.filterwarnings("ignore:llmnb failed:UserWarning")
+def test_who_is_told_of_a_request_cannot_break_it() -> None:
+    """What fails in the books while a request goes out is said, and the request goes out."""
+    request = a_request()
+    tell_when_sent(request, lambda: {}["missing"])
+    assert sending(request) is request
