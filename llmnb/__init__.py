@@ -9,10 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmnb.budgeting import budgets as budgets
+    from llmnb.budgeting import remove_budget as remove_budget
+    from llmnb.budgeting import set_budget as set_budget
     from llmnb.cassette import record as record
     from llmnb.cassette import replay as replay
     from llmnb.chat import Chat as Chat
     from llmnb.client import wrap as wrap
+    from llmnb.errors import BudgetExceeded as BudgetExceeded
     from llmnb.errors import CassetteError as CassetteError
     from llmnb.errors import IncompleteReply as IncompleteReply
     from llmnb.errors import InvalidRequest as InvalidRequest
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from llmnb.records import Thinking as Thinking
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
+    from llmnb.trouble import BudgetWarning as BudgetWarning
 
 _HOME = {
     "LLM": "llm",
@@ -54,6 +59,11 @@ _HOME = {
     "Thinking": "records",
     "Usage": "records",
     "CassetteError": "errors",
+    "budgets": "budgeting",
+    "remove_budget": "budgeting",
+    "set_budget": "budgeting",
+    "BudgetWarning": "trouble",
+    "BudgetExceeded": "errors",
     "IncompleteReply": "errors",
     "InvalidRequest": "errors",
     "LlmnbError": "errors",

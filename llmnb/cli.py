@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 
 import llmnb
-from llmnb import cli_cache, cli_ledger, cli_tokens, console, settings
+from llmnb import cli_budget, cli_cache, cli_ledger, cli_tokens, console, settings
 from llmnb.records import Done, Retry, Text
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_budget.app, name="budget")
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_tokens.app, name="tokens")

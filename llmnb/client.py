@@ -16,7 +16,7 @@ from llmnb.records import CacheUse
 from llmnb.settings import Settings, load
 
 if TYPE_CHECKING:
-    from anthropic import Anthropic, AsyncAnthropic
+    from anthropic import Anthropic, AsyncAnthropic, Middleware
 
     from llmnb.middleware.cache import CachePart
     from llmnb.middleware.entry import Recorder
@@ -67,6 +67,7 @@ def wrap(
         raise InvalidRequest(
             f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
         )
+    from llmnb.middleware.budget import BudgetPart
     from llmnb.middleware.cache import CachePart
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
@@ -75,7 +76,7 @@ def wrap(
     sdk_client = cast("Anthropic", client)
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
     caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
-    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart)
+    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart, BudgetPart)
     outside = [part for part in sdk_client.middleware if not isinstance(part, ours)]
     ledger = _ledger_part(sdk_client, ledgers, project=project, tag=tag, settings=settings, books=books)
     mode = cache_mode(prompt_cache, marking_mode(client))
@@ -83,7 +84,8 @@ def wrap(
     cached = _cache_parts(sdk_client, caches, cache, ledger.ledgered.settings)
     ledger.may_be_answered = bool(cached)
     replay = ReplayPart(ledger.ledgered.provider)
-    return cast(ClientT, sdk_client.copy(middleware=[*outside, ledger, replay, *cached, *marking]))
+    inside = [ledger, replay, *cached, *marking, *_budget_part(ledger)]
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside]))
 
 
 def marking_mode(client: object) -> Mode | None:
@@ -138,6 +140,18 @@ def _cache_parts(client: Any, earlier: list[CachePart], use: CacheUse | None, se
 
     cached = Cached(responses(settings), use, provider_of(client), str(client.base_url), dict(client._custom_headers))
     return [CachePart(cached)]
+
+
+def _budget_part(ledger: LedgerPart) -> list[Middleware]:
+    """The part that keeps budgets: for calls whose rows go to the ledger that the budgets are in."""
+    from llmnb.budgeting.guard import guard
+    from llmnb.ledger import books as books_of
+    from llmnb.middleware.budget import BudgetPart
+
+    shared = ledger.ledgered
+    if shared.settings.budgets == "off" or shared.books is not books_of(shared.settings):
+        return []
+    return [BudgetPart(guard(shared.settings), shared)]
 
 
 def _ledger_part(

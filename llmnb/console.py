@@ -17,6 +17,7 @@ from llmnb.display.footer import dollars
 from llmnb.errors import IncompleteReply, LlmnbError
 
 if TYPE_CHECKING:
+    from llmnb.budgeting import BudgetStatus
     from llmnb.doctor import Check
     from llmnb.pricing import PriceRow, Repricing
     from llmnb.reply import Reply
@@ -123,6 +124,33 @@ def _dimension(value: Any) -> str:
 
 def _missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+
+
+def budget_table(found: Sequence[BudgetStatus]) -> Table:
+    """Budgets for reading; what is held is only shown where something is."""
+    held = any(status.held_amount for status in found)
+    table = Table("id", "budget", box=None, header_style="bold", pad_edge=False)
+    for title in ("spent", "of it", *(["held"] if held else []), "left", "begins anew"):
+        table.add_column(title, justify="right")
+    for status in found:
+        budget = status.budget
+        what = str(budget) + ("" if budget.action == "stop" else " (warns only)")
+        spent = budget.amount(status.spent_amount)
+        spent += f" + {status.unpriced_calls:,} unpriced" if status.unpriced_calls else ""
+        left = budget.amount(max(0, budget.allowance - status.spent_amount))
+        anew = "never" if status.resets_at is None else f"{status.resets_at:%Y-%m-%d %H:%M %Z}"
+        if budget.per == "rolling 24h":
+            anew = "all the time"
+        extra = [budget.amount(status.held_amount)] if held else []
+        table.add_row(str(status.id), what, spent, f"{status.share:.0%}", *extra, left, anew)
+    return table
+
+
+def budgets_as_json(found: Sequence[BudgetStatus]) -> None:
+    """Prints budgets as JSON: the columns of `llmnb.budgets()`."""
+    from llmnb.budgeting.status import budget_frame
+
+    frame_as_json(budget_frame(found))
 
 
 def price_table(rows: Sequence[PriceRow]) -> Table:

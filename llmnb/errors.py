@@ -4,7 +4,9 @@
     ├── UnknownPrice            (also a LookupError) no price is known for a model
     ├── UnknownModel            (also a LookupError) nothing is known under that model name
     ├── IncompleteReply         the stream ended before the message did
+    ├── BudgetExceeded          a budget does not allow the call, or the rest of its answer
     ├── StoreError              the ledger cannot be opened or written
+    │   ├── StoreBusy           another process keeps the ledger locked
     │   └── StoreReadOnly       the ledger was written by a newer llmnb: it can be read only
     ├── CassetteError           a recording is missing, cannot be written, or is no cassette
     ├── ReplayMiss              (also a LookupError) a request is not in the cassette that is replayed
@@ -21,6 +23,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
     from llmnb.records import Usage
 
 
@@ -40,13 +45,13 @@ def _again(kind: type[LlmnbError], args: tuple[object, ...], facts: dict[str, ob
 
 
 class UnknownPrice(LlmnbError, LookupError):
-    """No price is known for `model` at `provider`; costs of it are missing, never 0."""
+    """No price is known for `model` at `provider`; costs of it are missing, never 0. `why` is what a price is for."""
 
-    def __init__(self, model: str, provider: str) -> None:
+    def __init__(self, model: str, provider: str, why: str = "") -> None:
         self.model = model
         self.provider = provider
         super().__init__(
-            f"no price is known for model {model!r} at provider {provider!r}. "
+            f"no price is known for model {model!r} at provider {provider!r}. {why and why + ' '}"
             f'Set one in pyproject.toml under [tool.llmnb.prices."{model}"] (dollars per million tokens: '
             "input, output, cache_read, cache_write_5m, cache_write_1h), then run `llmnb prices --reprice`."
         )
@@ -71,12 +76,48 @@ class IncompleteReply(LlmnbError):
         super().__init__(message)
 
 
+class BudgetExceeded(LlmnbError):
+    """A budget does not allow the call: nothing was sent. Or not the rest of its answer: it was cut off there.
+
+    `budget` says which one, `limit`, `left` and `needed` are Decimal dollars or whole tokens, as `unit` says ("usd" or
+    "tokens"); `left` is without what calls under way still hold. `resets_at` is when the budget begins anew, None where
+    it never does. Of an answer that was cut off, `partial` is the text so far and `usage` what is known of its tokens.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str = "",
+        unit: str = "usd",
+        limit: Decimal | int | None = None,
+        left: Decimal | int | None = None,
+        needed: Decimal | int | None = None,
+        resets_at: datetime | None = None,
+        partial: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        self.budget = budget
+        self.unit = unit
+        self.limit = limit
+        self.left = left
+        self.needed = needed
+        self.resets_at = resets_at
+        self.partial = partial
+        self.usage = usage
+        super().__init__(message)
+
+
 class StoreError(LlmnbError):
     """The ledger at `path` cannot be opened or written."""
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
         self.path = path
         super().__init__(message)
+
+
+class StoreBusy(StoreError):
+    """The ledger at `path` is locked by another process, or by this thread's own unfinished work; try again."""
 
 
 class StoreReadOnly(StoreError):

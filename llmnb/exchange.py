@@ -147,7 +147,7 @@ class Exchange:
         return slots.slots.ahold(self._limit, self._owner)
 
     def _calling(self) -> AbstractContextManager[None]:
-        return calling(**self._ledger, on_end=self._ended, on_marked=self._marked)
+        return calling(**self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked)
 
     def _marked(self, marks: PromptMarks) -> None:
         self._marks = marks

@@ -217,7 +217,8 @@ class CallContext:
 
     Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
     finished row, in the thread or task that ended the call; it must not raise. `prompt_cache` is the mode of the prompt
-    cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
+    cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`). `owner` is
+    who waits for the call, where another thread makes it (see `llmnb.slots.this_owner`).
     """
 
     chat: str | None = None
@@ -228,6 +229,7 @@ class CallContext:
     project: str | None = None
     parent_uid: str | None = None
     log_content: bool | None = None
+    owner: tuple[int, int] | None = None
     caching: Caching | None = None
     on_end: Callable[[Call], None] | None = field(default=None, compare=False)
     prompt_cache: str | None = None

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     """Write prompts and answers into the ledger, too."""
     timezone: str | None = None
     """IANA name of the timezone in which days, weeks and months are cut; unset: the machine's own."""
+    budgets: Literal["on", "off"] = "on"
+    """Whether budgets are kept; off lets every call pass, for when the ledger is broken and a deadline is near."""
+    budget_webhook: str | None = None
+    """An http(s) address that is sent a POST when 50, 80 or 100 % of a budget is spent; unset: none is."""
     prices: dict[str, PriceOverride] = Field(default_factory=dict)
     """Prices of your own by model name; they win over genai-prices."""
 
@@ -120,6 +124,13 @@ class Settings(BaseSettings):
     def _known_store(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith("sqlite:///"):
             raise ValueError("must start with sqlite:/// and go on with an absolute path")
+        return value
+
+    @field_validator("budget_webhook", mode="after")
+    @classmethod
+    def _known_webhook(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with https:// or http://")
         return value
 
     @classmethod

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 
 
 class LlmnbWarning(UserWarning):
     """Something inside llmnb failed or had to be worked around; the call itself was not harmed."""
+
+
+class BudgetWarning(UserWarning):
+    """Half, four fifths or all of a budget is spent."""
 
 
 _said: set[str] = set()
@@ -27,6 +33,22 @@ def warn_once_of(troubles: Iterable[tuple[str, str]]) -> None:
         _said.update(new)
     if new:
         warnings.warn(" ".join(new.values()), LlmnbWarning, stacklevel=4)
+
+
+_NOT_THE_USERS = ("llmnb", "anthropic", "httpx2", "anyio", "asyncio", "concurrent", "contextlib", "threading")
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warns where the user's own code called llmnb, however deep inside it that is found out; never raises."""
+    frame = inspect.currentframe()
+    assert frame is not None
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _NOT_THE_USERS:
+        frame = frame.f_back
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    with suppress(category):  # the user may have turned warnings into errors, and a call is no place for one
+        warnings.warn_explicit(
+            message, category, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"), registry
+        )
 
 
 def quietly(doing: str, error: BaseException, but: str = "its ledger row may lack something") -> None:

@@ -30,6 +30,7 @@ README = Path(__file__).parent.parent / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
 GROUPS = {
+    "budget": ["list", "remove", "set"],
     "cache": ["clear", "export", "list", "show", "stats"],
     "ledger": ["prune", "rebuild", "status"],
     "tokens": ["count", "fetch"],
@@ -571,3 +572,42 @@ def test_tokens_counted_by_the_api(llmnb_simulator: Simulator) -> None:
     told = json.loads(quick("tokens", "count", "-t", "Explain WAL", "--exact", "--json"))
     assert told["counted_by"] == "count_tokens"
     assert [request.path for request in llmnb_simulator.requests] == ["/v1/messages/count_tokens"]
+
+
+# budget ---------------------------------------------------------------------------------------------------------------
+
+
+def test_budgets_are_set_listed_and_removed() -> None:
+    """One line each for people, and the columns of `budgets()` for scripts."""
+    assert "No budget is set" in quick("budget", "list")
+    said = quick("budget", "set", "--usd", "5", "--per", "day", "--project", "thesis")
+    assert said.startswith("Budget 1: $5.00 a day for project 'thesis'. $0.00 spent, $5.00 left. It begins anew on ")
+    told = json.loads(quick("budget", "set", "--tokens", "1000", "--per", "rolling 24h", "--action", "warn", "--json"))
+    assert [(row["id"], row["limit_tokens"], row["limit_usd"]) for row in told] == [(2, 1000, None)]
+    lines = quick("budget", "list").splitlines()
+    assert "held" not in lines[0]
+    assert ["5.00 a day for project 'thesis'" in lines[1], "(warns only)" in lines[2]] == [True, True]
+    assert [row["per"] for row in json.loads(quick("budget", "list", "--json"))] == ["day", "rolling 24h"]
+    assert quick("budget", "remove", "1") == "Budget 1 is removed.\n"
+    assert [row["id"] for row in json.loads(quick("budget", "list", "--json"))] == [2]
+
+
+def test_a_budget_that_cannot_be_is_refused_in_one_line(run: Llmnb) -> None:
+    """With what to give instead, and an exit code for scripts."""
+    for arguments, says in (
+        (("set", "--usd", "5", "--per", "dya"), "did you mean 'day'"),
+        (("set", "--per", "day"), "either usd= or tokens="),
+        (("remove", "7"), "none is set"),
+    ):
+        done = run("budget", *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert says in done.stderr
+
+
+def test_a_budget_stops_the_command_line_too(run: Llmnb, llmnb_simulator: Simulator) -> None:
+    """One that a notebook set: the error is one line, and nothing is sent."""
+    llmnb.set_budget(usd=0, per="total")
+    done = run("ask", "Hi")
+    assert done.returncode == 1
+    assert done.stderr.startswith("llmnb: the budget of $0.00 in total has $0.00 left")
+    assert llmnb_simulator.requests == []

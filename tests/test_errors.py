@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from decimal import Decimal
 
 import pytest
 
@@ -14,6 +15,8 @@ SAMPLES: list[tuple[errors.LlmnbError, type[Exception], str]] = [
     (errors.UnknownPrice("my-model", "anthropic"), LookupError, "llmnb prices --reprice"),
     (errors.UnknownModel("claude-sonet", ("claude-sonnet-5-5",)), LookupError, "claude-sonnet-5-5"),
     (errors.IncompleteReply("the stream ended early", partial="Hel"), errors.LlmnbError, "ended early"),
+    (errors.BudgetExceeded("$0.01 is left", left=Decimal("0.01"), partial="Hel"), errors.LlmnbError, "left"),
+    (errors.StoreBusy("locked", path="/x"), errors.StoreError, "locked"),
     (errors.StoreError("cannot write /x", path="/x"), errors.LlmnbError, "/x"),
     (errors.StoreReadOnly("newer", path="/x"), errors.StoreError, "newer"),
     (errors.CassetteError("there is no cassette /x: record one", path="/x", line=1), errors.LlmnbError, "record one"),

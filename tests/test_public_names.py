@@ -15,7 +15,7 @@ import llmnb
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
 # what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("Router", "compare", "set_budget", "meter", "runs", "get_run")
+NOT_YET = ("Router", "compare", "meter", "runs", "get_run")
 
 
 def run(code: str) -> str:
@@ -98,6 +98,7 @@ FLOORS = (
     {"models", "origin", "pricing", "settings", "simulator", "slots", "testing", "tokens", "wire"},
     {"prompt_cache", "prompt_outline"},
     {"cache", "cassette", "ledger"},
+    {"budgeting"},
     {"middleware"},
     {"client"},
     {
@@ -106,7 +107,7 @@ FLOORS = (
     },
     {"display"},
     {
-        "cli", "cli_cache", "cli_ledger", "cli_tokens", "console", "dashboard_launcher", "demo", "doctor",
+        "cli", "cli_budget", "cli_cache", "cli_ledger", "cli_tokens", "console", "dashboard_launcher", "demo", "doctor",
         "magic_completion", "magic_options", "magics", "pytest_plugin", "spending",
     },
 )  # fmt: skip

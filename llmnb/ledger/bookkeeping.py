@@ -420,7 +420,7 @@ _opening = threading.Lock()
 def books(settings: Settings | None = None) -> Books:
     """The books of this process for the ledger of the settings; nothing is opened before the first record."""
     chosen = settings or load()
-    place = (chosen.ledger_path, _spool_folder(chosen))
+    place = (chosen.ledger_path, spool_folder(chosen))
     with _opening:
         if place not in _by_place:
             upkeep = Upkeep(lambda: open_ledger(place[0]), chosen)
@@ -431,8 +431,8 @@ def books(settings: Settings | None = None) -> Books:
         return _by_place[place]
 
 
-def _spool_folder(settings: Settings) -> Path:
-    """Each ledger has a spool of its own: what waits for one must not be written into another."""
+def spool_folder(settings: Settings) -> Path:
+    """Where rows wait. Each ledger has a spool of its own: what waits for one must not be written into another."""
     folder, path = settings.home / "spool", settings.ledger_path
     if path == settings.home / "ledger.db":
         return folder
@@ -446,7 +446,7 @@ def settle(path: Path) -> None:
     pool: they end without any farewell.
     """
     chosen = load()
-    if chosen.ledger_path == path and _spool_folder(chosen).exists():
+    if chosen.ledger_path == path and spool_folder(chosen).exists():
         books(chosen)
     for (ledger_path, _), found in list(_by_place.items()):
         if ledger_path == path:

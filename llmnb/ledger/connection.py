@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from llmnb import locks
-from llmnb.errors import StoreError, StoreReadOnly
+from llmnb.errors import StoreBusy, StoreError, StoreReadOnly
 from llmnb.ledger import migrations
 from llmnb.sqlite_files import create, is_corrupt, is_damaged, open_reader, primary_code
 from llmnb.trouble import LlmnbWarning, warn_once
@@ -38,7 +38,8 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     why = _WHY.get(primary_code(error) or -1) if isinstance(error, sqlite3.Error) else None
     if isinstance(error, OSError):
         why = "set LLMNB_HOME to a folder that can be written"
-    return StoreError(
+    is_busy = isinstance(error, sqlite3.Error) and primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return (StoreBusy if is_busy else StoreError)(
         f"the ledger {path} cannot be used ({error}): {why or '`llmnb doctor` may say more'}.", path=str(path)
     )
 

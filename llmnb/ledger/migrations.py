@@ -139,6 +139,89 @@ def _watch_changes(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TRIGGER {name} ON calls WHEN {when} BEGIN {does} END")
 
 
+@_migration(4)
+def _budgets(connection: sqlite3.Connection) -> None:
+    """Budgets, what was spent of each, and what is held for calls under way (see `llmnb.budgeting`).
+
+    Triggers keep the counters: whoever writes a row, however often, counts it exactly once, in the transaction that
+    writes it. Nothing subtracts what is deleted: to forget old rows is not to get the money back.
+    """
+    connection.execute("""
+        CREATE TABLE budgets (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            per TEXT NOT NULL, unit TEXT NOT NULL, -- unit: usd | tokens
+            project TEXT, user TEXT, model TEXT, notebook TEXT, -- NULL: whatever it is
+            allowance INTEGER NOT NULL, -- nano-dollars or tokens
+            action TEXT NOT NULL,
+            timezone TEXT, -- NULL: of whoever asks
+            unpriced TEXT NOT NULL, -- JSON list of models that may go without a price
+            counting TEXT, -- the session that still counts what was spent before the budget was set
+            said_period INTEGER NOT NULL DEFAULT 0, said_percent INTEGER NOT NULL DEFAULT 0 -- the last warning
+        )""")
+    connection.execute("""
+        CREATE UNIQUE INDEX budgets_scope ON budgets (
+            per, unit, coalesce(project, ''), coalesce(user, ''), coalesce(model, ''), coalesce(notebook, '')
+        )""")
+    connection.execute("""
+        CREATE TABLE budget_spent (
+            budget_id INTEGER NOT NULL,
+            slot INTEGER NOT NULL, -- a quarter of an hour since 1970; 0 where time is no matter
+            amount INTEGER NOT NULL, calls INTEGER NOT NULL, unpriced INTEGER NOT NULL,
+            PRIMARY KEY (budget_id, slot)
+        ) WITHOUT ROWID""")
+    connection.execute("""
+        CREATE TABLE reservations (
+            uid TEXT NOT NULL, budget_id INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            ts INTEGER NOT NULL, -- of the call: which period it belongs to
+            amount INTEGER NOT NULL, -- what is held
+            excess INTEGER NOT NULL, -- how much more the call can cost at most, where it cannot be cut off
+            session TEXT NOT NULL, taken_at INTEGER NOT NULL,
+            PRIMARY KEY (uid, budget_id)
+        ) WITHOUT ROWID""")
+    connection.execute(f"""
+        CREATE TRIGGER budgets_inserted AFTER INSERT ON calls
+        WHEN NEW.status <> 'running' AND EXISTS (SELECT 1 FROM budgets)
+        BEGIN {_spent("NEW", "+")}; {_SETTLED}; END""")  # noqa: S608 - our own text
+    connection.execute(f"""
+        CREATE TRIGGER budgets_updated AFTER UPDATE ON calls
+        WHEN EXISTS (SELECT 1 FROM budgets)
+        BEGIN {_spent("OLD", "-")}; {_spent("NEW", "+")}; {_SETTLED}; END""")  # noqa: S608
+    connection.execute("""
+        CREATE TRIGGER budgets_deleted AFTER DELETE ON budgets
+        BEGIN
+            DELETE FROM budget_spent WHERE budget_id = OLD.id;
+            DELETE FROM reservations WHERE budget_id = OLD.id;
+        END""")
+
+
+_SETTLED = "DELETE FROM reservations WHERE NEW.status <> 'running' AND uid = NEW.uid AND attempt <= NEW.attempts"
+
+
+def _spent(row: str, sign: str) -> str:
+    """Adds a row of `calls` to the counters of the budgets it belongs to, or takes it from them."""
+    dated = "[-@]" + "[0-9]" * 8
+    return f"""
+        INSERT INTO budget_spent (budget_id, slot, amount, calls, unpriced)
+        SELECT
+            id,
+            CASE per WHEN 'total' THEN 0 ELSE {row}.ts / 900000000 END,
+            {sign} CASE unit WHEN 'usd' THEN coalesce({row}.cost_nanousd, 0) ELSE
+                {row}.input_tokens + {row}.cache_read_tokens + {row}.cache_write_5m_tokens
+                + {row}.cache_write_1h_tokens + {row}.cache_write_unsplit_tokens + {row}.output_tokens END,
+            {sign} {row}.is_call,
+            {sign} ({row}.cost_nanousd IS NULL)
+        FROM budgets
+        WHERE {row}.status <> 'running' AND {row}.source = 'live'
+            AND (project IS NULL OR project = {row}.project) AND (user IS NULL OR user = {row}.user)
+            AND (notebook IS NULL OR notebook = {row}.notebook)
+            AND (model IS NULL OR {row}.model_requested GLOB model OR {row}.model_requested GLOB model || '{dated}'
+                OR {row}.model GLOB model OR {row}.model GLOB model || '{dated}')
+        ON CONFLICT (budget_id, slot) DO UPDATE SET
+            amount = amount + excluded.amount, calls = calls + excluded.calls, unpriced = unpriced + excluded.unpriced
+    """  # noqa: S608
+
+
 LATEST = len(_migrations)
 """The schema this llmnb writes."""
 

@@ -29,9 +29,18 @@ def is_dead(session: str | None) -> bool:
         process, started_s = int(pid), int(started)
     except ValueError:
         return False
-    if host != socket.gethostname().replace(":", "-"):
+    if host != _this_host():
         return False
     return not _exists(process) or _was_reused(process, started_s)
+
+
+def is_of_this_host(session: str) -> bool:
+    """Whether a session's process ran here, where the process table tells of it."""
+    return session.rsplit(":", 3)[0] == _this_host()
+
+
+def _this_host() -> str:
+    return socket.gethostname().replace(":", "-")
 
 
 if sys.platform == "win32":

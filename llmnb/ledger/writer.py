@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from llmnb.errors import StoreError
+from llmnb.errors import StoreBusy, StoreError
 from llmnb.ledger import sessions
 from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, open_writer, set_aside
 from llmnb.ledger.costs import StoredCosts
@@ -39,6 +39,11 @@ def _upsert(names: tuple[str, ...], rows: int) -> str:
     """  # noqa: S608 - only our own column names are filled in
 
 
+# emptied before they are dropped: budgets subtract what is written over, and not what is deleted
+_EMPTY_CHILDREN = """
+    UPDATE calls SET cost_nanousd = 0, input_tokens = 0, cache_read_tokens = 0, cache_write_5m_tokens = 0,
+    cache_write_1h_tokens = 0, cache_write_unsplit_tokens = 0, output_tokens = 0 WHERE parent_uid = ? AND is_call = 0
+"""
 _DROP_CHILDREN = "DELETE FROM calls WHERE parent_uid = ? AND is_call = 0"
 
 
@@ -97,6 +102,29 @@ class Ledger:
         """
         with self._lock, in_our_words(self.path):
             return 0 if self._connection is None else sessions.sweep(self._connection)
+
+    @contextmanager
+    def transaction(self, *, reading: bool = False) -> Generator[sqlite3.Connection]:
+        """One transaction on the connection: committed at the end of the block, undone by what is raised inside.
+
+        `reading` takes no lock: one moment of the ledger is seen, and nothing may be written.
+
+        Raises:
+            StoreBusy: another process kept the ledger locked for longer than the busy timeout; nothing was done.
+            StoreError: the store cannot be read or written, or this thread is inside another transaction.
+        """
+        with self._lock, in_our_words(self.path):
+            connection = self._connected()
+            if connection.in_transaction:  # a finalizer in the middle of one
+                raise StoreBusy(f"the ledger {self.path} is being written by this thread", path=str(self.path))
+            connection.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def repricing(self) -> Generator[StoredCosts]:
@@ -187,6 +215,7 @@ def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequ
             calls.append(call)
             if children:
                 _write(connection, calls)
+                connection.execute(_EMPTY_CHILDREN, (call.uid,))
                 connection.execute(_DROP_CHILDREN, (call.uid,))
                 calls = list(children)
         _write(connection, calls)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -67,6 +68,9 @@ class Ledgered:
         return origin.notebook(self.settings)
 
 
+Told = Callable[[Call, tuple[Call, ...], str | None], None]
+
+
 class Entry:
     """Gathers what is known of one call and writes its row: running, refreshed, and once for good."""
 
@@ -82,9 +86,12 @@ class Entry:
         self.body_id = id(body)
         self._lost: Usage | None = None
         self._marks: PromptMarks | None = None
+        self._held_back = False
         self.attempts = 0
         self._is_out = False
         self.saw_first_token = False
+        self.on_row: Told | None = None
+        """Told the row of each attempt that has ended, its child rows and the message's id; it must not raise."""
         self.model_requested = str(body.get("model") or "")
         # the fields of the row: those that the books were told when the attempt was sent, and those that came up since
         self._sent: dict[str, Any] = self._beginning(stream)
@@ -114,6 +121,16 @@ class Entry:
             "wait_ms": 0.0,
             "attempts": 1,
         }
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The fields of its row that are known so far."""
+        return self._sent
+
+    @property
+    def lost(self) -> Usage | None:
+        """What earlier attempts may be billed that got no answer."""
+        return self._lost
 
     # What happens to the call, in the order it can happen -------------------------------------------------------------
 
@@ -146,6 +163,23 @@ class Entry:
         if (counted := sampled(body, size)) is not None:
             self._sent["estimated_input_tokens"], self._sent["estimated_by"] = counted
 
+    def waits(self) -> None:
+        """The attempt is held back after all, and nothing has been sent of it yet."""
+        if not self._held_back:
+            self._held_back, self._is_out, self._waited_from = True, False, time.perf_counter()
+            self._ledgered.books.begin({**self._sent, "input_tokens": 0})
+
+    def goes(self) -> None:
+        """The attempt that was held back goes out now."""
+        if self._held_back:
+            self._no_longer_waits()
+            self.sent()
+
+    def _no_longer_waits(self) -> None:
+        if self._held_back:
+            self._held_back = False
+            self._sent["wait_ms"] += _ms_since(self._waited_from)
+
     def responded(self, http: httpx2.Response) -> None:
         """Headers of an answer are here."""
         if self._body is not None:  # nobody told that it went out
@@ -170,6 +204,7 @@ class Entry:
 
     def raised(self, error: BaseException) -> None:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
+        self._no_longer_waits()
         self._waited_from = time.perf_counter()
         if self._is_out and not _never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated)
@@ -189,7 +224,7 @@ class Entry:
 
     def answered(self, body: bytes, *, streamed: bool = False) -> None:
         """The whole answer is here, as one JSON document, or `streamed` as events that somebody kept."""
-        simple = self._lost is None and self._request is None and self._marks is None
+        simple = self._lost is None and self._request is None and self._marks is None and self.on_row is None
         if streamed or not simple:
             read = wire.read_stream if streamed else wire.read_json
             self.body_ended(read(body, self.model_requested), body, "read", None)
@@ -249,6 +284,8 @@ class Entry:
         if self._request is not None:
             self._since["content"] = _content(self._request, body)
         rows = self._record(status, usage, self._settled(outcome))
+        if self.on_row is not None:
+            self.on_row(rows[0], rows[1:], outcome.message_id)
         if self._context.on_end is not None:
             _tell(self._context.on_end, rows)
 
@@ -278,6 +315,10 @@ class Entry:
     def _is_a_copy(self) -> bool:
         """Whether this is a forked child's copy: the call is the parent's, who alone knows how it ends."""
         return self._pid != os.getpid()
+
+
+UNDER_WAY: ContextVar[Entry | None] = ContextVar("llmnb_entry", default=None)
+"""The call for which the parts inside the ledger's are at work."""
 
 
 def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:

@@ -18,7 +18,7 @@ from anthropic import APIRequest
 from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.answering import answered_from, http_of
-from llmnb.middleware.entry import Entry, Ledgered
+from llmnb.middleware.entry import UNDER_WAY, Entry, Ledgered
 from llmnb.middleware.flow import Flow, Part, tell_when_sent
 from llmnb.middleware.watch import BodyWatch
 from llmnb.trouble import quietly
@@ -45,11 +45,14 @@ class LedgerPart(Part):
         entry = self._sent(request) if is_billable(request) else None
         if entry is None:
             return (yield request)
+        UNDER_WAY.set(entry)
         try:
             response = yield request
         except BaseException as error:
             self._raised(entry, request, error)
             raise
+        finally:
+            UNDER_WAY.set(None)
         self._answered(entry, request, response)
         return response
 

@@ -18,6 +18,14 @@ from llmnb.trouble import quietly
 End = Literal["read", "failed", "closed", "dropped"]
 
 
+class Cut(Exception):  # noqa: N818 - no error, but a watcher's word
+    """Raised by a watcher's `look` to end the body there; whoever reads it gets `error`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Watcher(Protocol):
     """Looks at what has come of a body now and then, and is told once how it ended."""
 
@@ -58,12 +66,16 @@ class _Tee:
         self._watchers.append(watcher)
 
     def _look(self) -> int:
-        wait = _NEVER
+        wait, cut = _NEVER, None
         for watcher in self._watchers:
             try:
                 wait = min(wait, watcher.look(self._chunks))
+            except Cut as word:  # the others look, too, before the body ends
+                cut = word
             except Exception as trouble:
                 quietly("watching a stream", trouble)
+        if cut is not None:
+            raise cut
         return wait
 
     def _ended(self, how: End, error: BaseException | None = None) -> None:
@@ -113,6 +125,10 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
                 self.is_suspended = True
                 yield chunk
                 self.is_suspended = False
+        except Cut as cut:
+            self._broke(cut.error)
+            self._stream.close()
+            raise cut.error from None
         except BaseException as error:
             self._broke(error)
             raise
@@ -140,6 +156,10 @@ class AsyncTee(_Tee, httpx2.AsyncByteStream):
                 self.is_suspended = True
                 yield chunk
                 self.is_suspended = False
+        except Cut as cut:
+            self._broke(cut.error)
+            await self._stream.aclose()
+            raise cut.error from None
         except BaseException as error:
             self._broke(error)
             raise

@@ -1,0 +1,426 @@
+"""Holds money for calls under way, so that no two of them spend the same: the transactions on one ledger's budgets.
+
+Money is held in the transaction that finds it free (`BEGIN IMMEDIATE`), and let go by the ledger itself in the
+transaction that writes the call's row: at no moment is a call counted twice, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmnb import origin
+from llmnb.budgeting import counting
+from llmnb.budgeting.alerts import Alert, due, said
+from llmnb.budgeting.budget import Budget, Unit, all_budgets
+from llmnb.errors import StoreBusy, StoreError
+from llmnb.ledger import Ledger
+from llmnb.ledger.connection import reading
+from llmnb.slots import Owner
+
+LOOK_S = 0.1
+"""How old what is known of the budgets may be when a call begins: one set by another process counts within this time.
+Where any budget concerns a call, they are read anew in the transaction that holds the money."""
+BUSY_S = 0.01
+"""How long one try waits for a locked ledger: an event loop may be waiting with it."""
+
+_LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a call takes of a budget: what is to be held, and how much more it can cost, where it cannot be cut off."""
+
+    amount: int
+    excess: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A call that wants to be sent. `call` holds the fields of its row, `needs` what it needs (None: unpriced)."""
+
+    uid: str
+    attempt: int
+    ts: int
+    call: Mapping[str, Any]
+    needs: Mapping[Unit, Need | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The call may be sent; `budgets` hold money for it, `alerts` are to be said now."""
+
+    budgets: tuple[Budget, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A budget does not allow it: `left` is what is not spent of it; `needed` is None where there is no price.
+
+    `free_us` is when there will be enough again; None: never.
+    """
+
+    budget: Budget
+    left: int
+    needed: int | None
+    free_us: int | None = None
+    alerts: tuple[Alert, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MustWait:
+    """It fits as soon as other calls end that hold `held` of the budget; no `uids` where it is still being counted."""
+
+    budget: Budget
+    left: int
+    needed: int
+    held: int
+    uids: tuple[str, ...]
+    alerts: tuple[Alert, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stretched:
+    """How many output tokens money is held for; where that is fewer than wanted, which budget allows no more, and why.
+
+    `left` is what is neither spent nor held by others, `needed` what the call would have to have.
+    """
+
+    output_tokens: int
+    budget: Budget | None = None
+    left: int = 0
+    needed: int = 0
+    free_us: int | None = None
+
+
+Verdict = Granted | Refused | MustWait
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process last saw of a budget, and has spent of it since."""
+
+    period: int
+    spent: int
+    percent: int
+
+
+class Reservations:
+    """The budgets of the ledger at `path`, and what this process holds of them. Safe in threads and after a fork."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self._clock = clock
+        self._ledger: Ledger | None = None
+        self._known: tuple[Budget, ...] = ()
+        self._looked_at: float | None = None
+        self._pause_s = 0.0
+        self.open: dict[str, Owner] = {}
+        """Calls of this process that hold money, and who made them."""
+        self._seen: dict[int, _Seen] = {}
+        self.trouble: StoreError | None = None
+        """Why the budgets could not be read when that was last tried."""
+        _all.add(self)
+
+    # Which budgets there are ------------------------------------------------------------------------------------------
+
+    def known(self) -> tuple[Budget, ...]:
+        """The budgets, as they were at most `LOOK_S` ago; those last known while they cannot be read. Never raises."""
+        now = self._clock()
+        if self._looked_at is None or now - self._looked_at >= (self._pause_s or LOOK_S):
+            self._looked_at = now
+            self._look()
+        return self._known
+
+    @property
+    def last_known(self) -> tuple[Budget, ...]:
+        """The budgets as they were when they were last read."""
+        return self._known
+
+    def forget(self) -> None:
+        """Has the budgets read anew for the next call."""
+        self._looked_at = None
+        self._pause_s = 0.0
+
+    def _look(self) -> None:
+        try:
+            self._known = self._read() if self.path.exists() else ()
+        except StoreBusy as error:  # at the next look, then
+            self.trouble = error
+        except StoreError as error:
+            self.trouble = error
+            self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or 1.0)
+        else:
+            self.trouble = None
+            self._pause_s = 0.0
+
+    def _read(self) -> tuple[Budget, ...]:
+        try:
+            with self.ledger.transaction(reading=True) as connection:
+                return all_budgets(connection)
+        except StoreBusy:
+            raise
+        except StoreError:  # one that cannot be written can perhaps be read, so that what it forbids is known
+            with reading(self.path) as connection:
+                return () if connection is None else all_budgets(connection)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger on a connection of its own, which does not wait for long.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        if self._ledger is None:
+            self._ledger = Ledger(self.path, busy_timeout_s=BUSY_S)
+        return self._ledger
+
+    # Holding ----------------------------------------------------------------------------------------------------------
+
+    def reserve(self, ask: Ask, owner: Owner) -> Verdict:
+        """Holds what a call needs of every budget that concerns it, or of none.
+
+        Raises:
+            StoreBusy: the ledger is locked just now.
+            StoreError: it cannot be read or written.
+        """
+        with self.ledger.transaction() as connection:
+            concerned = [budget for budget in all_budgets(connection) if budget.concerns(ask.call)]
+            desk = _Desk(connection, ask)
+            verdict = desk.judge(concerned)
+            if isinstance(verdict, Granted):
+                desk.hold(verdict.budgets)
+                self.open[ask.uid] = owner
+        self._note(desk)
+        return verdict
+
+    def stretch(self, ask: Ask, used: int, wanted: int, needs: Callable[[Unit, int], int]) -> Stretched:
+        """Holds more, or less, for an answer that goes on: as many output tokens up to `wanted` as there is money for.
+
+        `needs` says what the call costs with that many tokens. What is held is never less than what it costs with the
+        tokens that were `used` already.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        with self.ledger.transaction() as connection:
+            concerned = [b for b in all_budgets(connection) if b.action == "stop" and b.concerns(ask.call)]
+            desk = _Desk(connection, ask)
+            granted = Stretched(wanted)
+            for budget in concerned:
+                found = desk.stretched(budget, wanted, needs)
+                if found.output_tokens < granted.output_tokens:
+                    granted = found
+            for budget in concerned:
+                if ask.needs[budget.unit] is not None:
+                    desk.set(budget, Need(needs(budget.unit, max(granted.output_tokens, used))))
+        return granted
+
+    def ended(self, uid: str) -> None:
+        """The call has ended; the ledger lets its money go when it writes the row."""
+        self.open.pop(uid, None)
+
+    # Alerts -----------------------------------------------------------------------------------------------------------
+
+    def look(self, call: Mapping[str, Any], ts: int) -> tuple[Alert, ...]:
+        """What is to be said of the budgets that concern a call, to be said by whoever asks, and by nobody again.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        desk = None
+        with self.ledger.transaction(reading=True) as connection:
+            desk = _Desk(connection, Ask("", 1, ts, call, {}))
+            alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
+        self._note(desk)
+        return self._claim(alerts) if alerts else ()
+
+    def settled(self, call: Mapping[str, Any], amounts: Mapping[Unit, int]) -> tuple[Alert, ...]:
+        """The same when a call has ended which took `amounts`; the ledger is asked only when a line may be crossed.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        crossing = False
+        for budget in self._known:
+            seen = self._seen.get(budget.id)
+            if seen is not None and budget.concerns(call):
+                seen.spent += amounts[budget.unit]
+                crossing = crossing or due(seen.spent, budget.allowance) > seen.percent
+        if not crossing:
+            return ()
+        with self.ledger.transaction(reading=True) as connection:
+            desk = _Desk(connection, Ask(call["uid"], 1, call["ts"], call, {}), unwritten=amounts)
+            alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
+        self._note(desk)
+        return self._claim(alerts) if alerts else ()
+
+    def _claim(self, alerts: tuple[Alert, ...]) -> tuple[Alert, ...]:
+        with self.ledger.transaction() as connection:
+            now = {budget.id: budget for budget in all_budgets(connection)}
+            return tuple(alert for alert in alerts if said(connection, now.get(alert.budget.id), alert))
+
+    def _note(self, desk: _Desk) -> None:
+        for budget, (period, count) in desk.looked_up.items():
+            percent = due(count.amount, budget.allowance)
+            self._seen[budget.id] = _Seen(period, count.amount, percent)
+
+    def _after_fork(self) -> None:
+        self.open.clear()  # these calls are the parent's
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Looks at the budgets for one call, inside a transaction."""
+
+    connection: Any
+    ask: Ask
+    unwritten: Mapping[Unit, int] = field(default_factory=dict[Unit, int])
+    """What the call took by its end, where its row may not be on the books yet."""
+    looked_up: dict[Budget, tuple[int, counting.Count]] = field(
+        default_factory=dict[Budget, tuple[int, counting.Count]]
+    )
+
+    def judge(self, concerned: list[Budget]) -> Verdict:
+        alerts = self.claimed(concerned)
+        stops = [budget for budget in concerned if budget.action == "stop"]
+        verdicts = [verdict for budget in stops if (verdict := self.verdict(budget, alerts)) is not None]
+        refusals = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
+        return next(iter([*refusals, *verdicts]), Granted(tuple(stops), alerts))
+
+    def verdict(self, budget: Budget, alerts: tuple[Alert, ...]) -> Refused | MustWait | None:
+        """Why the call may not be sent now, or None."""
+        need = self.ask.needs[budget.unit]
+        if need is None and budget.allows_unpriced(self.ask.call["model_requested"]):
+            return None
+        left = budget.allowance - self.count(budget).amount
+        if budget.counting is not None:
+            return MustWait(budget, left, 0 if need is None else need.amount, 0, (), alerts)
+        if need is None:
+            return Refused(budget, left, None, alerts=alerts)
+        needed = max(0, need.amount - self.own(budget))
+        if needed > left:
+            free_us = counting.free_again_us(self.connection, budget, self.ask.ts, needed - left)
+            return Refused(budget, left, needed, free_us, (*alerts, *self.used_up(budget)))
+        held = self.held(budget)
+        # room for one call that costs more than is held for it; where no other is under way, there is no such call
+        if held.uids and held.amount + needed + max(held.excess, need.excess) > left:
+            return MustWait(budget, left, needed, held.amount, held.uids, alerts)
+        return None
+
+    def stretched(self, budget: Budget, wanted: int, needs: Callable[[Unit, int], int]) -> Stretched:
+        """How many output tokens a budget has money for."""
+        if self.ask.needs[budget.unit] is None:
+            return Stretched(wanted)
+        left = budget.allowance - self.count(budget).amount + self.own(budget) - self.held(budget).amount
+        tokens = _most(lambda count: needs(budget.unit, count), left, wanted)
+        if tokens >= wanted:
+            return Stretched(wanted)
+        needed = needs(budget.unit, wanted)
+        free_us = counting.free_again_us(self.connection, budget, self.ask.ts, needed - left)
+        return Stretched(tokens, budget, left, needed, free_us)
+
+    def hold(self, budgets: tuple[Budget, ...]) -> None:
+        for budget in budgets:
+            need = self.ask.needs[budget.unit]
+            if need is not None:
+                self.set(budget, need)
+
+    def set(self, budget: Budget, need: Need) -> None:
+        self.connection.execute(
+            "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid, budget_id) DO UPDATE SET"
+            " attempt = excluded.attempt, amount = excluded.amount, excess = excluded.excess",
+            (
+                self.ask.uid,
+                budget.id,
+                self.ask.attempt,
+                self.ask.ts,
+                need.amount,
+                need.excess,
+                origin.session(),
+                time.time_ns() // 1000,
+            ),
+        )
+
+    # What the ledger says
+
+    def count(self, budget: Budget) -> counting.Count:
+        """What was spent in the period of the call, with what the call itself took if that is not written yet."""
+        if budget not in self.looked_up:
+            period = budget.period(self.ask.ts)
+            count = counting.spent(self.connection, budget, period)
+            if self.unwritten and not counting.on_the_books(self.connection, budget, self.ask.uid):
+                count = count._replace(amount=count.amount + self.unwritten[budget.unit])
+            self.looked_up[budget] = (_number(period.start_us, budget), count)
+        return self.looked_up[budget][1]
+
+    def own(self, budget: Budget) -> int:
+        """What earlier attempts of the call took, as far as it is on the books."""
+        return counting.on_the_books(self.connection, budget, self.ask.uid) if self.ask.attempt > 1 else 0
+
+    def held(self, budget: Budget) -> counting.Held:
+        return counting.held(self.connection, budget, budget.period(self.ask.ts), besides=self.ask.uid)
+
+    # Alerts
+
+    def alerts(self, concerned: list[Budget]) -> tuple[Alert, ...]:
+        found: list[Alert] = []
+        for budget in concerned:
+            if budget.counting is None:
+                count = self.count(budget)
+                number = self.looked_up[budget][0]
+                found.append(Alert(budget, due(count.amount, budget.allowance), count.amount, number, self.ask.ts))
+        return tuple(alert for alert in found if alert.is_new)
+
+    def claimed(self, concerned: list[Budget]) -> tuple[Alert, ...]:
+        return tuple(alert for alert in self.alerts(concerned) if said(self.connection, alert.budget, alert))
+
+    def used_up(self, budget: Budget) -> tuple[Alert, ...]:
+        """Says that a budget is used up, when it is nearly so and refuses a call."""
+        count = self.count(budget)
+        if due(count.amount, budget.allowance) < 80:
+            return ()
+        alert = Alert(budget, 100, count.amount, self.looked_up[budget][0], self.ask.ts)
+        return (alert,) if alert.is_new and said(self.connection, budget, alert) else ()
+
+
+def _number(start_us: int | None, budget: Budget) -> int:
+    """Tells the periods of a budget apart, for its warnings; a rolling one is always the same."""
+    return start_us if start_us is not None and budget.per != "rolling 24h" else 0
+
+
+def _most(cost: Callable[[int], int], room: int, tokens: int) -> int:
+    """The most tokens, up to so many, that cost no more than there is room for."""
+    if cost(tokens) <= room:
+        return tokens
+    low, high = 0, tokens
+    while low < high - 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= room else (low, middle)
+    return low
+
+
+# One set a process and ledger -----------------------------------------------------------------------------------------
+
+_all: weakref.WeakSet[Reservations] = weakref.WeakSet()
+_by_path: dict[Path, Reservations] = {}
+
+
+def reservations(path: Path) -> Reservations:
+    """The budgets of a ledger, the same for the whole process; nothing is opened before they are asked for."""
+    return _by_path.setdefault(path, Reservations(path)) if path not in _by_path else _by_path[path]
+
+
+def _in_child() -> None:
+    for found in list(_all):
+        found._after_fork()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
