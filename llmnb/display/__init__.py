@@ -87,14 +87,16 @@ def _static(place: Place) -> View:
 
 def _terminal(place: Place) -> View:
     from llmnb.display.terminal import PrintView, TerminalView
+    from llmnb.display.turns import InTurn
 
-    return TerminalView() if place not in _KERNELS and sys.stdout.isatty() else PrintView()
+    return InTurn(TerminalView() if place not in _KERNELS and sys.stdout.isatty() else PrintView())
 
 
 def _print(place: Place) -> View:
     from llmnb.display.terminal import PrintView
+    from llmnb.display.turns import InTurn
 
-    return PrintView()
+    return InTurn(PrintView())
 
 
 def _none(place: Place) -> None:

@@ -5,6 +5,7 @@ So the scrollback holds each line once. `PrintView` is for what is no terminal: 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TextIO
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
-from rich.segment import Segment
+from rich.segment import ControlType, Segment
 from rich.text import Text as Styled
 
 from llmnb.display import cards, footer, pace, sources
@@ -29,7 +30,7 @@ class TerminalView:
     """A `View` in a terminal; Ctrl-C is its Stop."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or Console()
+        self._console = console or _console()
         self._clock = clock
         self._lock = threading.RLock()
         self._answer = Answer()
@@ -120,6 +121,12 @@ class TerminalView:
             self._tail.text = line
 
 
+def _console() -> Console:
+    """A console as high as the terminal is; LINES, where a parent's readline left it, says what was once."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    return Console(_environ=kept)
+
+
 class _Tail:
     """The growing block, cut to the last lines that fit the screen: what scrolled away could not be replaced."""
 
@@ -130,9 +137,12 @@ class _Tail:
         if self.text is None:
             return
         lines = console.render_lines(self.text, options, pad=False)
-        for line in lines[-max(1, console.height - 2) :]:
+        for number, line in enumerate(lines[-max(1, console.height - 2) :]):
+            if number:
+                yield Segment.line()
             yield from line
-            yield Segment.line()
+        # the terminal echoes Ctrl-C as "^C": behind a full line it would begin another one, of which nobody knows
+        yield Segment("\r", None, [(ControlType.CARRIAGE_RETURN,)])
 
 
 def _markdown(source: str) -> Markdown:
