@@ -100,13 +100,16 @@ def _read_helper(client: Any, question: dict[str, Any]) -> None:
 
 
 def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
-    """Median CPU seconds a call of each, measured in turn, the first round not counted."""
+    """Median CPU seconds a call of each, its ledger rows included, measured in turn, the first round not counted."""
+    from llmnb.ledger import books
+
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(ROUNDS + 1):
         for name, call in contestants.items():
             begin = time.process_time()
             for _ in range(calls):
                 call()
+            books().settle()  # else what the rows cost would be charged to the next contestant
             if round_number:
                 seconds[name].append((time.process_time() - begin) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,4 +1,4 @@
-"""All recorded responses of the real API, through record and replay: equal to the byte, as every SDK object.
+"""All recorded responses of the real API, through record, replay and cache: equal to the byte, as every SDK object.
 
 The recordings are in the folder named by LLMNB_TEST_RECORDINGS and are no part of the project; without it these skip.
 """
@@ -15,6 +15,8 @@ import httpx2
 import pytest
 
 import llmnb
+from llmnb import folding
+from llmnb.cache.responses import responses
 from llmnb.cassette import read
 from llmnb.testing import serve_simulator
 
@@ -86,3 +88,43 @@ def test_a_recording_comes_again_to_the_byte(meta: Path, tmp_path: Path) -> None
     with llmnb.replay(path, repeat=False) as cassette:
         assert seen(llmnb.wrap(anthropic.Anthropic()), told["request"]) == first
     assert cassette.unused == ()
+
+
+def _is_an_answer(meta: Path) -> bool:
+    told = json.loads(meta.read_text())
+    return told["request"]["path"].partition("?")[0] == "/v1/messages" and told["response"]["status"] == 200
+
+
+ANSWERS = [meta for meta in METAS if _is_an_answer(meta)]
+
+
+def asked(client: anthropic.Anthropic, body: dict[str, Any], *, beta: bool) -> Any:
+    """The whole answer to a recorded request, as the SDK's objects have it; of a stream, what its events add up to."""
+    extra = {name: value for name, value in body.items() if name not in KNOWN}
+    parameters = {name: body[name] for name in KNOWN if name in body} | {"extra_body": extra, "timeout": 30}
+    api: Any = client.beta if beta else client
+    answer = api.messages.create(**parameters)
+    if not body.get("stream"):
+        return answer.model_dump()
+    return folding.message_of(folding.folded(event.model_dump(mode="json", exclude_unset=True) for event in answer))
+
+
+@pytest.mark.parametrize("meta", ANSWERS, ids=lambda path: path.name[:3])
+def test_recorded_replayed_and_from_the_cache(meta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One live call; the cassette and then the cache, each with the server gone, give the very same answer."""
+    told = json.loads(meta.read_text())
+    request, response = told["request"], told["response"]
+    body, beta, path = request["body"], "beta=true" in request["path"], tmp_path / "a.jsonl"
+    with serve_simulator() as simulator, simulator.client(max_retries=0) as plain:
+        simulator.replay(
+            response["status"], response["headers"], (meta.parent / response["file"]).read_bytes(), response["kind"]
+        )
+        with llmnb.record(path):
+            live = asked(llmnb.wrap(plain, cache="all"), body, beta=beta)
+        responses().settle()
+        with llmnb.replay(path):
+            assert asked(llmnb.wrap(plain), body, beta=beta) == live
+        assert len(simulator.requests) == 1
+        simulator.stop()
+        assert asked(llmnb.wrap(plain, cache="all"), body, beta=beta) == live
+    assert list(llmnb.calls()["source"]) == ["cache", "replay", "live"]
