@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb.records import Citation, Text, Thinking, ToolCall
+from llmnb.records import Citation, Text, Thinking, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from anthropic.types import Message, RawMessageStreamEvent
 
-Piece = Text | Thinking | Citation | ToolCall
+Piece = Text | Thinking | Citation | ToolCall | ToolResult
 
 
 class OutOfOrder(Exception):  # noqa: N818 - it says what happened
@@ -116,12 +116,22 @@ class Accumulator:
             if shown:
                 self._parts[index].append(shown)
             return Thinking(shown)
+        if block.type.endswith("_tool_result"):
+            return self._result_of(block)
         return None
+
+    def _result_of(self, block: Any) -> ToolResult:
+        """What a tool that runs on the API's side gave back; it comes in one piece."""
+        called = (known for known in self._blocks.values() if getattr(known, "id", None) == block.tool_use_id)
+        name = next((str(known.name) for known in called), block.type.removesuffix("_tool_result"))
+        content: Any = json_of(block.content)
+        failed = bool(getattr(block, "is_error", False)) or (isinstance(content, dict) and "error_code" in content)
+        return ToolResult(block.tool_use_id, name, result_text(content), is_error=failed)
 
     def _stop_block(self, index: int) -> Piece | None:
         self._finish(index)
         block = self._blocks[index]
-        if block.type == "tool_use":
+        if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
             return ToolCall(block.id, block.name, cast("dict[str, object]", block.input))
         return None
 
@@ -171,6 +181,30 @@ def _pages(citation: Any) -> str:
         return ""
     last = first if end is None else max(first, end - 1)  # the API's end is exclusive
     return f"page {first}" if last == first else f"pages {first}–{last}"
+
+
+def json_of(value: Any) -> Any:
+    """The SDK's objects as plain JSON values; what they are made of stays as it is."""
+    if isinstance(value, list):
+        return [json_of(item) for item in cast("list[Any]", value)]
+    dump = getattr(value, "model_dump", None)
+    return value if dump is None else dump(mode="json", exclude_none=True)
+
+
+def result_text(content: Any) -> str:
+    """The result of a server tool as a reader would want to see it: a line a page found, what a program printed."""
+    if isinstance(content, list):
+        return "\n".join(map(result_text, cast("list[Any]", content)))
+    if not isinstance(content, dict):
+        return str(content)
+    found = cast("dict[str, Any]", content)
+    if "error_code" in found:
+        return str(found["error_code"])
+    if "url" in found:
+        return f"{found.get('title') or ''} {found['url']}".strip()
+    if "stdout" in found:
+        return f"{found['stdout']}{found.get('stderr') or ''}".rstrip("\n")
+    return str(found.get("text") or found.get("type", ""))
 
 
 def _json(text: str) -> Any:

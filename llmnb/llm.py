@@ -171,6 +171,8 @@ class LLM:
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Generator[StreamEvent, None, Reply]:
         """Asks, and gives events as they come: `Thinking`, `Text`, and `Done` with usage and cost at the end.
 
+        Tools that run on the API's side, such as web search, are `ToolCall` and `ToolResult`; sources are `Citation`.
+
         Errors are raised, as in `ask`. Closing the generator, or leaving its loop, ends the answer at once.
         """
         return self._question(self._messages(prompt), options).stream()

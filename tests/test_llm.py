@@ -23,7 +23,7 @@ from llmnb.exchange import Exchange
 from llmnb.middleware import marking
 from llmnb.middleware.sightings import Sightings
 from llmnb.params import KNOWN, SdkParams, plan
-from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, calling
+from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
@@ -414,6 +414,43 @@ def test_stream_events(sim: Simulator) -> None:
     assert done.latency_ms is not None
     assert done.ttft_ms <= done.latency_ms
     assert done.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told", "is_error"),
+    [
+        (
+            "web_search",
+            [{"type": "web_search_result", "title": "WAL", "url": "https://x.org/wal", "encrypted_content": "E"}],
+            "WAL https://x.org/wal",
+            False,
+        ),
+        (
+            "web_search",
+            {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"},
+            "max_uses_exceeded",
+            True,
+        ),
+        (
+            "bash_code_execution",
+            {"type": "bash_code_execution_result", "stdout": "42\n", "stderr": "", "return_code": 0, "content": []},
+            "42",
+            False,
+        ),
+    ],
+)
+def test_tools_of_the_api_are_told(sim: Simulator, kind: str, content: Any, told: str, is_error: bool) -> None:
+    """A search or a program that ran on the API's side is a call and its result, in the order they came."""
+    blocks = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": kind, "input": {"query": "wal"}},
+        {"type": f"{kind}_tool_result", "tool_use_id": "srvtoolu_1", "content": content},
+        {"type": "text", "text": "Found."},
+    ]
+    sim.script(Answer(blocks=blocks))
+    call, result, text, done = llmnb.LLM("claude-sonnet-5-5").stream("Look it up")
+    assert call == ToolCall("srvtoolu_1", kind, {"query": "wal"})
+    assert result == ToolResult("srvtoolu_1", kind, told, is_error=is_error)
+    assert (text, type(done)) == (Text("Found."), Done)
 
 
 async def test_astream_events(sim: Simulator) -> None:

@@ -22,14 +22,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PICTURES = (  # each from a notebook of its own, so that each has a kernel of its own
-    ("JupyterLab Light", "locking.ipynb", "notebook.png"),
-    ("JupyterLab Dark", "writers.ipynb", "notebook-dark.png"),
-)
+BEGIN = 'import llmnb\n\nllm = llmnb.LLM("claude-sonnet-5-5", project="thesis")'
 CELLS = (
-    'import llmnb\n\nllm = llmnb.LLM("claude-sonnet-5-5", project="thesis")',
+    BEGIN,
     'reply = llm("Compare optimistic and pessimistic locking, and show the optimistic one in SQL.")',
     'llm("And when does optimistic locking hurt?")',
+)
+SEARCH = (
+    BEGIN,
+    'web = {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}\n'
+    'llm("How large may a WAL file grow?", extra_body=web, cache="all")',
+    'llm("How large may a WAL file grow?", extra_body=web, cache="all")',
+)
+PICTURES = (  # each from a notebook of its own, so that each has a kernel of its own
+    ("JupyterLab Light", "locking.ipynb", "notebook.png", CELLS),
+    ("JupyterLab Dark", "writers.ipynb", "notebook-dark.png", CELLS),
+    ("JupyterLab Light", "growth.ipynb", "search.png", SEARCH),
 )
 FIRST = """\
 Both keep two writers from overwriting each other; they differ in **when** the conflict is noticed.
@@ -59,8 +67,25 @@ cause more conflicts. Three signs of it:
 2. one hot row, such as a counter or a queue's head, is in nearly every transaction,
 3. the work between reading and writing is long, or cannot be repeated because it sends mail or charges a card.
 """
+PAGE = {"title": "Write-Ahead Logging", "url": "https://sqlite.org/wal.html"}
+CITED = {"type": "web_search_result_location", **PAGE, "encrypted_index": "E", "cited_text": "A checkpoint is run"}
+SEARCHED = (
+    {"type": "thinking", "thinking": "The default limit is in the documentation: look it up.", "signature": "S"},
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "sqlite wal size limit"}},
+    {
+        "type": "web_search_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": [{"type": "web_search_result", **PAGE, "encrypted_content": "E", "page_age": None}],
+    },
+    {
+        "type": "text",
+        "text": "There is no hard limit. SQLite starts a checkpoint once the WAL holds **1,000 pages**, about 4 MB, "
+        "but a long-running reader keeps it from being reset, and then it grows on.",
+        "citations": [CITED],
+    },
+)
 WIDTH, HEIGHT, SCALE = 1040, 860, 1.5
-DASHBOARD_HEIGHT = 812
+SEARCH_HEIGHT, DASHBOARD_HEIGHT = 700, 812
 COLOURS = 256
 MAX_BYTES = 250_000
 
@@ -111,25 +136,32 @@ def _notebooks(browser: Browser, home: Path, folder: Path) -> None:
         lab = Lab(home / "notebooks", home / "jupyter")
         try:
             lab.wait()
-            for theme, notebook, name in PICTURES:
-                simulator.script(Answer(FIRST, tokens_per_second=400), Answer(SECOND, tokens_per_second=18))
+            for theme, notebook, name, cells in PICTURES:
+                shutil.rmtree(
+                    home / "llmnb", ignore_errors=True
+                )  # what one picture asked is not in the next one's cache
+                if cells is SEARCH:
+                    simulator.script(Answer(blocks=SEARCHED, tokens_per_second=80))
+                else:
+                    simulator.script(Answer(FIRST, tokens_per_second=400), Answer(SECOND, tokens_per_second=18))
                 _write_settings(home / "jupyter" / "config", theme)
-                (home / "notebooks" / notebook).write_text(json.dumps(_notebook()))
-                with _page(browser, HEIGHT) as page:
+                (home / "notebooks" / notebook).write_text(json.dumps(_notebook(cells)))
+                with _page(browser, SEARCH_HEIGHT if cells is SEARCH else HEIGHT) as page:
                     page.goto(lab.url(notebook).replace("/lab/", "/doc/") + "&reset")
-                    _run_cells(page)
+                    _run_cells(page, cells)
+                    (_wait_for_both if cells is SEARCH else _wait_for_the_second)(page)
                     _save(page, folder / name)
         finally:
             lab.stop()
 
 
-def _notebook() -> dict[str, Any]:
+def _notebook(sources: tuple[str, ...]) -> dict[str, Any]:
     def cell(number: int, source: str) -> dict[str, Any]:
         empty: dict[str, Any] = {"metadata": {}, "outputs": [], "execution_count": None}
         return {"cell_type": "code", "id": f"cell-{number}", "source": source, **empty}
 
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [cell(number, source) for number, source in enumerate(CELLS)]
+    cells = [cell(number, source) for number, source in enumerate(sources)]
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
 
 
@@ -145,14 +177,29 @@ def _write_settings(config: Path, theme: str) -> None:
         file.write_text(json.dumps(content))
 
 
-def _run_cells(page: Page) -> None:
-    """Run all cells, and wait until the first answer is there and the second one is coming."""
+def _run_cells(page: Page, cells: tuple[str, ...]) -> None:
+    """Run all cells; does not wait for their end."""
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=25_000)
     page.wait_for_selector("text=| Idle", timeout=25_000)
     page.wait_for_timeout(1_000)  # idle is said a little before the kernel takes cells
     page.click(".jp-CodeCell >> nth=0")
-    for _ in CELLS:
+    for _ in cells:
         page.keyboard.press("Shift+Enter")
+
+
+def _wait_for_both(page: Page) -> None:
+    """Both answers are there, the search's card is open."""
+    page.wait_for_function(
+        "() => document.querySelectorAll('.llmnb-answer .llmnb-footer').length === 2", timeout=25_000
+    )
+    page.evaluate("() => { document.querySelector('.llmnb-answer .llmnb-tool').open = true; }")
+    page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+
+
+def _wait_for_the_second(page: Page) -> None:
+    """The first answer is there, and the second one is coming."""
     page.wait_for_selector(".llmnb-answer .llmnb-footer", timeout=25_000)
     page.wait_for_selector(".llmnb-answer .MathJax", timeout=25_000)
     page.wait_for_selector(".llmnb-live li >> nth=1", timeout=25_000)
