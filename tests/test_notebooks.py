@@ -66,6 +66,30 @@ def test_quickstart_uses_the_api_that_is_configured(tmp_path: Path, llmnb_simula
     assert "claude-haiku-5-5" in outputs(notebook)
 
 
+def test_the_second_run_pays_nothing(tmp_path: Path, llmnb_simulator: Simulator) -> None:
+    """Run again with the API gone, the notebook shows the same answers, and no row of that run costs anything."""
+    first = execute(FOLDER / "02_never_pay_twice.ipynb", tmp_path)
+    asked, billed = len(llmnb.calls()), llmnb_simulator.billed()
+    assert billed.price_nanousd == llmnb.usage(by=[]).iloc[0]["cost_nanousd"] > 0
+    llmnb_simulator.stop()
+    second = execute(FOLDER / "02_never_pay_twice.ipynb", tmp_path)
+    assert answers(second) == answers(first)
+    assert len(answers(first)) >= 4
+    anew = llmnb.calls().iloc[: len(llmnb.calls()) - asked]
+    assert len(anew) == asked
+    assert set(anew["source"]) == {"cache", "replay"}
+    assert set(anew["cost_nanousd"]) == {0}
+    assert llmnb.usage(by=[]).iloc[0]["cost_nanousd"] == billed.price_nanousd
+
+
+def answers(notebook: NotebookNode) -> list[str]:
+    """The answers that the cells showed, without the line below each that tells of tokens, dollars and time."""
+    shown = [
+        output.get("data", {}).get("text/markdown") for cell in notebook.cells for output in cell.get("outputs", [])
+    ]
+    return [text.rpartition("\n\n")[0] for text in shown if text and "Simulated answer" in text]
+
+
 def test_answers_stay_in_the_file_as_markdown(tmp_path: Path) -> None:
     """A headless run leaves each answer readable in the notebook file, and no widget without a kernel behind it."""
     notebook = execute(FOLDER / "01_quickstart.ipynb", tmp_path)
