@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmnb.cassette import replay as replay
     from llmnb.chat import Chat as Chat
     from llmnb.client import wrap as wrap
+    from llmnb.display.meter import meter as meter
     from llmnb.errors import BudgetExceeded as BudgetExceeded
     from llmnb.errors import CassetteError as CassetteError
     from llmnb.errors import IncompleteReply as IncompleteReply
@@ -60,6 +61,7 @@ _HOME = {
     "Usage": "records",
     "CassetteError": "errors",
     "budgets": "budgeting",
+    "meter": "display.meter",
     "remove_budget": "budgeting",
     "set_budget": "budgeting",
     "BudgetWarning": "trouble",

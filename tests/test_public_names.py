@@ -15,7 +15,7 @@ import llmnb
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
 # what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("Router", "compare", "meter", "runs", "get_run")
+NOT_YET = ("Router", "compare", "runs", "get_run")
 
 
 def run(code: str) -> str:

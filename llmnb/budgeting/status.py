@@ -124,11 +124,19 @@ def statuses(settings: Settings | None = None, *, at_us: int | None = None) -> l
     path = (settings or load()).ledger_path
     settle(path)
     with reading(path) as connection:
-        if connection is None or not has_budgets(connection):
-            return []
-        connection.execute("BEGIN")  # one moment of the ledger
+        return [] if connection is None else statuses_in(connection, at_us=at_us)
+
+
+def statuses_in(connection: sqlite3.Connection, *, at_us: int | None = None) -> list[BudgetStatus]:
+    """The same, on a connection that is in no transaction."""
+    if not has_budgets(connection):
+        return []
+    connection.execute("BEGIN")  # one moment of the ledger
+    try:
         now_us = time.time_ns() // 1000 if at_us is None else at_us
         return [status_of(connection, budget, now_us) for budget in all_budgets(connection)]
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def has_budgets(connection: sqlite3.Connection) -> bool:

@@ -16,19 +16,19 @@ _CLASS = re.compile(r"\.([A-Za-z][\w-]*)")
 @cache
 def answer_css() -> str:
     """The style sheet of answers, without comments and spare white space."""
-    return _squeezed("answer.css")
+    return squeezed("answer.css")
 
 
 @cache
 def live_css() -> str:
     """The style sheet of a live view."""
-    return answer_css() + _squeezed("live.css")
+    return answer_css() + squeezed("live.css")
 
 
 @cache
 def transcript_css() -> str:
     """The style sheet of conversations, answers included."""
-    return answer_css() + _squeezed("transcript.css")
+    return answer_css() + squeezed("transcript.css")
 
 
 def tag(css: str, html: str) -> str:
@@ -65,6 +65,7 @@ def code_classes() -> frozenset[str]:
     return frozenset(re.findall(r"\.highlight \.(\w+)", answer_css()))
 
 
-def _squeezed(name: str) -> str:
+def squeezed(name: str) -> str:
+    """A style sheet of this folder without comments and spare white space."""
     css = re.sub(r"/\*.*?\*/", "", (_HERE / name).read_text("utf-8"), flags=re.DOTALL)
     return re.sub(r"\s*([{};,>])\s*|(?<=:)\s+", r"\1", re.sub(r"\s+", " ", css)).strip()
