@@ -143,6 +143,10 @@ class Reply:
         plain = {"text/plain": self.text or repr(self), "text/markdown": self._plain_markdown()}
         return plain | views.bundle(self.text, thinking=self.thinking, done=self.done())
 
+    def _mime_(self) -> tuple[str, str]:
+        """How marimo shows it."""
+        return "text/html", self._repr_mimebundle_()["text/html"]
+
     def _ipython_display_(self) -> None:
         if self.shown_in is not None and self.shown_in == running_cell() and _is_cell_result():
             if getattr(_shell(), "kernel", None) is None:

@@ -73,3 +73,13 @@ def test_interrupt(sim: Simulator, kernel: tuple[KernelManager, BlockingKernelCl
     assert row["status"] == "cancelled"
     assert reply["content"]["traceback"] == [reply["content"]["evalue"]]
     assert client.execute_interactive("llm('Again')", timeout=60)["content"]["status"] == "ok"
+
+
+def test_a_console_prints(sim: Simulator, kernel: tuple[KernelManager, BlockingKernelClient]) -> None:
+    """jupyter console and qtconsole have no widgets and do not update outputs: there the answer is printed, once."""
+    shown: list[Any] = []
+    sim.script(Answer(text="the answer", deltas=2))
+    kernel[1].execute_interactive("import llmnb\nllmnb.LLM()('Hi')", timeout=60, output_hook=shown.append)
+    printed = "".join(message["content"]["text"] for message in shown if message["msg_type"] == "stream")
+    assert printed.startswith("the answer\nclaude-sonnet-5-5")
+    assert {message["msg_type"] for message in shown} & {"display_data", "execute_result", "comm_open"} == set()

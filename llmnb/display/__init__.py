@@ -23,12 +23,16 @@ NAMES = ("widget", "html", "terminal", "static", "print", "none")
 _FITS: dict[Place, str] = {
     "script": "none",
     "terminal": "terminal",
+    "console": "print",
     "jupyter": "widget",
     "headless": "static",
     "vscode": "widget",
     "colab": "widget",
+    "marimo": "widget",
 }
-_KERNELS = frozenset({"jupyter", "headless", "vscode", "colab"})
+_KERNELS = frozenset({"console", "jupyter", "headless", "vscode", "colab"})
+_UNHEARD = frozenset({"vscode", "colab", "marimo"})
+"""Where a click on a widget does not reach a kernel that is busy, and there is no way round."""
 _STOP_HINT = "to stop, use the notebook's interrupt button"
 
 
@@ -59,14 +63,16 @@ def _unknown(name: str) -> str:
 
 
 def _widget(place: Place) -> View:
-    if place not in _KERNELS:
+    if place not in _KERNELS and place != "marimo":
         return _static(place)
     if not has_widgets():
         return _html(place)
-    from llmnb.display.widget import WidgetView
+    from llmnb.display.widget import JupyterOutput, WidgetView
 
-    # there a click on a widget does not reach a kernel that is busy, and there is no way round
-    return WidgetView(stop_hint=_STOP_HINT if place in ("vscode", "colab") else "")
+    return WidgetView(
+        stop_hint=_STOP_HINT if place in _UNHEARD else "",
+        output=_marimo().MarimoOutput if place == "marimo" else JupyterOutput,
+    )
 
 
 def _html(place: Place) -> View:
@@ -82,6 +88,8 @@ def _static(place: Place) -> View:
 
     if place in _KERNELS:
         return static.StaticView(_publish, html=place != "headless")
+    if place == "marimo":
+        return static.StaticView(_marimo().publish, html=True)
     return static.StaticView(_print_plain, html=False)
 
 
@@ -111,6 +119,12 @@ _MAKERS: dict[str, Callable[[Place], View | None]] = {
     "print": _print,
     "none": _none,
 }
+
+
+def _marimo() -> Any:
+    from llmnb.display import marimo_output
+
+    return marimo_output
 
 
 def _publish(bundle: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import anywidget
 import traitlets
@@ -45,18 +45,56 @@ class ResponseView(anywidget.AnyWidget):
         """Refuse what a front end would write."""
 
 
-class WidgetView:
-    """A `View` in a Jupyter front end with widgets."""
+class Output(Protocol):
+    """The place on the page where an answer stands."""
 
-    def __init__(self, *, stop_hint: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def show(self, widget: ResponseView, label: str) -> None:
+        """Show the live view."""
+        ...
+
+    def keep(self, bundle: dict[str, str]) -> None:
+        """Put the static form in its place."""
+        ...
+
+
+class JupyterOutput:
+    """An output of a cell, which can be replaced while another cell runs."""
+
+    def __init__(self) -> None:
+        from IPython import display
+
+        self._handle: Any = cast(Any, display).DisplayHandle()
+
+    def show(self, widget: ResponseView, label: str) -> None:
+        """See `Output.show`."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, widget).model_id}
+        live = {"text/plain": f"{label} is answering…", "application/vnd.jupyter.widget-view+json": view}
+        self._handle.display(live, raw=True)
+
+    def keep(self, bundle: dict[str, str]) -> None:
+        """See `Output.keep`."""
+        self._handle.update(bundle, raw=True)
+
+
+class WidgetView:
+    """A `View` in a front end with widgets."""
+
+    def __init__(
+        self,
+        *,
+        stop_hint: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        output: Callable[[], Output] = JupyterOutput,
+    ) -> None:
         self._stop_hint = stop_hint
+        self._make_output = output
         self._clock = clock
         self._lock = threading.RLock()
         self._answer = Answer()
         self._scene = Scene(self._answer)
         self._id = uuid.uuid4().hex
         self._widget: ResponseView | None = None
-        self._handle: Any = None  # of the output that holds the view
+        self._output: Output | None = None
         self._keyframes = pace.keyframe_times(_ASKABLE_GROWTH if control.can_be_asked() else 2)
         self._keyframe_due = 0.0
         self._frame_due = 0.0
@@ -77,8 +115,8 @@ class WidgetView:
             control.register(self._id, control.Controls(stop or _nothing, self._resync))
             self._start = self._clock()
             self._next_keyframe()
-            self._handle = _handle()  # before anything is shown under it, for the same reason
-            self._handle.display(_live_bundle(widget, label), raw=True)
+            self._output = self._make_output()  # before anything is shown there, for the same reason
+            self._output.show(widget, label)
             self._arm(self._keyframe_due)
 
     def show(self, event: StreamEvent) -> None:
@@ -99,8 +137,8 @@ class WidgetView:
             self._answer.end(error)
             if widget is not None and (message := self._scene.frame()) is not None:
                 cast(Any, widget).send(message)  # what is whole on the page need not be drawn again
-            if self._handle is not None:
-                self._handle.update(static.of(self._answer), raw=True)
+            if self._output is not None:
+                self._output.keep(static.of(self._answer))
             if widget is not None:
                 _dispose(widget)
 
@@ -153,17 +191,6 @@ class WidgetView:
 
 def _nothing() -> None:
     """There is nothing to stop."""
-
-
-def _handle() -> Any:
-    from IPython import display
-
-    return cast(Any, display).DisplayHandle()
-
-
-def _live_bundle(widget: ResponseView, model: str) -> dict[str, object]:
-    view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, widget).model_id}
-    return {"text/plain": f"{model} is answering…", "application/vnd.jupyter.widget-view+json": view}
 
 
 def _dispose(widget: ResponseView) -> None:

@@ -35,27 +35,71 @@ def shell(kernel: Kernel | None, **names: Any) -> SimpleNamespace:
     return SimpleNamespace(kernel=kernel, user_ns=names)
 
 
-LAB = Kernel(metadata={"cellId": "abc"}, content={"allow_stdin": True})
-NBCLIENT = Kernel(metadata={}, content={"allow_stdin": False})
+BROWSER = "0b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9"
+PYTHON = "9f8e7d6c-5b4a3928_4711_12"
+SERVED = {"JPY_SESSION_NAME": "/home/me/a.ipynb"}
+
+
+def request(msg_id: str = BROWSER, cell: str | None = None, stdin: bool = True) -> Kernel:
+    """A kernel that runs a cell, asked as a front end asks."""
+    metadata = {} if cell is None else {"cellId": cell}
+    return Kernel(header={"msg_id": msg_id}, metadata=metadata, content={"allow_stdin": stdin})
+
+
+LAB = request(cell="5c1d0e6f")
+NBCLIENT = request(PYTHON, stdin=False)
+CONSOLE = request(PYTHON)
+VSCODE = request(cell="vscode-notebook-cell:/home/me/a.ipynb#W0sZmlsZQ%3D%3D")
 
 
 @pytest.mark.parametrize(
     ("running", "environ", "place"),
     [
         (shell(None), {}, "terminal"),
-        (shell(LAB), {"JPY_SESSION_NAME": "/a.ipynb"}, "jupyter"),
+        (shell(LAB), SERVED, "jupyter"),
         (shell(LAB), {}, "jupyter"),
+        (shell(LAB), {**SERVED, "VSCODE_PID": "1"}, "jupyter"),  # started in VS Code's terminal
+        (shell(request()), SERVED, "jupyter"),  # nbclassic names no cell
+        (shell(Kernel()), {}, "jupyter"),
         (shell(NBCLIENT), {}, "headless"),
-        (shell(NBCLIENT), {"JPY_SESSION_NAME": "/a.ipynb"}, "jupyter"),
-        (shell(Kernel(metadata={}, content={"allow_stdin": True})), {}, "jupyter"),
-        (shell(LAB, __vsc_ipynb_file__="/a.ipynb"), {}, "vscode"),
-        (shell(LAB), {"VSCODE_PID": "1"}, "vscode"),
-        (shell(LAB), {"COLAB_RELEASE_TAG": "release-x"}, "colab"),
+        (shell(NBCLIENT), SERVED, "headless"),  # papermill, run by a cell
+        (shell(request(stdin=False)), {}, "headless"),
+        (shell(request(stdin=False)), SERVED, "jupyter"),
+        (shell(CONSOLE), {}, "console"),
     ],
 )
 def test_where(running: Any, environ: dict[str, str], place: str) -> None:
-    """Each front end is known by its documented marks (those of VS Code and Colab could not be tried)."""
-    assert where(running, environ) == place
+    """Each front end is known by what it sends."""
+    assert where(running, environ, {}) == place
+
+
+@pytest.mark.parametrize(
+    ("running", "environ", "modules", "place"),
+    [
+        # microsoft/vscode-jupyter, issue 3364: the extension's own process hands its variables on
+        (shell(request()), {"VSCODE_PID": "94309"}, {}, "vscode"),
+        (shell(request()), {"VSCODE_CWD": "/home/me"}, {}, "vscode"),
+        # microsoft/vscode-jupyter, issue 8475: the name of the notebook as a variable in it
+        (shell(request(), __vsc_ipynb_file__="/home/me/a.ipynb"), {}, {}, "vscode"),
+        # VS Code's API documentation: the URI scheme of notebook cells
+        (shell(VSCODE), {}, {}, "vscode"),
+        (shell(VSCODE), SERVED, {}, "vscode"),  # VS Code on a Jupyter server
+        # Colab's runtimes set these, and import google.colab
+        (shell(request()), {"COLAB_RELEASE_TAG": "release-colab-external"}, {}, "colab"),
+        (shell(request()), {"COLAB_GPU": ""}, {}, "colab"),
+        (shell(request()), {"COLAB_BACKEND_VERSION": "next"}, {}, "colab"),
+        (shell(request()), {}, {"google.colab": object()}, "colab"),
+    ],
+)
+def test_where_by_documented_marks(running: Any, environ: dict[str, str], modules: dict[str, Any], place: str) -> None:
+    """VS Code and Colab by marks their projects and users document; unverified, as neither can be run here."""
+    assert where(running, environ, modules) == place
+
+
+@pytest.mark.parametrize(("runs", "place"), [(True, "marimo"), (False, "script")])
+def test_where_marimo(runs: bool, place: str) -> None:
+    """A marimo notebook has no IPython; its modules may be imported in a script, too."""
+    assert where(None, {}, {"marimo": SimpleNamespace(running_in_notebook=lambda: runs)}) == place
 
 
 def test_a_script_is_quiet() -> None:

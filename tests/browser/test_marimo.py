@@ -1,0 +1,129 @@
+"""Live answers in a real marimo notebook. marimo is large and no dependency: without it these tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(importlib.util.find_spec("marimo") is None, reason="marimo is not installed"),
+]
+
+NOTEBOOK = """
+import marimo
+app = marimo.App()
+
+@app.cell
+def _():
+    import llmnb
+    from llmnb.simulator import Answer
+    from llmnb.testing import serve_simulator
+    simulator = serve_simulator(environ=True)
+    sim = simulator.__enter__()
+    sim.rule(Answer("early **bold** " + "slow " * 2000, deltas=2000, delta_delay_s=0.05), match="slowly")
+    sim.rule(lambda r: Answer(f"early {r.prompt} " + "more " * 60 + "late", deltas=60, delta_delay_s=0.05))
+    llm = llmnb.LLM("claude-sonnet-5-5")
+    return (llm,)
+
+@app.cell
+def _(llm):
+    one = llm("one")
+    two = llm("two")
+    return (two,)
+
+@app.cell
+def _(llm, two):
+    llm("three")
+    return
+
+@app.cell
+def _(llm, two):
+    llm("slowly")
+    return
+"""
+TEXTS = """(name) => { const find = (root) => [...root.querySelectorAll('*')].flatMap((el) =>
+    [...(el.classList?.contains(name) ? [el.innerText] : []), ...(el.shadowRoot ? find(el.shadowRoot) : [])]);
+    return find(document); }"""
+"""The texts of all elements of a class; marimo's are in shadow roots."""
+
+
+@pytest.fixture
+def marimo(tmp_path: Path) -> Iterator[str]:
+    """The address of a marimo server with the notebook."""
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "marimo",
+        "-q",
+        "edit",
+        "notebook.py",
+        "--headless",
+        "--no-token",
+        f"--port={port}",
+    ]
+    environment = {**os.environ, "HOME": str(tmp_path), "LLMNB_HOME": str(tmp_path / "llmnb")}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, f"--port={port}", "--skip-update-check"], cwd=tmp_path, env=environment, stdout=log, stderr=log
+        )
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield address
+    server.terminate()
+    server.wait(20)
+
+
+def wait(page: Page, name: str, *parts: str) -> list[str]:
+    """Wait until elements of a class hold these texts, one each; all their texts."""
+    deadline = time.monotonic() + 60
+    while True:
+        texts: list[str] = [text.replace("\xa0", " ") for text in page.evaluate(TEXTS, name)]
+        if all(any(part in text for text in texts) for part in parts):
+            return texts
+        assert time.monotonic() < deadline, (name, parts, texts)
+        page.wait_for_timeout(100)
+
+
+def test_answers_in_marimo(page: Page, marimo: str) -> None:
+    """Answers come live inside mo.ui.anywidget, stay as HTML, each once; marimo's own button stops one, with a hint."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(marimo)
+    page.wait_for_selector("[data-testid=run-button]")
+    page.wait_for_timeout(1000)
+    page.keyboard.press("Control+Shift+R")
+    wait(page, "llmnb-body", "early one more")
+    wait(page, "llmnb-hint", "interrupt button")
+    assert page.evaluate(TEXTS, "llmnb-stop") == []
+    wait(page, "llmnb-answer", "one more", "two more", "three more")
+    wait(page, "llmnb-body", "slow slow")
+    page.click("[data-testid=interrupt-button]")
+    texts = wait(page, "llmnb-answer", "stopped · claude-sonnet-5-5")
+    assert [text.split()[1] for text in texts] == ["one", "two", "three", "bold"]
+    assert all("late" in text for text in texts[:3])
+    assert page.evaluate(TEXTS, "llmnb-live") == []
+    assert errors == []
