@@ -135,7 +135,9 @@ def _prompt_cache(done: Done) -> list[Item]:
     elif use.saved_usd is not None and use.saved_usd < 0:
         title = f"{_written(use)}, which costs this much more now and is saved many times over when it is read"
         found.append(Item(f"{about}{dollars(-use.saved_usd)} to cache", title))
-    if use.miss:
+    if use.miss_reason == "below_minimum":  # nothing went wrong, and nothing was paid for it
+        found.append(Item("too short to cache", use.miss))
+    elif use.miss:
         found.append(Item(f"cache missed: {_reason(use)}", use.miss, "warning"))
     return found
 
@@ -146,7 +148,6 @@ def _written(use: PromptCacheUse) -> str:
 
 
 _REASONS = {
-    "below_minimum": "too short",
     "expired": "expired",
     "not_found": "not found",
     "settings_changed": "settings changed",

@@ -149,7 +149,7 @@ def test_footer_says_what_matters(done: Done, words: str) -> None:
         (PromptCacheUse(written_5m_tokens=900, saved_nanousd=-450_000), "$0.00045 to cache"),
         (PromptCacheUse(saved_nanousd=-450_000, estimated=True), "≈ $0.00045 to cache"),
         (PromptCacheUse(miss_reason="system_changed", miss="the system prompt …"), "cache missed: system changed"),
-        (PromptCacheUse(miss_reason="below_minimum", miss="about 300 tokens …"), "cache missed: too short"),
+        (PromptCacheUse(miss_reason="below_minimum", miss="about 300 tokens …"), "too short to cache"),
     ],
 )
 def test_footer_of_the_prompt_cache(use: PromptCacheUse, words: str) -> None:
