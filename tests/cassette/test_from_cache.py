@@ -39,8 +39,8 @@ def test_what_is_exported_is_replayed(tmp_path: Path) -> None:
 
 def test_an_export_holds_no_secret(tmp_path: Path) -> None:
     """A key in a prompt, a field that the user names; and only the model that was asked for."""
-    with serve_simulator(environ=True):
-        client = llmnb.wrap(anthropic.Anthropic(), cache=True)
+    with serve_simulator(environ=True), anthropic.Anthropic() as plain:
+        client = llmnb.wrap(plain, cache=True)
         for model in ("claude-sonnet-5-5", "claude-haiku-5-5"):
             client.messages.create(
                 model=model, max_tokens=50, messages=[{"role": "user", "content": "I am sk-ant-api03-abcdefgh"}]

@@ -103,9 +103,10 @@ def test_what_the_cache_knows_is_recorded_without_asking_again(path: Path) -> No
 
 def test_an_llm_that_was_made_before(path: Path, author: Callable[[], None]) -> None:
     """With a key of before or none, with a client of the user's or llmnb's own, as it is."""
-    ours, own = llmnb.LLM(display="none"), llmnb.LLM(client=anthropic.Anthropic(), display="none")
-    with llmnb.record(path):
-        first = [ours("Name a river.").text, own("Name a river.").text]
+    with anthropic.Anthropic() as plain:
+        ours, own = llmnb.LLM(display="none"), llmnb.LLM(client=plain, display="none")
+        with llmnb.record(path):
+            first = [ours("Name a river.").text, own("Name a river.").text]
     author()
     keyless = llmnb.LLM(client=anthropic.Anthropic(), display="none")
     with llmnb.replay(path):
@@ -145,14 +146,14 @@ def test_a_tools_turns(path: Path, author: Callable[[], None]) -> None:
             """
             return f"{answer} in {city}."
 
-        client = llmnb.wrap(anthropic.Anthropic())
-        runner = client.beta.messages.tool_runner(
-            model="claude-sonnet-5-5",
-            max_tokens=300,
-            tools=[weather],
-            messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
-        )
-        return [message.model_dump() for message in runner]
+        with anthropic.Anthropic() as plain:
+            runner = llmnb.wrap(plain).beta.messages.tool_runner(
+                model="claude-sonnet-5-5",
+                max_tokens=300,
+                tools=[weather],
+                messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
+            )
+            return [message.model_dump() for message in runner]
 
     with llmnb.record(path):
         first = run("Sunny")
