@@ -24,6 +24,7 @@ LOOK_EVERY_ROWS = 500
 LOOK_EVERY_S = 60.0
 FOLD_FOR_S = 0.1
 """How long a writing process folds at once; what is left waits for the next writes, or for `rebuild`."""
+_DAY_US = 86_400_000_000
 _TURN_S = 0.2
 
 
@@ -107,7 +108,7 @@ def prune_older(ledger: Ledger, settings: Settings, older: str, *, vacuum: bool 
     user, provider, model and tag. `vacuum` also gives the disk space back, for which the file is locked for a while.
 
     Raises:
-        InvalidRequest: `older` is no span, or of the last day.
+        InvalidRequest: `older` is no span, or under a day.
         StoreError: the store cannot be read or written.
     """
     before_us = cutoff_us(settings, older)
@@ -125,12 +126,12 @@ def cutoff_us(settings: Settings, older: Moment, now_us: int | None = None) -> i
     """The midnight before which calls are older than `older`.
 
     Raises:
-        InvalidRequest: it is no span or moment, or would take calls of today and yesterday.
+        InvalidRequest: it is no span or moment, or of the last 24 hours.
     """
     zone, now = reporting_zone(settings), time.time_ns() // 1000 if now_us is None else now_us
     moment = instant_us(older, zone, now)
-    if moment is None or moment > start_of_day_us(now, zone) - 1:
-        raise InvalidRequest(f"{older!r} would take the calls of today: give at least a day, such as '400d'.")
+    if moment is None or moment > now - _DAY_US:
+        raise InvalidRequest(f"{older!r} is not old enough to prune: give at least a day, such as '400d'.")
     return start_of_day_us(moment, zone)
 
 
