@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmnb.asking.recent import last as last
     from llmnb.budgeting import budgets as budgets
     from llmnb.budgeting import remove_budget as remove_budget
     from llmnb.budgeting import set_budget as set_budget
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from llmnb.ledger import calls as calls
     from llmnb.ledger import usage as usage
     from llmnb.llm import LLM as LLM
-    from llmnb.recent import last as last
     from llmnb.records import Cost as Cost
     from llmnb.records import Done as Done
     from llmnb.records import Text as Text
@@ -47,7 +47,7 @@ _HOME = {
     "LLM": "llm",
     "Chat": "chat",
     "Reply": "reply",
-    "last": "recent",
+    "last": "asking.recent",
     "wrap": "client",
     "record": "cassette",
     "replay": "cassette",
@@ -99,9 +99,9 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: object) -> None:
     """What `%load_ext llmnb` calls."""
-    importlib.import_module("llmnb.magics").load(shell)
+    importlib.import_module("llmnb.magics.extension").load(shell)
 
 
 def unload_ipython_extension(shell: object) -> None:
     """What `%unload_ext llmnb` calls."""
-    importlib.import_module("llmnb.magics").unload(shell)
+    importlib.import_module("llmnb.magics.extension").unload(shell)

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 from llmnb import chat_file
-from llmnb.content import Block, content_of
+from llmnb.asking.content import Block, content_of
+from llmnb.asking.params import Options
 from llmnb.errors import InvalidRequest
-from llmnb.params import Options
 from llmnb.records import NANO, Call, StreamEvent, Usage
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
     from anthropic.types import MessageParam
 
-    from llmnb.asking import Question
-    from llmnb.content import Prompt
+    from llmnb.asking.content import Prompt
+    from llmnb.asking.question import Question
     from llmnb.estimate import Estimate
     from llmnb.llm import LLM
 
@@ -167,7 +167,7 @@ class Chat:
         self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
     ) -> Estimate:
         """What asking this next would read (everything said before, too), write and cost; as `LLM.estimate`."""
-        from llmnb.estimating import estimated
+        from llmnb.asking.estimating import estimated
 
         settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
         return estimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)
@@ -176,7 +176,7 @@ class Chat:
         self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
     ) -> Estimate:
         """The async twin of `estimate`."""
-        from llmnb.estimating import aestimated
+        from llmnb.asking.estimating import aestimated
 
         settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
         return await aestimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)

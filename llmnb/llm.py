@@ -7,26 +7,26 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Never, Unpack, cast
 
 from llmnb import settings as settings_room
-from llmnb.access import Access, OurClients, UserClient
-from llmnb.asking import Question
+from llmnb.asking.access import Access, OurClients, UserClient
+from llmnb.asking.content import content_of
+from llmnb.asking.exchange import Exchange
+from llmnb.asking.params import KNOWN, SAMPLING, Options, Plan, SdkParams, check_names, plan
+from llmnb.asking.prewarming import Prewarmed, prewarming, ttl_for
+from llmnb.asking.question import Question
 from llmnb.client import UNSAID, cache_mode
-from llmnb.content import content_of
-from llmnb.exchange import Exchange
+from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
-from llmnb.params import KNOWN, SAMPLING, Options, Plan, SdkParams, check_names, plan
-from llmnb.prewarming import Prewarmed, prewarming, ttl_for
-from llmnb.prompt_outline import prompt_bytes
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
     from anthropic.types import TextBlockParam, ThinkingConfigParam
 
+    from llmnb.asking.content import Prompt
+    from llmnb.asking.params import Effort
     from llmnb.chat import Chat
-    from llmnb.content import Prompt
     from llmnb.durations import Duration
     from llmnb.estimate import Estimate
-    from llmnb.params import Effort
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
 
@@ -198,7 +198,7 @@ class LLM:
             InvalidRequest: the call could not work.
             MissingKey, anthropic.APIError: with `exact` only.
         """
-        from llmnb.estimating import estimated
+        from llmnb.asking.estimating import estimated
 
         return estimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
 
@@ -206,7 +206,7 @@ class LLM:
         self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
     ) -> Estimate:
         """The async twin of `estimate`."""
-        from llmnb.estimating import aestimated
+        from llmnb.asking.estimating import aestimated
 
         return await aestimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
 

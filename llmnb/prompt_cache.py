@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from llmnb.messages.prompt_outline import Outline, Piece
 from llmnb.pricing import CachePrices
-from llmnb.prompt_outline import Outline, Piece
 from llmnb.records import Breakpoint
 
 Ttl = Literal["5m", "1h"]

@@ -19,7 +19,7 @@ import pytest
 
 import llmnb
 from llmnb import settings
-from llmnb.dashboard_launcher import launch
+from llmnb.commands.dashboard_launcher import launch
 from llmnb.demo import history, page
 from llmnb.demo.child import Child, ChildError
 from llmnb.demo.proof import ProofError, books_agree_with_bill, page_agrees_with_books
@@ -27,7 +27,7 @@ from llmnb.demo.signals import Ended, ending
 from llmnb.pricing import cost_of
 from llmnb.simulator import Simulator
 
-COMMAND = [sys.executable, "-m", "llmnb.cli", "demo"]
+COMMAND = [sys.executable, "-m", "llmnb", "demo"]
 NOW = datetime(2026, 11, 20, 15, 30, tzinfo=timezone(timedelta(hours=1)))
 
 # each starts a browserless JupyterLab and a dashboard: on two cores, one such test at a time

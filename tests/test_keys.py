@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmnb import keys
-from llmnb.content import content_of
+from llmnb.asking.content import content_of
 from llmnb.keys import request_key
 
 BODY: dict[str, Any] = {

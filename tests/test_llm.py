@@ -18,11 +18,11 @@ import pytest
 from anthropic.resources.messages import Messages
 
 import llmnb
+from llmnb.asking.exchange import Exchange
+from llmnb.asking.params import KNOWN, SdkParams, plan
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingKey, SettingsError, UnknownModel
-from llmnb.exchange import Exchange
 from llmnb.middleware import marking
 from llmnb.middleware.sightings import Sightings
-from llmnb.params import KNOWN, SdkParams, plan
 from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator

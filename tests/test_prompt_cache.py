@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmnb.messages.prompt_outline import Outline, outline
 from llmnb.pricing import CachePrices, cache_prices
 from llmnb.prompt_cache import (
     LOOKBACK_BLOCKS,
@@ -27,7 +28,6 @@ from llmnb.prompt_cache import (
     marked,
     place,
 )
-from llmnb.prompt_outline import Outline, outline
 from llmnb.simulator.message_rules import breakpoints as found_by_the_simulator
 from llmnb.simulator.message_rules import check_breakpoints
 

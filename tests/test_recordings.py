@@ -1,8 +1,8 @@
 """Recorded responses of the real API, served over HTTP to the real SDK: the ledger holds what was billed.
 
 The recordings are in the folder named by LLMNB_TEST_RECORDINGS and are no part of the project; without them these tests
-skip, and tests/test_wire.py holds the same shapes written from the API's documentation. The expected counts were read
-off the recorded bodies and the costs multiplied by hand, in nano-dollars per token of the published prices.
+skip, and tests/messages/test_wire.py holds the same shapes written from the API's documentation. The expected counts
+were read off the recorded bodies and the costs multiplied by hand, in nano-dollars per token of the published prices.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def _wait_for_the_second(page: Page) -> None:
 
 def _dashboard(browser: Browser, home: Path, file: Path) -> None:
     from llmnb import settings
-    from llmnb.dashboard_launcher import launch
+    from llmnb.commands.dashboard_launcher import launch
     from llmnb.demo import history
 
     books = home / "books.db"

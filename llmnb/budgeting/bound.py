@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, cast
 
-from llmnb import models
 from llmnb.budgeting.budget import Unit
 from llmnb.budgeting.past import Past
+from llmnb.messages import models
 from llmnb.pricing import billed_model
 from llmnb.pricing.costs import Overrides, rates_for
 from llmnb.pricing.rates import Rates

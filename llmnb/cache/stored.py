@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from llmnb import folding, wire
 from llmnb.errors import LlmnbError
+from llmnb.messages import folding, wire
 
 Form = Literal["json", "sse"]
 
@@ -75,7 +75,7 @@ class StoredAnswer:
         """The body as a JSON message or as a stream.
 
         Raises:
-            llmnb.folding.CannotFold: the stream holds something that no message can be made of.
+            llmnb.messages.folding.CannotFold: the stream holds something that no message can be made of.
         """
         if form == self.form:
             return self.body
@@ -87,7 +87,7 @@ class StoredAnswer:
         """The message with its content.
 
         Raises:
-            llmnb.folding.CannotFold: the stream holds something that no message can be made of.
+            llmnb.messages.folding.CannotFold: the stream holds something that no message can be made of.
         """
         if self.form == "json":
             return json.loads(self.body)

@@ -60,7 +60,7 @@ def run(*, check: bool = False, say: Say = print) -> None:
 
 def _open(stack: ExitStack, say: Say, *, check: bool) -> dict[str, str]:
     """Starts everything, in the order in which one builds on the other; gives the addresses to look at."""
-    from llmnb.dashboard_launcher import launch
+    from llmnb.commands.dashboard_launcher import launch
     from llmnb.demo.lab import Lab
     from llmnb.testing import serve_simulator
 

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb.background import BackgroundAsker
+from llmnb.asking.background import BackgroundAsker
 from llmnb.display import control, pace, static, style, transcript
 from llmnb.display.answer import Answer, clean, is_stop
 from llmnb.display.footer import shortened

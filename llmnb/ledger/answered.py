@@ -13,7 +13,7 @@ from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from llmnb import wire
+from llmnb.messages import wire
 from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
 from llmnb.records import USAGE_FIELDS, Call, Cost, Status, Usage, made
 from llmnb.settings import PriceOverride

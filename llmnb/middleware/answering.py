@@ -44,7 +44,7 @@ def http_response(
     `source` is "cache" or "replay", for the ledger row. A stream comes at once, or at `words_per_s`.
 
     Raises:
-        llmnb.folding.CannotFold: the request wants a message, and none can be made of the stored stream.
+        llmnb.messages.folding.CannotFold: the request wants a message, and none can be made of the stored stream.
     """
     form: Form = "sse" if request.stream else "json"
     body = answer.body_as(form)

@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import httpx2
 
-from llmnb import wire
 from llmnb.budgeting.bound import Bound
 from llmnb.budgeting.budget import Budget, Unit
 from llmnb.budgeting.guard import Guard
 from llmnb.budgeting.reservations import Ask, Stretched
 from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreError
+from llmnb.messages import wire
 from llmnb.middleware.entry import Entry
 from llmnb.middleware.tee import Cut, End
 from llmnb.middleware.watch import BodyWatch

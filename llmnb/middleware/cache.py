@@ -17,7 +17,7 @@ from llmnb import keys
 from llmnb.cache.flights import PATIENCE_S, Flight, is_worth_waiting
 from llmnb.cache.responses import Arrived, ResponseCache
 from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
-from llmnb.folding import CannotFold
+from llmnb.messages.folding import CannotFold
 from llmnb.middleware import answering
 from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause, sending
 from llmnb.middleware.ledger import is_billable

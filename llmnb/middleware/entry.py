@@ -14,13 +14,14 @@ from typing import Any, Protocol, cast
 
 import httpx2
 
-from llmnb import origin, wire
+from llmnb import origin
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
 from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
+from llmnb.messages import wire
+from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
-from llmnb.prompt_outline import prompt_bytes
 from llmnb.records import Call, PromptMarks, Source, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled

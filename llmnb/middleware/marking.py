@@ -13,7 +13,8 @@ from typing import Any, cast
 import httpx2
 from anthropic import APIRequest
 
-from llmnb import models
+from llmnb.messages import models
+from llmnb.messages.prompt_outline import Outline, Piece, outline, prompt_bytes
 from llmnb.middleware.entry import MARKS
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.history import history
@@ -38,7 +39,6 @@ from llmnb.prompt_cache import (
     marked,
     place,
 )
-from llmnb.prompt_outline import Outline, Piece, outline, prompt_bytes
 from llmnb.records import Breakpoint, CallContext, PromptMarks, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.trouble import quietly

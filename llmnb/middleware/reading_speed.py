@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import httpx2
 
-from llmnb import folding
+from llmnb.messages import folding
 
 _WORD = re.compile(r"\s*\S+|\s+$")
 _READ = ("text_delta", "thinking_delta")

@@ -18,7 +18,6 @@ import anyio
 import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext
 
-from llmnb import folding
 from llmnb.cache.stored import CONTENT_TYPES, Form
 from llmnb.cassette import scope
 from llmnb.cassette.body import Event
@@ -27,6 +26,7 @@ from llmnb.cassette.redaction import compact_json
 from llmnb.cassette.session import Cassette
 from llmnb.cassette.telling import told_request
 from llmnb.errors import ReplayMiss
+from llmnb.messages import folding
 from llmnb.middleware.answering import SOURCE
 from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause
 from llmnb.middleware.ledger import is_retried

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from llmnb.messages.prompt_outline import Outline, Piece
 from llmnb.prompt_cache import TTL_S, Candidate, Change, Gaps, Kind, first_change
-from llmnb.prompt_outline import Outline, Piece
 from llmnb.records import Usage
 
 MOST_PREFIXES = 4_096

@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx2
 
-from llmnb import interrupts, wire
+from llmnb import interrupts
+from llmnb.messages import wire
 from llmnb.middleware.entry import Entry
 from llmnb.middleware.tee import End, decoded, watch
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llmnb import models
+from llmnb.messages import models
 from llmnb.tokens import media
 from llmnb.tokens.text import SECOND_TOKENISER_SINCE, generation_factor, heuristic_tokens
 

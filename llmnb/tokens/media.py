@@ -14,7 +14,7 @@ import zlib
 from base64 import b64decode
 from math import ceil, sqrt
 
-from llmnb import models
+from llmnb.messages import models
 
 PATCH_PX = 28
 IMAGE_FRAME_TOKENS = 5

@@ -9,7 +9,7 @@ Claude's own tokenisers, which are not public.
 
 from __future__ import annotations
 
-from llmnb import models
+from llmnb.messages import models
 
 TO_FIRST_TOKENISER = 1.05
 """Claude's tokens for each of cl100k_base up to version 4.6: 1.00 in the recorded prompts that are mostly text, 1.09 in

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from llmnb.dashboard_launcher import Dashboard, launch
+from llmnb.commands.dashboard_launcher import Dashboard, launch
 from llmnb.ledger import open_ledger
 from llmnb.records import Call
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmnb import wire
 from llmnb.budgeting.bound import Bound, bound_of
 from llmnb.budgeting.past import CALLS, FRESH_S, UNKNOWN_FRESH_S, Past
 from llmnb.ledger import Ledger
+from llmnb.messages import wire
 from llmnb.records import Usage
 from llmnb.settings import PriceOverride
 

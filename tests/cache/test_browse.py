@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import llmnb
 from llmnb.cache import browse
 from llmnb.cache.responses import responses
-from llmnb.cli import app
+from llmnb.commands.main import app
 from llmnb.errors import InvalidRequest
 from llmnb.testing import serve_simulator
 

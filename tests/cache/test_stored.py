@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmnb import folding, wire
 from llmnb.cache.stored import StoredAnswer, Unreadable, stored
+from llmnb.messages import folding, wire
 
 RECORDINGS = Path(os.environ.get("LLMNB_TEST_RECORDINGS", "/nonexistent"))
 ANSWERS = [path for path in sorted(RECORDINGS.glob("*")) if not path.name.endswith(".meta.json")]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import llmnb
 from llmnb.cassette import export, read
-from llmnb.cli import app
+from llmnb.commands.main import app
 from llmnb.testing import serve_simulator
 
 

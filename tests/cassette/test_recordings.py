@@ -15,9 +15,9 @@ import httpx2
 import pytest
 
 import llmnb
-from llmnb import folding
 from llmnb.cache.responses import responses
 from llmnb.cassette import read
+from llmnb.messages import folding
 from llmnb.testing import serve_simulator
 
 # the SDK warns of the old models that were recorded

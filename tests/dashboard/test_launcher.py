@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import DASHBOARD
 
-from llmnb import dashboard_launcher
-from llmnb.dashboard_launcher import launch
+from llmnb.commands import dashboard_launcher
+from llmnb.commands.dashboard_launcher import launch
 from llmnb.errors import InvalidRequest, MissingExtra
 
 
@@ -74,7 +74,8 @@ def test_two_at_once() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is how it is done elsewhere")
 def test_a_killed_launcher_takes_the_dashboard_along() -> None:
     """When the launching process is killed outright, the dashboard ends by itself."""
-    script = "from llmnb.dashboard_launcher import launch; import time; print(launch().pid, flush=True); time.sleep(60)"
+    start = "from llmnb.commands.dashboard_launcher import launch"
+    script = f"{start}; import time; print(launch().pid, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
         pid = int(launcher.stdout.readline())

@@ -12,9 +12,9 @@ import pytest
 
 from llmnb.ledger import Books, Ledger
 from llmnb.ledger.answered import AnsweredCall, rows_of
+from llmnb.messages.wire import Iteration, Outcome
 from llmnb.records import Call, Usage
 from llmnb.trouble import LlmnbWarning
-from llmnb.wire import Iteration, Outcome
 
 SENT: dict[str, Any] = {
     "uid": "a", "ts": 1_795_600_000_000_000, "model_requested": "claude-sonnet-5-5", "model": "claude-sonnet-5-5",

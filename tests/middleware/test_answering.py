@@ -10,8 +10,8 @@ import anthropic
 import httpx2
 import pytest
 
-from llmnb import folding
 from llmnb.cache.stored import StoredAnswer, stored
+from llmnb.messages import folding
 from llmnb.middleware import answering
 from llmnb.middleware.flow import Answer, Flow, Part
 from llmnb.middleware.tee import watch

@@ -15,8 +15,8 @@ import pandas
 import pytest
 
 import llmnb
-from llmnb import folding
 from llmnb.cache.responses import responses
+from llmnb.messages import folding
 from llmnb.middleware.cache import CachePart, depends_on_the_world
 from llmnb.records import Caching, calling
 from llmnb.simulator import Simulator

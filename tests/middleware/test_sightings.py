@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from llmnb.messages.prompt_outline import outline
 from llmnb.middleware import sightings as room
 from llmnb.middleware.sightings import Sent, Sightings
 from llmnb.prompt_cache import Candidate, Gaps, candidates, kind_of
-from llmnb.prompt_outline import outline
 from llmnb.records import Usage
 
 SECRET = "The launch code is 0000. "

@@ -1,0 +1,5 @@
+"""`python -m llmnb` is the command `llmnb`."""
+
+from llmnb.commands.main import main
+
+main()

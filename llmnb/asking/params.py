@@ -1,0 +1,266 @@
+"""The parameters of a question: which there are, what they default to, and how they become a request.
+
+Every one can be set on an `LLM` and for one call; a call's `None` goes back to the default. What is certain to be
+refused by the model is refused here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from llmnb import durations
+from llmnb.client import cache_mode
+from llmnb.errors import InvalidRequest
+from llmnb.messages import models
+from llmnb.records import Caching
+from llmnb.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal, TypeAlias
+
+    import httpx2
+    from anthropic.types import (
+        CacheControlEphemeralParam,
+        DiagnosticsParam,
+        MetadataParam,
+        OutputConfigParam,
+        TextBlockParam,
+        ThinkingConfigParam,
+    )
+    from anthropic.types.message_create_params_container_param import MessageCreateParamsContainerParam
+
+    from llmnb.durations import Duration
+    from llmnb.prompt_cache import Mode
+    from llmnb.records import CacheUse
+
+    Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
+
+SAMPLING = ("temperature", "top_p", "top_k")
+SAMPLING_API_VERSION = "2023-06-01"
+"""The last API version that takes sampling parameters: 2026-10-21, which the SDK sends, refuses them on every model."""
+
+
+class SdkParams(TypedDict, total=False):
+    """Parameters of the SDK's `messages.create` that are passed on as they are."""
+
+    cache_control: CacheControlEphemeralParam | None
+    container: MessageCreateParamsContainerParam | None
+    diagnostics: DiagnosticsParam | None
+    inference_geo: str | None
+    metadata: MetadataParam | None
+    output_config: OutputConfigParam | None
+    service_tier: Literal["auto", "standard_only"] | None
+    speed: Literal["standard", "fast"] | None
+    user_profile_id: str | None
+    workspace_id: str | None
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, object] | None
+    extra_body: Mapping[str, object] | None
+    timeout: float | httpx2.Timeout | None
+
+
+class Options(SdkParams, total=False):
+    """Everything that can be set for one call.
+
+    `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `prompt_cache` is 5m, 1h,
+    auto, or None for no caching. `project`, `tag` and `log_content` go to the ledger row, `display` chooses how the
+    answer is shown. `cache`, `fresh`, `sample`, `ttl` and `cache_pace` are for the response cache, see `LLM`.
+    """
+
+    model: str | None
+    system: str | Sequence[TextBlockParam] | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    thinking: bool | ThinkingConfigParam | None
+    effort: Effort | None
+    stop_sequences: str | Sequence[str] | None
+    prompt_cache: Mode | None
+    project: str | None
+    tag: str | None
+    display: str | None
+    log_content: bool | None
+    cache: CacheUse | None
+    fresh: bool | None
+    sample: int | None
+    ttl: Duration | None
+    cache_pace: float | Literal["reading"] | None
+
+
+KNOWN = tuple(Options.__annotations__)
+_PASSED_ON = tuple(SdkParams.__annotations__)
+_LEDGER = ("project", "tag", "log_content")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A question without its text: the arguments of `messages.create` but `messages` and `stream`, and what is ours."""
+
+    model: str
+    arguments: dict[str, Any]
+    display: str | None = None
+    ledger: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def must_stream(self) -> bool:
+        """Whether `max_tokens` is more than the SDK sends without streaming."""
+        return self.arguments["max_tokens"] > models.nonstreaming_limit(self.model)
+
+
+def check_names(given: Mapping[str, object], known: tuple[str, ...], called: str) -> None:
+    """Refuses keyword arguments that do not exist.
+
+    Raises:
+        TypeError: names the first unknown one, the nearest, and all known ones.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{called} has no argument {name!r}.{hint} Known: {', '.join(sorted(known))}.")
+
+
+def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
+    """What will be sent for these options.
+
+    Raises:
+        InvalidRequest: the model is known to refuse one of them, or a value is impossible.
+        UnknownModel: the model's name is empty or no name at all.
+    """
+    model = models.check_name(settings.model if options.get("model") is None else options["model"])
+    facts = models.facts(model)
+    arguments: dict[str, Any] = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
+    arguments["model"] = model
+    arguments["max_tokens"] = _max_tokens(options.get("max_tokens"), settings, facts)
+    _check_timeout(options.get("timeout"))
+    _add_system(arguments, options.get("system"))
+    _add_stop_sequences(arguments, options.get("stop_sequences"))
+    _add_sampling(arguments, options, facts)
+    _add_thinking(arguments, options.get("thinking"), facts)
+    if options.get("effort") is not None:
+        arguments["output_config"] = {**arguments.get("output_config", {}), "effort": options["effort"]}
+    ledger = {name: options[name] for name in _LEDGER if options.get(name) is not None}
+    if "prompt_cache" in options:
+        ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
+    ledger["caching"] = _caching(options, settings)
+    return Plan(model, arguments, options.get("display") or settings.display, ledger)
+
+
+def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:
+    if asked is None:
+        return settings.max_tokens or facts.default_max_tokens
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise InvalidRequest(f"max_tokens must be a whole number from 1, not {asked!r}")
+    return asked
+
+
+def _check_timeout(timeout: object) -> None:
+    is_seconds = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0
+    if timeout is not None and not is_seconds and type(timeout).__name__ != "Timeout":  # httpx2's, not imported here
+        raise InvalidRequest(f"timeout must be a number of seconds or an httpx2.Timeout, not {timeout!r}")
+
+
+def _add_system(arguments: dict[str, Any], system: object) -> None:
+    if system is None or (isinstance(system, str) and not system.strip()):
+        return
+    if not isinstance(system, (str, list, tuple)):
+        raise InvalidRequest(f"system must be a text or a list of text blocks, not {type(system).__name__}")
+    arguments["system"] = system if isinstance(system, str) else list(cast("Sequence[object]", system))
+
+
+def _add_stop_sequences(arguments: dict[str, Any], stop_sequences: Any) -> None:
+    if stop_sequences:
+        arguments["stop_sequences"] = [stop_sequences] if isinstance(stop_sequences, str) else list(stop_sequences)
+
+
+def _add_sampling(arguments: dict[str, Any], options: Mapping[str, Any], facts: models.ModelFacts) -> None:
+    given = {name: options[name] for name in SAMPLING if options.get(name) is not None}
+    if not given:
+        return
+    if not facts.takes_sampling:
+        raise InvalidRequest(
+            f"{facts.name} takes no {' or '.join(given)} (no Claude model from 4.7 on does): leave it out, and steer "
+            "with effort= or in words. Models up to 4.6, such as 'claude-sonnet-4-6', take it."
+        )
+    arguments["extra_body"] = {**arguments.get("extra_body", {}), **given}
+    headers: dict[str, Any] = dict(arguments.get("extra_headers", {}))
+    if not any(name.lower() == "anthropic-version" for name in headers):
+        headers["anthropic-version"] = SAMPLING_API_VERSION
+    arguments["extra_headers"] = headers
+
+
+# The response cache ---------------------------------------------------------------------------------------------------
+
+READING_WORDS_PER_S = 4.0
+"""How fast people read without a sound: 238 words a minute (Brysbaert 2019, a review of 190 studies)."""
+
+
+def _caching(options: Mapping[str, Any], settings: Settings) -> Caching:
+    use, sample, ttl = options.get("cache"), options.get("sample"), options.get("ttl")
+    if use is None:
+        use = {"on": True, "off": False, "all": "all"}[settings.cache]
+    if use not in (True, False, "all"):
+        raise InvalidRequest(f"cache must be True, False or 'all' (server tools, too), not {use!r}")
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
+        raise InvalidRequest(f"sample is the number of an independent answer, from 0, not {sample!r}")
+    return Caching(
+        use=use,
+        fresh=bool(options.get("fresh")),
+        sample=sample or 0,
+        ttl_s=None if ttl is None else durations.seconds(ttl, "ttl"),
+        words_per_s=_words_per_s(options.get("cache_pace")),
+    )
+
+
+def _words_per_s(pace: Any) -> float | None:
+    if pace is None or pace == "reading":
+        return pace and READING_WORDS_PER_S
+    if isinstance(pace, bool) or not isinstance(pace, (int, float)) or not 0 < pace < float("inf"):
+        raise InvalidRequest(f"cache_pace must be 'reading' or words a second, not {pace!r}")
+    return float(pace)
+
+
+# Thinking -------------------------------------------------------------------------------------------------------------
+
+
+def _add_thinking(arguments: dict[str, Any], thinking: Any, facts: models.ModelFacts) -> None:
+    if thinking is None:
+        return
+    if thinking is True:
+        thinking = _thinking_on(arguments["max_tokens"], facts)
+    elif thinking is False:
+        thinking = _thinking_off(facts)
+    elif not isinstance(thinking, Mapping):
+        raise InvalidRequest('thinking must be True, False or a dict such as {"type": "adaptive"}')
+    asked = dict(cast("Mapping[str, Any]", thinking))
+    _check_thinking(asked, facts)
+    arguments["thinking"] = asked
+
+
+def _thinking_on(max_tokens: int, facts: models.ModelFacts) -> dict[str, Any]:
+    if facts.takes_adaptive_thinking:
+        # newer models keep their thinking hidden unless asked; who says thinking=True wants to read it
+        return {"type": "adaptive", "display": "summarized"}
+    if max_tokens <= 1_024:
+        raise InvalidRequest(f"thinking needs more than 1,024 max_tokens on {facts.name}, not {max_tokens:,}")
+    return {"type": "enabled", "budget_tokens": max(1_024, max_tokens // 2)}
+
+
+def _thinking_off(facts: models.ModelFacts) -> dict[str, Any]:
+    if facts.family == "sonnet" and not facts.thinking_can_be_off:
+        return {"type": "between_tools"}  # its documented replacement for "disabled": no thinking before the answer
+    return {"type": "disabled"}
+
+
+def _check_thinking(asked: Mapping[str, Any], facts: models.ModelFacts) -> None:
+    kind = asked.get("type")
+    if kind == "disabled" and not facts.thinking_can_be_off:
+        raise InvalidRequest(f"thinking cannot be switched off on {facts.name}; effort='low' keeps it short")
+    if kind == "enabled" and not facts.takes_thinking_budget:
+        instead = "use thinking=True and effort=" if facts.takes_adaptive_thinking else "leave thinking= out"
+        raise InvalidRequest(f"{facts.name} takes no thinking budget: {instead}")

@@ -1,0 +1,106 @@
+"""A question that is ready to be asked, in any of the four ways, with a view where one fits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from llmnb import interrupts
+from llmnb.asking import recent
+from llmnb.asking.access import Access
+from llmnb.asking.exchange import Exchange
+from llmnb.asking.params import Plan
+from llmnb.asking.runner import awatch, watch, watch_here
+from llmnb.records import Call, StreamEvent, View, views
+from llmnb.reply import Reply, running_cell
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What will be sent, through which client, for which chat.
+
+    `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
+    `on_reply` the answer, once it is whole and before anybody else sees the end of it.
+    """
+
+    plan: Plan
+    messages: Sequence[Any]
+    access: Access
+    limit: int
+    chat: str | None = None
+    on_call: Callable[[Call], None] | None = None
+    on_reply: Callable[[Reply], None] | None = None
+
+    def ask(self) -> Reply:
+        """The reply, shown live where a view fits."""
+        view = views.view(self.plan.display)
+        exchange = self._exchange(view)
+        try:
+            if view is None:
+                reply = exchange.ask(self.access.sync)
+            elif self.access.can_live:
+                reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
+            else:
+                reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
+        return self._told(reply)
+
+    async def aask(self) -> Reply:
+        """The async twin of `ask`."""
+        view = views.view(self.plan.display)
+        exchange = self._exchange(view)
+        try:
+            if view is None:
+                reply = await exchange.aask(self.access.here)
+            else:
+                reply = await awatch(exchange, lambda: exchange.astream(self.access.here), view, self.plan.model)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
+        return self._told(reply)
+
+    def stream(self) -> Generator[StreamEvent, None, Reply]:
+        """The events of the answer, `Done` last; the generator's value is the reply."""
+        exchange = self._exchange(None)
+        try:
+            yield from exchange.stream(self.access.sync)
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
+        reply = self._told(exchange.replied())
+        yield reply.done()
+        return reply
+
+    async def astream(self, *, on_loop_thread: bool = False) -> AsyncGenerator[StreamEvent]:
+        """The async twin of `stream`; `on_loop_thread` when it runs on llmnb's own loop and not on the user's."""
+        exchange = self._exchange(None)
+        client = self.access.on_loop_thread if on_loop_thread else self.access.here
+        try:
+            async with aclosing(exchange.astream(client)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except BaseException:
+            recent.remember(exchange.partial())
+            raise
+        yield self._told(exchange.replied()).done()
+
+    def _told(self, reply: Reply) -> Reply:
+        recent.remember(reply)
+        if self.on_reply is not None:
+            self.on_reply(reply)
+        return reply
+
+    def _exchange(self, view: View | None) -> Exchange:
+        interrupts.refuse()
+        return Exchange(
+            self.plan,
+            self.messages,
+            limit=self.limit,
+            chat=self.chat,
+            shown_in=None if view is None else running_cell(),
+            on_call=self.on_call,
+        )

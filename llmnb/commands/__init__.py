@@ -1,0 +1,1 @@
+"""The shell command `llmnb`, one file for each group of its commands."""

@@ -1,0 +1,88 @@
+"""`llmnb cache`: the response cache from a shell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmnb.commands import console
+
+app = typer.Typer(help="Answers that were kept, and cost nothing when they are asked again.", no_args_is_help=True)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Older = Annotated[str | None, typer.Option("--older", help="Only answers older than that: 30d, 12h.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Only answers of this model.")]
+
+
+@app.callback()
+def group() -> None:
+    """Answers that were kept, and cost nothing when they are asked again."""
+
+
+@app.command()
+def stats(as_json: AsJson = False) -> None:
+    """Where it is, how many answers it holds, and how much room they take."""
+    from llmnb.cache import browse
+
+    found = browse.stats()
+    if as_json:
+        console.as_json(asdict(found))
+        return
+    limit = "" if found.limit_bytes is None else f" of {found.limit_bytes / 2**20:,.0f} MiB"
+    print(f"{found.answers:,} answers, {found.bytes / 2**20:,.1f} MiB{limit}, in {found.where}")
+
+
+@app.command("list")
+def list_(older: Older = None, model: Model = None, as_json: AsJson = False) -> None:
+    """The answers, newest first, one a line."""
+    from llmnb.cache import browse
+
+    found = browse.entries(model=model, older=older)
+    if as_json:
+        console.as_json([asdict(entry) | _times(entry) for entry in found])
+        return
+    for entry in found:
+        print(f"{entry.key[:12]}  {entry.created:%Y-%m-%d %H:%M}  {entry.model}  {entry.output_tokens:,} tokens out")
+
+
+@app.command()
+def show(key: Annotated[str, typer.Argument(help="Its key, or the beginning of it.")]) -> None:
+    """One answer with its question, as JSON."""
+    from llmnb.cache import browse
+
+    found = browse.show(key)
+    console.as_json({"request": found.request, "message": found.message})
+
+
+@app.command()
+def clear(older: Older = None, model: Model = None) -> None:
+    """Forget all answers, or some: they are paid again when they are asked again."""
+    from llmnb.cache import browse
+
+    print(f"{browse.clear(model=model, older=older):,} answers forgotten")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="The cassette to write, such as thesis.cassette.jsonl.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only answers of this model.")] = None,
+    redact: Annotated[
+        list[str] | None, typer.Option("--redact", help="Field whose values are not written; can be repeated.")
+    ] = None,
+) -> None:
+    """Write the kept answers into a cassette, from which `llmnb.replay` answers offline and without a key.
+
+    Keys, tokens and cookies are never written:  llmnb cache export thesis.cassette.jsonl
+    """
+    from llmnb.cassette import export as written
+
+    count = written(path, model=model, redact=redact or ())
+    print(f"{count} answers are in {path}")
+
+
+def _times(entry: object) -> dict[str, str | None]:
+    return {name: None if (at := getattr(entry, name)) is None else at.isoformat() for name in ("created", "expires")}

@@ -1,0 +1,77 @@
+"""`llmnb ledger`: how the ledger is, its sums made anew, old rows deleted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from llmnb import settings
+from llmnb.commands import console
+
+app = typer.Typer(help="Look after the ledger: its state, its roll-ups, its size.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Where the ledger is, how many calls it holds, and how far its roll-ups are."""
+    from llmnb.ledger import upkeep
+
+    chosen = settings.load()
+    found = upkeep.status(chosen.ledger_path, chosen)
+    if as_json:
+        console.as_json(None if found is None else asdict(found))
+    elif found is None:
+        print(f"There is no ledger at {chosen.ledger_path} yet; the first call makes it.")
+    else:
+        console.out().print(console.facts_table(asdict(found)))
+
+
+@app.command()
+def rebuild() -> None:
+    """Make all sums anew from the calls, in days of the timezone of the settings.
+
+    May be interrupted: what is read in between is exact, and it goes on by
+    itself with the next calls, or with this command.
+    """
+    from llmnb.ledger import open_ledger, upkeep
+
+    rows = _counted(upkeep.rebuild(open_ledger(), settings.load()), "folded")
+    print(f"{rows:,} rows folded.")
+
+
+@app.command()
+def prune(
+    older: Annotated[str, typer.Option(help="Delete the rows of calls older than this: 400d, 52w, 2025-12-31.")],
+    vacuum: Annotated[bool, typer.Option("--vacuum", help="Give the disk space back; locks the ledger.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete old calls and keep their totals.
+
+    By day, project, user, provider, model and tag the sums stay exact; single
+    calls, notebooks, sessions and percentiles by them are gone.
+    """
+    from llmnb.ledger import open_ledger, upkeep
+
+    chosen = settings.load()
+    before = upkeep.midnight(chosen, older)
+    if not yes:
+        typer.confirm(f"Delete the rows of all calls from before {before:%Y-%m-%d}?", abort=True)
+    deleted = _counted(upkeep.prune_older(open_ledger(), chosen, older, vacuum=vacuum), "deleted")
+    print(f"{deleted:,} rows from before {before:%Y-%m-%d} deleted; their totals are kept.")
+
+
+def _counted(steps: Iterable[int], verb: str) -> int:
+    """The last number of a work in steps, shown as it grows where somebody looks."""
+    number = 0
+    for number in steps:
+        if sys.stderr.isatty():
+            print(f"\r{number:,} rows {verb}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return number

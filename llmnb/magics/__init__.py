@@ -1,0 +1,1 @@
+"""`%load_ext llmnb`: the magics, their options and what completes them."""
