@@ -94,7 +94,7 @@ def test_imports_never_go_upwards() -> None:
 
 
 FLOORS = (
-    {"durations", "errors", "interrupts", "keys", "later", "locks", "records", "sqlite_files", "trouble"},
+    {"durations", "errors", "interrupts", "keys", "later", "locks", "places", "records", "sqlite_files", "trouble"},
     {"messages", "origin", "pricing", "settings", "simulator", "slots", "testing", "tokens"},
     {"prompt_cache"},
     {"cache", "cassette", "ledger"},

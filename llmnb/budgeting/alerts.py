@@ -6,7 +6,6 @@ less than half of it is spent; all others when they begin anew.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from llmnb.budgeting import webhook
 from llmnb.budgeting.budget import Budget
 from llmnb.budgeting.texts import resets
+from llmnb.ledger.sql import Connection
 from llmnb.settings import Settings
 from llmnb.trouble import BudgetWarning, warn_user
 
@@ -80,7 +80,7 @@ def due(spent: int, allowance: int) -> int:
     return max((level for level in LEVELS if spent * 100 >= level * allowance), default=0)
 
 
-def said(connection: sqlite3.Connection, budget: Budget | None, alert: Alert) -> bool:
+def said(connection: Connection, budget: Budget | None, alert: Alert) -> bool:
     """Marks an alert as said, inside a transaction that writes; whether this is who has to say it."""
     if budget is None:
         return False

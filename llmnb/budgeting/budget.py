@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import tzinfo
@@ -13,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import SLOT_US, UTC, cuts_us, reporting_zone
 from llmnb.records import NANO
 from llmnb.settings import load
@@ -158,7 +158,7 @@ _PER = {
 }
 
 
-def all_budgets(connection: sqlite3.Connection) -> tuple[Budget, ...]:
+def all_budgets(connection: Connection) -> tuple[Budget, ...]:
     """The budgets of a ledger, oldest first."""
     return tuple(_budget(tuple(row)) for row in connection.execute(_SELECT))
 

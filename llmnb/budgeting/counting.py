@@ -6,11 +6,11 @@ was on the books before the budget was set.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from llmnb.budgeting.budget import ROLLING_US, Budget, Period
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import SLOT_US
 
 AMOUNTS = {
@@ -25,8 +25,8 @@ _CONCERNED = f"""
     status <> 'running' AND source = 'live'
     AND (:project IS NULL OR project = :project) AND (:user IS NULL OR user = :user)
     AND (:notebook IS NULL OR notebook = :notebook)
-    AND (:model IS NULL OR model_requested GLOB :model OR model_requested GLOB :model || '{_DATED}'
-        OR model GLOB :model OR model GLOB :model || '{_DATED}')
+    AND (:model IS NULL OR model_requested GLOB :model OR model_requested GLOB (:model || '{_DATED}')
+        OR model GLOB :model OR model GLOB (:model || '{_DATED}'))
 """
 
 
@@ -50,7 +50,7 @@ class Held:
     uids: tuple[str, ...] = ()
 
 
-def spent(connection: sqlite3.Connection, budget: Budget, period: Period) -> Count:
+def spent(connection: Connection, budget: Budget, period: Period) -> Count:
     """What was spent of a budget in a period."""
     row = connection.execute(
         "SELECT coalesce(sum(amount), 0), coalesce(sum(calls), 0), coalesce(sum(unpriced), 0) FROM budget_spent"
@@ -60,7 +60,7 @@ def spent(connection: sqlite3.Connection, budget: Budget, period: Period) -> Cou
     return Count(*row)
 
 
-def on_the_books(connection: sqlite3.Connection, budget: Budget, uid: str) -> int:
+def on_the_books(connection: Connection, budget: Budget, uid: str) -> int:
     """What the row of one call has taken from a budget so far."""
     row = connection.execute(
         f"SELECT {AMOUNTS[budget.unit]} FROM calls WHERE uid = ? AND status <> 'running' AND source = 'live'",  # noqa: S608
@@ -69,7 +69,7 @@ def on_the_books(connection: sqlite3.Connection, budget: Budget, uid: str) -> in
     return 0 if row is None else row[0]
 
 
-def held(connection: sqlite3.Connection, budget: Budget, period: Period, *, besides: str = "") -> Held:
+def held(connection: Connection, budget: Budget, period: Period, *, besides: str = "") -> Held:
     """What calls hold of a budget in a period, all but the call `besides`.
 
     Of a call that is tried again, earlier attempts may be on the books: they are held once, not twice.
@@ -91,7 +91,7 @@ def held(connection: sqlite3.Connection, budget: Budget, period: Period, *, besi
     return Held(sum(amounts), max(excesses), uids)
 
 
-def free_again_us(connection: sqlite3.Connection, budget: Budget, ts: int, short: int) -> int | None:
+def free_again_us(connection: Connection, budget: Budget, ts: int, short: int) -> int | None:
     """When so much more of a budget will be free, if nothing is spent until then; None: it never begins anew."""
     period = budget.period(ts)
     if budget.per != "rolling 24h":
@@ -110,7 +110,7 @@ def free_again_us(connection: sqlite3.Connection, budget: Budget, ts: int, short
 # The first count ------------------------------------------------------------------------------------------------------
 
 
-def before(connection: sqlite3.Connection, budget: Budget, since_us: int | None) -> list[tuple[int, Count]]:
+def before(connection: Connection, budget: Budget, since_us: int | None) -> list[tuple[int, Count]]:
     """What was on the books before a budget was set, by slot, of calls made since then."""
     slot = "0" if budget.per == "total" else f"ts / {SLOT_US}"
     rows = connection.execute(
@@ -126,13 +126,14 @@ def before(connection: sqlite3.Connection, budget: Budget, since_us: int | None)
     return [(row[0], Count(*row[1:])) for row in rows]
 
 
-def add(connection: sqlite3.Connection, budget: Budget, counts: list[tuple[int, Count]]) -> None:
+def add(connection: Connection, budget: Budget, counts: list[tuple[int, Count]]) -> None:
     """Adds what was counted to what the triggers counted since."""
     connection.executemany(
         """
         INSERT INTO budget_spent (budget_id, slot, amount, calls, unpriced) VALUES (?, ?, ?, ?, ?)
         ON CONFLICT (budget_id, slot) DO UPDATE SET
-            amount = amount + excluded.amount, calls = calls + excluded.calls, unpriced = unpriced + excluded.unpriced
+            amount = budget_spent.amount + excluded.amount, calls = budget_spent.calls + excluded.calls,
+            unpriced = budget_spent.unpriced + excluded.unpriced
         """,
         [(budget.id, slot, *count) for slot, count in counts],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -17,10 +16,11 @@ from llmnb.budgeting.budget import ACTIONS, PERIODS, SCOPES, Action, Budget, Per
 from llmnb.budgeting.reservations import reservations
 from llmnb.budgeting.status import BudgetStatus, budget_frame, status_of, statuses
 from llmnb.errors import InvalidRequest
-from llmnb.ledger import Ledger, open_ledger, settle
-from llmnb.ledger.connection import in_our_words, open_writer
+from llmnb.ledger import Store, open_ledger, settle
+from llmnb.ledger.connection import in_our_words
 from llmnb.ledger.filters import known
 from llmnb.ledger.sessions import is_dead
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import reporting_zone
 from llmnb.records import NANO
 from llmnb.settings import Settings, load
@@ -186,38 +186,37 @@ def _now_us() -> int:
 # Setting it -----------------------------------------------------------------------------------------------------------
 
 
-def _put(ledger: Ledger, wanted: dict[str, Any]) -> int:
+def _put(ledger: Store, wanted: dict[str, Any]) -> int:
     """Writes the budget; a new one, or one whose days begin elsewhere now, is counted up to this moment."""
     with ledger.transaction() as connection:
         before = _same_scope(connection, wanted)
         if before is None:
             budget_id = _insert(connection, wanted)
-            snapshot = _snapshot(ledger)
+            snapshot = ledger.snapshot()
         else:
             budget_id = before.id
             _update(connection, before, wanted)
             if before.counting is None and before.timezone == wanted["timezone"]:
                 return budget_id
             _begin_count(connection, budget_id)
-            snapshot = _snapshot(ledger)
+            snapshot = ledger.snapshot()
     _count(ledger, snapshot, budget_id)
     return budget_id
 
 
-def _same_scope(connection: sqlite3.Connection, wanted: dict[str, Any]) -> Budget | None:
+def _same_scope(connection: Connection, wanted: dict[str, Any]) -> Budget | None:
     names = ("per", "unit", *SCOPES)
     return next((b for b in all_budgets(connection) if all(getattr(b, name) == wanted[name] for name in names)), None)
 
 
-def _insert(connection: sqlite3.Connection, wanted: dict[str, Any]) -> int:
+def _insert(connection: Connection, wanted: dict[str, Any]) -> int:
     row = {**wanted, "counting": origin.session()}
     names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-    found = connection.execute(f"INSERT INTO budgets ({names}) VALUES ({places})", row)  # noqa: S608 - our own names
-    assert found.lastrowid is not None
-    return found.lastrowid
+    sql = f"INSERT INTO budgets ({names}) VALUES ({places}) RETURNING id"  # noqa: S608 - our own names
+    return int(connection.execute(sql, row).fetchall()[0][0])
 
 
-def _update(connection: sqlite3.Connection, before: Budget, wanted: dict[str, Any]) -> None:
+def _update(connection: Connection, before: Budget, wanted: dict[str, Any]) -> None:
     changed = {name: wanted[name] for name in ("allowance", "action", "timezone", "unpriced")}
     # after a raise, the lines that lie ahead again are warned of again
     percent = due(counting.spent(connection, before, before.period(_now_us())).amount, wanted["allowance"])
@@ -231,36 +230,23 @@ def _update(connection: sqlite3.Connection, before: Budget, wanted: dict[str, An
 # seen through a read transaction begun while nobody else could write. Both together are all there is.
 
 
-def recount(ledger: Ledger, budget: Budget) -> None:
+def recount(ledger: Store, budget: Budget) -> None:
     """Counts a budget anew whose count was never finished, because the process died that had set it."""
     with ledger.transaction() as connection:
         now = next((found for found in all_budgets(connection) if found.id == budget.id), None)
         if now is None or now.counting is None or not is_dead(now.counting):
             return
         _begin_count(connection, budget.id)
-        snapshot = _snapshot(ledger)
+        snapshot = ledger.snapshot()
     _count(ledger, snapshot, budget.id)
 
 
-def _begin_count(connection: sqlite3.Connection, budget_id: int) -> None:
+def _begin_count(connection: Connection, budget_id: int) -> None:
     connection.execute("DELETE FROM budget_spent WHERE budget_id = ?", (budget_id,))
     connection.execute("UPDATE budgets SET counting = ? WHERE id = ?", (origin.session(), budget_id))
 
 
-def _snapshot(ledger: Ledger) -> sqlite3.Connection:
-    """A connection that sees the ledger as it is before the transaction that is open now."""
-    with in_our_words(ledger.path):
-        connection = open_writer(ledger.path)
-        try:
-            connection.execute("BEGIN")
-            connection.execute("SELECT 1 FROM budgets").fetchone()  # only the first read fixes the moment
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _count(ledger: Ledger, snapshot: sqlite3.Connection, budget_id: int) -> None:
+def _count(ledger: Store, snapshot: Connection, budget_id: int) -> None:
     with closing(snapshot), in_our_words(ledger.path):
         with ledger.transaction(reading=True) as connection:
             budget = next((found for found in all_budgets(connection) if found.id == budget_id), None)

@@ -17,6 +17,7 @@ from llmnb.later import Later
 from llmnb.ledger import books, open_ledger
 from llmnb.ledger.bookkeeping import spool_folder
 from llmnb.ledger.sessions import is_dead, is_of_this_host
+from llmnb.places import Place
 from llmnb.settings import Settings
 from llmnb.trouble import quietly
 
@@ -99,7 +100,7 @@ def _has_files(folder: Path, start: str) -> bool:
     return any(folder.glob(f"{start}*.jsonl"))
 
 
-_by_place: dict[tuple[Path, Path], Guard] = {}
+_by_place: dict[tuple[Place, Path], Guard] = {}
 _lock = threading.Lock()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llmnb.errors import StoreError
-from llmnb.ledger import Ledger
+from llmnb.ledger import Store
 
 ROWS = 10_000
 """How many of the newest rows of the ledger are looked at."""
@@ -40,7 +40,7 @@ UNKNOWN = Usual()
 class Past:
     """What the ledger tells, read anew every minute, and the turns of threads that this process saw."""
 
-    def __init__(self, ledger: Callable[[], Ledger], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ledger: Callable[[], Store], clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._clock = clock
         self._usual: dict[tuple[str, str | None], tuple[float, Usual]] = {}

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from llmnb import origin
@@ -19,8 +18,9 @@ from llmnb.budgeting import counting
 from llmnb.budgeting.alerts import Alert, due, said
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
 from llmnb.errors import StoreBusy, StoreError
-from llmnb.ledger import Ledger
+from llmnb.ledger import Store, new_ledger
 from llmnb.ledger.connection import reading
+from llmnb.places import Place
 from llmnb.slots import Owner
 
 LOOK_S = 0.1
@@ -114,10 +114,10 @@ class _Seen:
 class Reservations:
     """The budgets of the ledger at `path`, and what this process holds of them. Safe in threads and after a fork."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Place, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._ledger: Ledger | None = None
+        self._ledger: Store | None = None
         self._known: tuple[Budget, ...] = ()
         self._looked_at: float | None = None
         self._pause_s = 0.0
@@ -171,14 +171,14 @@ class Reservations:
                 return () if connection is None else all_budgets(connection)
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> Store:
         """The ledger on a connection of its own, which does not wait for long.
 
         Raises:
             StoreError: it cannot be opened.
         """
         if self._ledger is None:
-            self._ledger = Ledger(self.path, busy_timeout_s=BUSY_S)
+            self._ledger = new_ledger(self.path, busy_timeout_s=BUSY_S)
         return self._ledger
 
     # Holding ----------------------------------------------------------------------------------------------------------
@@ -409,10 +409,10 @@ def _most(cost: Callable[[int], int], room: int, tokens: int) -> int:
 # One set a process and ledger -----------------------------------------------------------------------------------------
 
 _all: weakref.WeakSet[Reservations] = weakref.WeakSet()
-_by_path: dict[Path, Reservations] = {}
+_by_path: dict[Place, Reservations] = {}
 
 
-def reservations(path: Path) -> Reservations:
+def reservations(path: Place) -> Reservations:
     """The budgets of a ledger, the same for the whole process; nothing is opened before they are asked for."""
     return _by_path.setdefault(path, Reservations(path)) if path not in _by_path else _by_path[path]
 

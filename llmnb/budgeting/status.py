@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from llmnb.budgeting.texts import resets
 from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import from_us, reporting_zone
 from llmnb.settings import Settings, load
 
@@ -127,7 +127,7 @@ def statuses(settings: Settings | None = None, *, at_us: int | None = None) -> l
         return [] if connection is None else statuses_in(connection, at_us=at_us)
 
 
-def statuses_in(connection: sqlite3.Connection, *, at_us: int | None = None) -> list[BudgetStatus]:
+def statuses_in(connection: Connection, *, at_us: int | None = None) -> list[BudgetStatus]:
     """The same, on a connection that is in no transaction."""
     if not has_budgets(connection):
         return []
@@ -139,13 +139,13 @@ def statuses_in(connection: sqlite3.Connection, *, at_us: int | None = None) -> 
         connection.execute("ROLLBACK")
 
 
-def has_budgets(connection: sqlite3.Connection) -> bool:
+def has_budgets(connection: Connection) -> bool:
     """Whether the ledger is of a version that has budgets at all."""
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'budgets'").fetchone()
     return found is not None
 
 
-def status_of(connection: sqlite3.Connection, budget: Budget, at_us: int) -> BudgetStatus:
+def status_of(connection: Connection, budget: Budget, at_us: int) -> BudgetStatus:
     """How a budget stands, inside a transaction."""
     period = budget.period(at_us)
     count = counting.spent(connection, budget, period)

@@ -10,9 +10,11 @@ from llmnb.ledger.bookkeeping import settle as settle
 from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
 from llmnb.ledger.rows import CALL_COLUMNS as CALL_COLUMNS
 from llmnb.ledger.rows import calls as calls
+from llmnb.ledger.sql import Store as Store
 from llmnb.ledger.totals import TOTAL_COLUMNS as TOTAL_COLUMNS
 from llmnb.ledger.totals import usage as usage
 from llmnb.ledger.writer import Ledger as Ledger
+from llmnb.ledger.writer import new_ledger as new_ledger
 from llmnb.ledger.writer import open_ledger as open_ledger
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "TOTAL_COLUMNS",
     "Books",
     "Ledger",
+    "Store",
     "books",
     "calls",
+    "new_ledger",
     "open_ledger",
     "settle",
     "usage",

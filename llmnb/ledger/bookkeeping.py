@@ -28,9 +28,11 @@ from llmnb.later import Later
 from llmnb.ledger.answered import AnsweredCall
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, refuse
+from llmnb.ledger.sql import Store
 from llmnb.ledger.underway import Underway, encode_beginning, encode_fields
 from llmnb.ledger.upkeep import Upkeep
-from llmnb.ledger.writer import Ledger, open_ledger
+from llmnb.ledger.writer import open_ledger
+from llmnb.places import Place
 from llmnb.pricing import cost_of_call
 from llmnb.records import Call
 from llmnb.settings import PriceOverride, Settings, load
@@ -51,7 +53,7 @@ class Books:
 
     def __init__(
         self,
-        opened: Callable[[], Ledger],
+        opened: Callable[[], Store],
         spool_folder: Path,
         *,
         prices: Mapping[str, PriceOverride] | None = None,
@@ -316,7 +318,7 @@ class Books:
         cost = cost_of_call(call, self._prices)
         return replace(call, estimated=True, cost_nanousd=cost.nanousd, price_id=cost.price_id)
 
-    def _write_mended(self, ledger: Ledger, record: Record, error: Exception) -> None:
+    def _write_mended(self, ledger: Store, record: Record, error: Exception) -> None:
         """A field that no column can hold: without it if possible, else set aside, since it would block all others."""
         try:
             ledger.write(mended(record[0]), [mended(child) for child in record[1]])
@@ -413,7 +415,7 @@ def _is_unicode(text: str) -> bool:
 # One set of books a process and ledger --------------------------------------------------------------------------------
 
 _all_books: weakref.WeakSet[Books] = weakref.WeakSet()
-_by_place: dict[tuple[Path, Path], Books] = {}
+_by_place: dict[tuple[Place, Path], Books] = {}
 _opening = threading.Lock()
 
 
@@ -439,7 +441,7 @@ def spool_folder(settings: Settings) -> Path:
     return folder / hashlib.sha256(str(path).encode()).hexdigest()[:16]
 
 
-def settle(path: Path) -> None:
+def settle(path: Place) -> None:
     """Writes into the ledger at `path` what is still to be written, so that it can be read there.
 
     That is what this process has not written yet, and what processes left that have died, such as the workers of a

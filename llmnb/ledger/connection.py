@@ -12,6 +12,8 @@ from pathlib import Path
 from llmnb import locks
 from llmnb.errors import StoreBusy, StoreError, StoreReadOnly
 from llmnb.ledger import migrations
+from llmnb.ledger.sql import Connection
+from llmnb.places import Place
 from llmnb.sqlite_files import create, is_corrupt, is_damaged, open_reader, primary_code
 from llmnb.trouble import LlmnbWarning, warn_once
 
@@ -33,7 +35,7 @@ _WHY = {
 }
 
 
-def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
+def explained(error: sqlite3.Error | OSError, path: Place) -> StoreError:
     """The same trouble as a `StoreError` that says what to do."""
     why = _WHY.get(primary_code(error) or -1) if isinstance(error, sqlite3.Error) else None
     if isinstance(error, OSError):
@@ -45,7 +47,7 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> StoreError:
 
 
 @contextmanager
-def in_our_words(path: Path) -> Generator[None]:
+def in_our_words(path: Place) -> Generator[None]:
     """Turns what SQLite and the operating system raise inside into a `StoreError`."""
     try:
         yield
@@ -159,12 +161,14 @@ def set_aside(path: Path) -> Path | None:
 
 
 @contextmanager
-def reading(path: Path) -> Generator[sqlite3.Connection | None]:
+def reading(path: Place) -> Generator[Connection | None]:
     """A read-only connection to the ledger, or None when there is none yet; nothing is created or migrated.
 
     Raises:
         StoreError: the file is there and cannot be read.
     """
+    if not isinstance(path, Path):
+        raise StoreError(f"{path}: this llmnb cannot open it", path=str(path))
     if not path.exists():
         yield None
         return

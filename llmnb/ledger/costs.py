@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from llmnb.ledger.schema import COLUMNS, call_from
+from llmnb.ledger.sql import Connection
 from llmnb.pricing.repricing import Repriced, StoredCall
 
 _TOKENS = (
@@ -28,7 +28,7 @@ _UPDATE = f"""
 class StoredCosts:
     """Rows that can be read and given another cost (`llmnb.pricing.repricing.PriceableRows`)."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def after(self, last_id: int, limit: int, model: str | None, since_us: int | None) -> Sequence[StoredCall]:

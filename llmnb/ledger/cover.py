@@ -6,12 +6,12 @@ watermark are always read as they are, and changes of folded rows are added wher
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import tzinfo
 
 from llmnb.ledger.rollups import BY_DAY, SKETCHES, SLOTS, Rollup, State
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import SLOT_US, cuts_us, zone_name
 
 FEW_ROWS = 20_000
@@ -44,7 +44,7 @@ class Cover:
 
 
 def cover(
-    connection: sqlite3.Connection,
+    connection: Connection,
     found: State | None,
     wanted: frozenset[str],
     unit: str | None,
@@ -75,14 +75,14 @@ def cover(
     return Cover(tuple(part for part in parts if part.start_us < part.end_us), found, sketched)
 
 
-def _is_small(connection: sqlite3.Connection, found: State) -> bool:
+def _is_small(connection: Connection, found: State) -> bool:
     if found.pruned_before_us is not None:
         return False
     first, last = (connection.execute(f"SELECT {end}(id) FROM calls").fetchone()[0] for end in ("min", "max"))  # noqa: S608
     return first is None or last - first < FEW_ROWS
 
 
-def ends_of(connection: sqlite3.Connection, found: State | None, span: Span) -> tuple[int, int] | None:
+def ends_of(connection: Connection, found: State | None, span: Span) -> tuple[int, int] | None:
     """The range with its open ends where the first call began and after the last; None when there is none in it."""
     start = _outermost(connection, found, "min") if span[0] is None else span[0]
     end = span[1]
@@ -92,7 +92,7 @@ def ends_of(connection: sqlite3.Connection, found: State | None, span: Span) -> 
     return None if start is None or end is None or start >= end else (start, end)
 
 
-def _outermost(connection: sqlite3.Connection, found: State | None, end: str) -> int | None:
+def _outermost(connection: Connection, found: State | None, end: str) -> int | None:
     # two questions, since SQLite answers one min or one max from the index, but not both together
     moments = [connection.execute(f"SELECT {end}(ts) FROM calls").fetchone()[0]]  # noqa: S608
     if found is not None:

@@ -23,6 +23,7 @@ from llmnb.ledger.filters import known, time_condition, time_range_us, where_con
 from llmnb.ledger.frames import Kind
 from llmnb.ledger.rows import CALL_COLUMNS, stored_columns
 from llmnb.ledger.zones import Moment, from_us, reporting_zone
+from llmnb.places import Place
 from llmnb.settings import load
 
 Format = Literal["csv", "json", "parquet", "otel"]
@@ -39,7 +40,7 @@ def export(
     since: Moment = None,
     until: Moment = None,
     where: Mapping[str, object] | None = None,
-    ledger: Path | None = None,
+    ledger: Place | None = None,
 ) -> int:
     """Writes calls, oldest first and children included, to `path`; the number of rows.
 
@@ -78,7 +79,7 @@ _ENDINGS: dict[str, Format] = {
 
 
 def _pages(
-    path: Path, span: tuple[int | None, int | None], where: Mapping[str, object] | None, zone: tzinfo
+    path: Place, span: tuple[int | None, int | None], where: Mapping[str, object] | None, zone: tzinfo
 ) -> Generator[list[Row]]:
     """Rows by the order of their ids, each page from where the last one ended; on one snapshot of the ledger."""
     in_time, wanted = time_condition(*span), where_condition(where)

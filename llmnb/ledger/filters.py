@@ -42,7 +42,7 @@ def where_condition(where: Mapping[str, object] | None, *, missing_is: str = "IS
     Raises:
         InvalidRequest: a name is unknown.
     """
-    parts, parameters = ["1"], list[object]()
+    parts, parameters = ["TRUE"], list[object]()
     for name, wanted in (where or {}).items():
         known(name, FILTERS, "where")
         values = _values(wanted)
@@ -64,7 +64,7 @@ def time_condition(since_us: int | None, until_us: int | None, column: str = "ts
     """Rows that started in the range."""
     bounds = [(f"{column} >= ?", since_us), (f"{column} < ?", until_us)]
     given = [(sql, value) for sql, value in bounds if value is not None]
-    return Condition(" AND ".join(["1", *(sql for sql, _ in given)]), tuple(value for _, value in given))
+    return Condition(" AND ".join(["TRUE", *(sql for sql, _ in given)]), tuple(value for _, value in given))
 
 
 def grouping(by: str | Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ after that a smaller fold does all of it under the lock. A kill at any moment le
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,7 +17,8 @@ from datetime import tzinfo
 from llmnb.ledger import sketch
 from llmnb.ledger.measures import KEPT, LATENCY, NAMES, TTFT, summed
 from llmnb.ledger.rollups import BY_DAY, MISSING, PEOPLE, ROLLUPS, SKETCHES, SLOTS, Rollup, State, state
-from llmnb.ledger.zones import SLOT_US, start_of_day_us, zone_name, zone_named
+from llmnb.ledger.sql import BEGIN_SETTLED, Connection, define_steps
+from llmnb.ledger.zones import SLOT_US, cuts_us, start_of_day_us, zone_name, zone_named
 
 ROWS = 8_000
 """Rows of one fold; measured: 7 ms of the write lock with 12 projects, 8 users and 9 models."""
@@ -58,7 +58,7 @@ class Folder:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         zone: tzinfo,
         *,
         insists: bool = False,
@@ -69,7 +69,7 @@ class Folder:
         self.rows = ROWS
         self.longest_lock_s = 0.0
         self._days = Days(self._settled(zone, insists=insists))
-        connection.create_function("day_of", 1, self._days.start, deterministic=True)
+        define_steps(connection, "day_of", self._days.start, self._days.cuts)
 
     def _settled(self, zone: tzinfo, *, insists: bool) -> tzinfo:
         found = state(self._connection)
@@ -162,7 +162,7 @@ class Folder:
         for key in folded.sums[PEOPLE.table]:
             named = zip(PEOPLE.dimensions, key[1:], strict=True)
             folded.values.update((name, str(value)) for name, value in named if value != b"")
-        found = self._connection.execute(f"SELECT DISTINCT notebook FROM {rows} WHERE notebook NOT NULL", parameters)  # noqa: S608
+        found = self._connection.execute(f"SELECT DISTINCT notebook FROM {rows} WHERE notebook IS NOT NULL", parameters)  # noqa: S608
         folded.values.update(("notebook", notebook) for (notebook,) in found)
 
     def _sum(self, folded: Folded, rollup: Rollup, when: str, rows: str, parameters: tuple[int, ...]) -> None:
@@ -176,7 +176,10 @@ class Folder:
     def _sketch(self, folded: Folded, rows: str, parameters: tuple[int, ...]) -> None:
         key = ", ".join(["day_of(ts)", *(f"coalesce({name}, {MISSING})" for name in SKETCHES.dimensions)])
         sql = f"SELECT sign, {LATENCY} AS latency, {TTFT} AS ttft, {key} FROM {rows}"  # noqa: S608
-        found = self._connection.execute(f"{sql} WHERE latency NOT NULL OR ttft NOT NULL", parameters)
+        found = self._connection.execute(
+            f"SELECT * FROM ({sql}) WHERE latency IS NOT NULL OR ttft IS NOT NULL",  # noqa: S608
+            parameters,
+        )
         bucket, sketches = sketch.bucket, folded.sketches
         for sign, latency, ttft, *group in found:
             latencies, ttfts = sketches[tuple(group)]
@@ -218,34 +221,42 @@ class Days:
             self._known[slot] = start_of_day_us(slot * SLOT_US, self._zone)
         return self._known[slot]
 
+    def cuts(self, first: int, last: int) -> list[int]:
+        """Where the days begin, from the one that `first` is in to the first after `last`."""
+        return cuts_us("day", first, last, self._zone)
+
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def _write(connection: sqlite3.Connection, folded: Folded) -> None:
+def _write(connection: Connection, folded: Folded) -> None:
     for rollup in ROLLUPS:
         sums = folded.sums.get(rollup.table, {})
         connection.executemany(_UPSERTS[rollup.table], [(*key, *values) for key, values in sums.items()])
-    connection.executemany("INSERT OR REPLACE INTO rollup_sketches VALUES (?, ?, ?, ?, ?, ?)", folded.sketched)
-    connection.executemany("INSERT OR IGNORE INTO rollup_values VALUES (?, ?)", sorted(folded.values))
+    connection.executemany(_UPSERT_SKETCH, folded.sketched)
+    connection.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", sorted(folded.values))
     connection.execute("DELETE FROM rollup_changes WHERE id <= ?", (folded.last_change,))
     connection.execute("UPDATE rollup_state SET watermark = ?, folds = folds + 1", (folded.last_id,))
 
 
 def _upsert(rollup: Rollup) -> str:
     columns = (*rollup.key, *NAMES)
-    sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in NAMES)
+    sums = ", ".join(f"{name} = {rollup.table}.{name} + excluded.{name}" for name in NAMES)
     return (
         f"INSERT INTO {rollup.table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608
-        f"ON CONFLICT DO UPDATE SET {sums}"
+        f"ON CONFLICT ({', '.join(rollup.key)}) DO UPDATE SET {sums}"
     )
 
 
+_UPSERT_SKETCH = f"""
+    INSERT INTO rollup_sketches VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT ({", ".join(SKETCHES.key)}) DO UPDATE SET latency = excluded.latency, ttft = excluded.ttft
+"""  # noqa: S608
 _UPSERTS = {rollup.table: _upsert(rollup) for rollup in ROLLUPS}
 _SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
 
 
-def _merged_sketches(connection: sqlite3.Connection, folded: Folded) -> list[tuple[object, ...]]:
+def _merged_sketches(connection: Connection, folded: Folded) -> list[tuple[object, ...]]:
     """The rows of sketches as they are with what is folded; only folds change them, and two cannot be written."""
     rows: list[tuple[object, ...]] = []
     for key, added in folded.sketches.items():
@@ -260,7 +271,7 @@ def _merged_sketches(connection: sqlite3.Connection, folded: Folded) -> list[tup
 # Beginning anew -------------------------------------------------------------------------------------------------------
 
 
-def recut(connection: sqlite3.Connection, zone: tzinfo) -> None:
+def recut(connection: Connection, zone: tzinfo) -> None:
     """Empties the roll-ups, so that all rows are folded anew, in days of `zone`.
 
     What was pruned is kept as it is: its rows are gone. Until the folds have come through again, all is read from rows.
@@ -290,7 +301,7 @@ _PRUNED = """
 """
 
 
-def prune(connection: sqlite3.Connection, before_us: int, *, rows: int = 2_000) -> Iterator[int]:
+def prune(connection: Connection, before_us: int, *, rows: int = 2_000) -> Iterator[int]:
     """Deletes the calls from before a midnight of the roll-ups' timezone that are in them, some at a time.
 
     Gives the number of rows deleted so far, after each transaction. Their sums stay.
@@ -309,7 +320,7 @@ def prune(connection: sqlite3.Connection, before_us: int, *, rows: int = 2_000) 
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, *, begun: bool = False) -> Generator[None]:
+def transaction(connection: Connection, *, begun: bool = False) -> Generator[None]:
     """One that holds the write lock from its beginning; `begun`: it holds it already."""
     if not begun:
         connection.execute("BEGIN IMMEDIATE")
@@ -323,8 +334,8 @@ def transaction(connection: sqlite3.Connection, *, begun: bool = False) -> Gener
 
 
 @contextmanager
-def _reading(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN")
+def _reading(connection: Connection) -> Generator[None]:
+    connection.execute(BEGIN_SETTLED)
     try:
         yield
     finally:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
+from llmnb.ledger.sql import Connection
+from llmnb.places import Place
 
 ROWS_BACK = 50_000
 """How far back it is looked: a model that was last used before that counts as unknown."""
@@ -26,7 +26,7 @@ _FROM = """
 # what tools of the server add to the input was not in the request
 _PAIRS = f"""
     SELECT estimated_input_tokens, {_TOTAL_INPUT} {_FROM}
-      AND estimated_by = :counter AND NOT web_search_requests AND NOT web_fetch_requests
+      AND estimated_by = :counter AND web_search_requests = 0 AND web_fetch_requests = 0
     ORDER BY id DESC LIMIT {MOST_PAIRS}
 """
 _OUTPUTS = f"SELECT output_tokens {_FROM} AND (:project IS NULL OR project = :project) ORDER BY id DESC LIMIT {{}}"
@@ -44,7 +44,7 @@ class History:
     project: str | None = None
 
 
-def history(model: str, counter: str, project: str | None, path: Path) -> History:
+def history(model: str, counter: str, project: str | None, path: Place) -> History:
     """What the ledger at `path` knows of a model, for requests that are counted in the way `counter`.
 
     Raises:
@@ -62,11 +62,11 @@ def history(model: str, counter: str, project: str | None, path: Path) -> Histor
         return History(_pairs(connection, named), outputs, of_project)
 
 
-def _outputs(connection: sqlite3.Connection, named: dict[str, object]) -> list[int]:
+def _outputs(connection: Connection, named: dict[str, object]) -> list[int]:
     return [int(tokens) for (tokens,) in connection.execute(_OUTPUTS.format(MOST_OUTPUTS), named)]
 
 
-def _pairs(connection: sqlite3.Connection, named: dict[str, object]) -> list[tuple[float, float]]:
+def _pairs(connection: Connection, named: dict[str, object]) -> list[tuple[float, float]]:
     there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
     if "estimated_by" not in there:  # an older ledger, and a reader never migrates
         return []

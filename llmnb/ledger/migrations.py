@@ -10,6 +10,8 @@ import sqlite3
 import time
 from collections.abc import Callable
 
+from llmnb.ledger.sql import Connection
+
 Migration = Callable[[sqlite3.Connection], None]
 _migrations: list[Migration] = []
 
@@ -226,7 +228,7 @@ LATEST = len(_migrations)
 """The schema this llmnb writes."""
 
 
-def version(connection: sqlite3.Connection) -> int:
+def version(connection: Connection) -> int:
     """The number of the last migration that ran on this database; 0 for a new one."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from llmnb.ledger.connection import reading
+from llmnb.places import Place
 from llmnb.prompt_cache import TTL_S, Gaps
 
 ROWS = 2_000
@@ -29,11 +29,11 @@ _SELECT = """
 """
 
 
-def rereads(path: Path, now_us: int, *, without_session: str | None = None) -> dict[Group, Gaps]:
+def rereads(path: Place, now_us: int, *, without_session: str | None = None) -> dict[Group, Gaps]:
     """The gaps of the latest calls on the books, by project, model and whether they were turns of chats.
 
     Args:
-        path: the ledger's file; it is read only, and need not exist.
+        path: where the ledger is; it is read only, and need not exist.
         now_us: microseconds since 1970.
         without_session: calls of this session are left out.
 

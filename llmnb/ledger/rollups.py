@@ -13,9 +13,9 @@ Triggers note a change of a folded row in `rollup_changes`, with what it was (si
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, fields
 
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import SLOT_US
 
 MISSING = "x''"
@@ -64,7 +64,7 @@ class State:
     pruned_before_us: int | None = None
 
 
-def state(connection: sqlite3.Connection) -> State | None:
+def state(connection: Connection) -> State | None:
     """The state of the roll-ups; None in a ledger that is older than they are."""
     if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'rollup_state'").fetchone() is None:
         return None

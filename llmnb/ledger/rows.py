@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmnb.errors import InvalidRequest
@@ -12,7 +10,9 @@ from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import Condition, time_condition, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import Moment, reporting_zone
+from llmnb.places import Place
 from llmnb.settings import load
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ CALL_COLUMNS: dict[str, Kind] = {
 }  # fmt: skip
 """The columns of `calls()`, in their order."""
 
+_ALL = 1 << 62
 _STORED = {"cost_usd": "cost_nanousd", "saved_usd": "saved_nanousd"}
 
 
@@ -43,7 +44,7 @@ def calls(
     limit: int | None = None,
     children: bool = False,
     content: bool = False,
-    path: Path | None = None,
+    path: Place | None = None,
 ) -> pd.DataFrame:
     """The calls on the books, one row each, newest first.
 
@@ -72,7 +73,7 @@ def calls(
     settings = load()
     zone = reporting_zone(settings)
     kinds: dict[str, Kind] = {**CALL_COLUMNS, "content": "text"} if content else CALL_COLUMNS
-    only_calls = Condition("1" if children else "is_call", ())
+    only_calls = Condition("TRUE" if children else "is_call", ())
     in_time = time_condition(*time_range_us(since, until, zone))
     conditions = (only_calls, in_time, where_condition(where))
     where_from = path or settings.ledger_path
@@ -83,18 +84,18 @@ def calls(
 
 
 def _call_rows(
-    connection: sqlite3.Connection, kinds: Iterable[str], conditions: Iterable[Condition], limit: int | None
+    connection: Connection, kinds: Iterable[str], conditions: Iterable[Condition], limit: int | None
 ) -> list[tuple[Any, ...]]:
     names = stored_columns(connection, kinds)
     where = " AND ".join(condition.sql for condition in conditions)
     parameters = [value for condition in conditions for value in condition.parameters]
     return connection.execute(
         f"SELECT {', '.join(names)} FROM calls WHERE {where} ORDER BY ts DESC, id DESC LIMIT ?",  # noqa: S608 - our names
-        [*parameters, -1 if limit is None else limit],
+        [*parameters, _ALL if limit is None else limit],
     ).fetchall()
 
 
-def stored_columns(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+def stored_columns(connection: Connection, names: Iterable[str]) -> list[str]:
     """The columns of the table that hold these columns of a frame."""
     there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
     stored = [_STORED.get(name, name) for name in names]

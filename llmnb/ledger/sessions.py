@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 import sys
 import time
 
+from llmnb.ledger.sql import Connection
 from llmnb.origin import started_at
 
 GIVE_UP_US = 24 * 3600 * 1_000_000
@@ -71,7 +71,7 @@ def _was_reused(pid: int, started_s: int) -> bool:
     return now_s is not None and now_s > started_s + _CLOCK_STEP_S
 
 
-def sweep(connection: sqlite3.Connection, now_us: int | None = None) -> int:
+def sweep(connection: Connection, now_us: int | None = None) -> int:
     """Marks what dead sessions left running; gives the number of rows. Costs one look into a tiny index."""
     oldest = (time.time_ns() // 1000 if now_us is None else now_us) - GIVE_UP_US
     running = connection.execute("SELECT session, min(ts) FROM calls WHERE status = 'running' GROUP BY session")
@@ -89,9 +89,9 @@ def sweep(connection: sqlite3.Connection, now_us: int | None = None) -> int:
     return swept
 
 
-def _interrupt(connection: sqlite3.Connection, session: str | None, oldest: int, everything: bool) -> int:
+def _interrupt(connection: Connection, session: str | None, oldest: int, everything: bool) -> int:
     return connection.execute(
-        "UPDATE calls SET status = 'interrupted', estimated = 1"
+        "UPDATE calls SET status = 'interrupted', estimated = TRUE"
         " WHERE status = 'running' AND session IS ? AND (? OR ts < ?)",
         (session, everything, oldest),
     ).rowcount

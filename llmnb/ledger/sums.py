@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from llmnb.ledger.cover import Cover, Part, Span, cover, ends_of
 from llmnb.ledger.filters import Condition, time_condition, where_condition
 from llmnb.ledger.measures import LATENCY, NAMES, TTFT, added, summed
 from llmnb.ledger.rollups import MISSING, Rollup, State, state
+from llmnb.ledger.sql import Connection, define_steps
 from llmnb.ledger.zones import TIME_UNITS, cuts_us
 from llmnb.trouble import warn_once
 
@@ -60,7 +60,7 @@ class Question:
         return frozenset(self.names) - set(TIME_UNITS) | set(self.where)
 
 
-def sums(connection: sqlite3.Connection, question: Question) -> dict[Group, Sums]:
+def sums(connection: Connection, question: Question) -> dict[Group, Sums]:
     """The sums of every group there is, on one snapshot; without names there is one group, also if it is empty."""
     connection.execute("BEGIN")
     try:
@@ -69,7 +69,7 @@ def sums(connection: sqlite3.Connection, question: Question) -> dict[Group, Sums
         connection.execute("ROLLBACK")
 
 
-def sums_in_transaction(connection: sqlite3.Connection, question: Question) -> dict[Group, Sums]:
+def sums_in_transaction(connection: Connection, question: Question) -> dict[Group, Sums]:
     """The same, on the snapshot that the transaction has."""
     found = state(connection)
     covered = cover(connection, found, question.dimensions, question.unit, question.span, question.zone)
@@ -89,14 +89,12 @@ def sums_in_transaction(connection: sqlite3.Connection, question: Question) -> d
 class _Asked:
     """A question that is being answered."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, question: Question, found: State | None, covered: Cover | None
-    ) -> None:
+    def __init__(self, connection: Connection, question: Question, found: State | None, covered: Cover | None) -> None:
         self._connection = connection
         self._question = question
         self._cover = covered
         self._cuts = self._cuts_of_time(found)
-        connection.create_function("span_of", 1, self._span_of, deterministic=True)
+        define_steps(connection, "span_of", self._span_of, self._all_cuts)
 
     def _cuts_of_time(self, found: State | None) -> list[int]:
         unit = self._question.unit
@@ -116,6 +114,9 @@ class _Asked:
         place = bisect_right(self._cuts, ts) - 1
         return self._cuts[place] if 0 <= place < len(self._cuts) - 1 else None
 
+    def _all_cuts(self, _first: int, _last: int) -> list[int]:
+        return self._cuts
+
     # Sums -------------------------------------------------------------------------------------------------------------
 
     def groups(self) -> dict[Group, Sums]:
@@ -133,7 +134,7 @@ class _Asked:
 
     def _rows(self) -> Iterator[Group]:
         if self._cover is None:
-            yield from self._of_rows(*self._question.span, "1")
+            yield from self._of_rows(*self._question.span, "TRUE")
             return
         watermark = self._cover.state.watermark
         for part in self._parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmnb.ledger.bookkeeping import settle
@@ -13,6 +12,7 @@ from llmnb.ledger.frames import Kind, frame
 from llmnb.ledger.measures import TOKEN_COLUMNS as TOKEN_COLUMNS
 from llmnb.ledger.sums import Question, Sums, sums
 from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
+from llmnb.places import Place
 from llmnb.settings import load
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def usage(
     *,
     where: Mapping[str, object] | None = None,
     percentiles: bool = True,
-    path: Path | None = None,
+    path: Place | None = None,
 ) -> pd.DataFrame:
     """What was used and what it cost, summed over groups of calls.
 

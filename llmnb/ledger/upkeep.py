@@ -14,8 +14,9 @@ from llmnb.ledger import migrations
 from llmnb.ledger.connection import reading
 from llmnb.ledger.fold import Folder, prune, recut
 from llmnb.ledger.rollups import state
-from llmnb.ledger.writer import Ledger
+from llmnb.ledger.sql import Store
 from llmnb.ledger.zones import Moment, from_us, instant_us, reporting_zone, start_of_day_us
+from llmnb.places import Place
 from llmnb.settings import Settings
 
 FOLD_AT = 4_000
@@ -32,7 +33,7 @@ class Upkeep:
     """Folds for a process that writes: now and then it looks whether enough has come together, of all processes."""
 
     def __init__(
-        self, opened: Callable[[], Ledger], settings: Settings, clock: Callable[[], float] = time.monotonic
+        self, opened: Callable[[], Store], settings: Settings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._opened = opened
         self._settings = settings
@@ -60,7 +61,7 @@ class Upkeep:
                 folder.fold_all(FOLD_FOR_S)
 
 
-def fold(ledger: Ledger, settings: Settings) -> int:
+def fold(ledger: Store, settings: Settings) -> int:
     """Folds all that waits, in days of the settings' timezone; the number of rows.
 
     Raises:
@@ -69,7 +70,7 @@ def fold(ledger: Ledger, settings: Settings) -> int:
     return sum(_folding(ledger, settings))
 
 
-def rebuild(ledger: Ledger, settings: Settings) -> Iterator[int]:
+def rebuild(ledger: Store, settings: Settings) -> Iterator[int]:
     """Makes all roll-ups anew from the rows; gives the number of rows folded so far, again and again.
 
     May be ended at any moment: what is read in between is exact, and the next writes, or a fold, go on.
@@ -86,7 +87,7 @@ def rebuild(ledger: Ledger, settings: Settings) -> Iterator[int]:
         yield done
 
 
-def _folding(ledger: Ledger, settings: Settings) -> Iterator[int]:
+def _folding(ledger: Store, settings: Settings) -> Iterator[int]:
     """Folds in turns, between which a fork can happen."""
     rows_a_fold = None
     while True:
@@ -101,7 +102,7 @@ def _folding(ledger: Ledger, settings: Settings) -> Iterator[int]:
         yield rows
 
 
-def prune_older(ledger: Ledger, settings: Settings, older: str, *, vacuum: bool = False) -> Iterator[int]:
+def prune_older(ledger: Store, settings: Settings, older: str, *, vacuum: bool = False) -> Iterator[int]:
     """Deletes the rows of calls from before the midnight `older` ago ("400d"), after folding; their sums stay.
 
     Gives the number of rows deleted so far. Of pruned calls no more is known than the roll-ups hold: by day, project,
@@ -157,7 +158,7 @@ class Status:
     pruned_before: str | None
 
 
-def status(path: Path, settings: Settings) -> Status | None:
+def status(path: Place, settings: Settings) -> Status | None:
     """How the ledger at `path` is; None when there is none.
 
     Raises:
@@ -180,7 +181,7 @@ def status(path: Path, settings: Settings) -> Status | None:
         return Status(
             path=str(path),
             schema=migrations.version(connection),
-            size_bytes=sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists()),
+            size_bytes=_size_bytes(path),
             calls=one("SELECT count(*) FROM calls"),
             first_call=told(one("SELECT min(ts) FROM calls")),
             last_call=told(one("SELECT max(ts) FROM calls")),
@@ -190,3 +191,8 @@ def status(path: Path, settings: Settings) -> Status | None:
             zone=found.zone if found else "",
             pruned_before=told(found.pruned_before_us) if found else None,
         )
+
+
+def _size_bytes(path: Place) -> int:
+    files = (path, Path(f"{path}-wal")) if isinstance(path, Path) else ()
+    return sum(file.stat().st_size for file in files if file.exists())

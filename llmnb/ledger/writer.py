@@ -19,6 +19,8 @@ from llmnb.ledger import sessions
 from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, open_writer, set_aside
 from llmnb.ledger.costs import StoredCosts
 from llmnb.ledger.schema import COLUMNS, TRUTHS
+from llmnb.ledger.sql import Store
+from llmnb.places import Place
 from llmnb.records import Call
 from llmnb.settings import Settings, load
 from llmnb.sqlite_files import identity, is_corrupt, leak
@@ -47,7 +49,7 @@ _EMPTY_CHILDREN = """
 _DROP_CHILDREN = "DELETE FROM calls WHERE parent_uid = ? AND is_call = 0"
 
 
-class Ledger:
+class Ledger(Store):
     """The ledger file at `path`, ready to be written from any thread, and again after a fork.
 
     Raises:
@@ -56,7 +58,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        self.path = path
+        self._path = path
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.RLock()  # reentrant: a finalizer may record a call in the middle of a write
         self._upkeep_lock = threading.Lock()
@@ -67,22 +69,17 @@ class Ledger:
         with self._lock:
             self._connected()
 
-    def write(self, call: Call, children: Sequence[Call] = ()) -> None:
-        """Inserts a call or updates it by its uid, its child rows with it, in one transaction.
-
-        Children given replace those written before. A call that has ended is never set back to `running`.
-
-        Raises:
-            StoreError: the row was not written, because of the store.
-            sqlite3.Error, OverflowError, UnicodeError: it was not, because a field holds what no column can.
-        """
-        self.write_all([(call, children)])
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def write_all(self, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
-        """The same for several calls with their child rows, in one transaction: all are written, or none.
+        """Inserts calls with their child rows or updates them by their uids, in one transaction (see `Store`).
 
         Raises:
-            StoreError, sqlite3.Error, OverflowError, UnicodeError: as `write`.
+            StoreError: they were not written, because of the store.
+            sqlite3.Error, OverflowError, UnicodeError: they were not, because a field holds what no column can.
         """
         with self._lock:
             try:
@@ -125,6 +122,22 @@ class Ledger:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def snapshot(self) -> sqlite3.Connection:
+        """A connection of its own that sees the ledger as it is now, before the transaction that is open.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with in_our_words(self.path):
+            connection = open_writer(self.path)
+            try:
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM calls").fetchone()  # only the first read fixes the moment
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
     @contextmanager
     def repricing(self) -> Generator[StoredCosts]:
@@ -285,21 +298,32 @@ def _after_fork_in_child() -> None:
 
 
 _opening = threading.RLock()  # reentrant: a finalizer may record a call while the ledger is being opened
-_opened: dict[Path, Ledger] = {}
+_opened: dict[Place, Store] = {}
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-def open_ledger(path: Path | None = None, *, settings: Settings | None = None) -> Ledger:
+def new_ledger(place: Place, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Store:
+    """A ledger on a connection of its own, which waits so long for others that write.
+
+    Raises:
+        StoreReadOnly, StoreError: as `open_ledger`.
+    """
+    if not isinstance(place, Path):
+        raise StoreError(f"{place}: this llmnb cannot open it", path=str(place))
+    return Ledger(place, busy_timeout_s=busy_timeout_s)
+
+
+def open_ledger(path: Place | None = None, *, settings: Settings | None = None) -> Store:
     """The ledger of this process, created when it is missing; without `path` the one of the settings.
 
     Raises:
         StoreReadOnly: a newer llmnb wrote the file.
         StoreError: it cannot be opened or written.
     """
-    where = path.expanduser().absolute() if path is not None else (settings or load()).ledger_path
+    where = path.expanduser().absolute() if isinstance(path, Path) else path or (settings or load()).ledger_path
     with _opening:
         if where not in _opened:
-            _opened[where] = Ledger(where)
+            _opened[where] = new_ledger(where)
         return _opened[where]

@@ -10,10 +10,10 @@ import _thread
 import os
 import threading
 import time
-from pathlib import Path
 
 from llmnb import origin
 from llmnb.ledger.rereads import Group, rereads
+from llmnb.places import Place
 from llmnb.prompt_cache import Gaps
 from llmnb.trouble import quietly
 
@@ -23,7 +23,7 @@ _FORK_PATIENCE_S = 1.0
 class History:
     """What the ledger at `path` tells of earlier processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
         self._found: dict[Group, Gaps] = {}
         self._begun = False
@@ -61,10 +61,10 @@ class History:
 # SQLite's locks and a fork do not go together (see the ledger's writer): a fork waits until a read is over.
 _reading = threading.Lock()
 _waited = False
-_by_path: dict[Path, History] = {}
+_by_path: dict[Place, History] = {}
 
 
-def history(path: Path) -> History:
+def history(path: Place) -> History:
     """The history of a ledger, the same one for the whole process."""
     return _by_path.setdefault(path, History(path))
 
