@@ -2,14 +2,15 @@
 
 A key holds everything that the answer depends on: the request's body in canonical JSON, the provider, the address it
 goes to, the headers that change an answer, and the number of the sample. What it leaves out is named below, and nothing
-else is left out.
+else is left out. A turn of a message thread has the conversation before it in its key, not the id that stands for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 VERSION = 1
@@ -105,6 +106,51 @@ def canonical_body(body: Mapping[str, Any]) -> bytes:
     if _MARK in text:  # almost never: the user's own markers
         text = _json(_unmarked(kept))
     return text.encode()
+
+
+# Threads --------------------------------------------------------------------------------------------------------------
+
+_CONVERSATION = frozenset({"messages", "system", "thread", "tools"})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request of a message thread: its canonical body, and a digest of the conversation up to its question.
+
+    The answer depends on that conversation, whether the API holds it or it is sent (again), and not on the ids of the
+    answers in it. So both ways have one key, and one server's ids mean nothing to it.
+    """
+
+    canonical: bytes
+    end: bytes
+
+    def answered(self, content: Any) -> bytes:
+        """The digest of the conversation with the answer, for the turn that continues it."""
+        return _then(self.end, {"role": "assistant", "content": content})
+
+
+def turn_of(body: Mapping[str, Any], held: bytes | None = None) -> Turn:
+    """A turn of a message thread; `held` is the digest of what the API holds, where the body continues a thread.
+
+    Raises:
+        TypeError, ValueError: as `canonical_body`.
+    """
+    rest = {name: value for name, value in body.items() if name not in _CONVERSATION}
+    end = held or _digest(canonical_body({name: body[name] for name in ("system", "tools") if name in body}))
+    for message in cast("Sequence[Any]", body.get("messages") or ()):
+        end = _then(end, message)
+    return Turn(canonical_body({**rest, "thread": end.hex()}), end)
+
+
+def _then(end: bytes, message: Any) -> bytes:
+    return _digest(end + canonical_body({"messages": [message]}))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=20).digest()
+
+
+# Headers --------------------------------------------------------------------------------------------------------------
 
 
 def telling_headers(headers: Mapping[str, Any]) -> dict[str, str]:

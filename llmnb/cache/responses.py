@@ -22,7 +22,9 @@ from typing import Any
 from llmnb.cache.backends import Backend, Item, Pickled, open_backend
 from llmnb.cache.flights import Flight, Flights
 from llmnb.cache.stored import StoredAnswer, Unreadable, stored
+from llmnb.cache.threads import Threads, end_of, thread_name
 from llmnb.errors import MissingExtra
+from llmnb.keys import Turn
 from llmnb.later import Later
 from llmnb.settings import Settings, load
 from llmnb.trouble import LlmnbWarning, warn_once_of
@@ -60,6 +62,7 @@ class Arrived:
     status: int = 200
     ttl_s: float | None = None
     flight: Flight | None = None
+    turn: Turn | None = None
 
     @cached_property
     def answer(self) -> StoredAnswer | None:
@@ -121,6 +124,7 @@ class ResponseCache:
 
     def _begin(self) -> None:
         self._arrived: dict[str, Arrived] = {}
+        self.threads = Threads(self._read)
         self._landed: deque[Flight] = deque()
         self._unclaimed: deque[str] = deque()
         self._unwanted: deque[str] = deque()
@@ -212,6 +216,8 @@ class ResponseCache:
     def keep(self, arrived: Arrived) -> None:
         """Keeps the answer in a response, if there is one, in place of an older one; written a moment later."""
         self._arrived[arrived.key] = arrived
+        if arrived.turn is not None:
+            self.threads.coming(arrived.turn, lambda: arrived.answer)
         self._later.ask()
 
     def now_us(self) -> int:
@@ -251,7 +257,7 @@ class ResponseCache:
             self._forget_unwanted()
             batch: list[Item] = []
             for one in arrived:
-                batch += _items(one)
+                batch += items(one)
                 if sum(len(item.data) for item in batch) > _BATCH_BYTES:
                     self.backend.put(batch)
                     batch = []
@@ -346,16 +352,19 @@ class ResponseCache:
         self.flights.forget()
 
 
-def _items(arrived: Arrived) -> list[Item]:
+def items(arrived: Arrived) -> list[Item]:
+    """What is kept of a response: nothing of one that is no answer."""
     answer = arrived.answer
     if answer is None:
         return []
-    items: list[Item] = []
+    found: list[Item] = []
     if len(arrived.request) > INLINE_BYTES:
-        items.append(Item(request_name(arrived.key), arrived.request, arrived.ttl_s))
+        found.append(Item(request_name(arrived.key), arrived.request, arrived.ttl_s))
         answer = replace(answer, request=None)
-    items.append(Item(arrived.key, answer.encoded(), arrived.ttl_s))
-    return items
+    if arrived.turn is not None and (end := end_of(arrived.turn, answer)) is not None:
+        found.append(Item(thread_name(str(answer.message.get("id"))), end, arrived.ttl_s))
+    found.append(Item(arrived.key, answer.encoded(), arrived.ttl_s))
+    return found
 
 
 def request_name(key: str) -> str:

@@ -55,6 +55,7 @@ class Asked:
     model: str
     caching: Caching
     base_url: httpx2.URL
+    turn: keys.Turn | None = None
 
 
 _NO_CACHING = Caching()
@@ -105,7 +106,9 @@ class CachePart(Part):
             around = self._around(request, caching, client, base_url)
             canonical = keys.canonical_body(body)
             kept = b'{"around":' + around + b',"body":' + canonical + b"}"
-            return Asked(keys.key_of(around, canonical), kept, str(body.get("model")), caching, base_url)
+            turn = self._responses.threads.turn(body) if "thread" in body else None
+            key = keys.key_of(around, canonical if turn is None else turn.canonical)
+            return Asked(key, kept, str(body.get("model")), caching, base_url, turn)
         except Exception as trouble:  # such as a body that JSON cannot hold
             quietly("naming a question for the response cache", trouble)
             return None
@@ -174,6 +177,8 @@ class CachePart(Part):
         if answer is None:
             return None
         try:
+            if asked.turn is not None:
+                self._responses.threads.answered(asked.turn, answer)
             return answering.http_response(
                 answer,
                 request,
@@ -221,6 +226,7 @@ class CachePart(Part):
                 headers=[(name, headers[name]) for name in KEPT_HEADERS if name in headers],
                 ttl_s=asked.caching.ttl_s,
                 flight=flight,
+                turn=asked.turn,
             )
         )
         if flight is not None:
