@@ -8,46 +8,33 @@ after that a smaller fold does all of it under the lock. A kill at any moment le
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import tzinfo
 
-from llmnb.ledger import sketch
-from llmnb.ledger.measures import KEPT, LATENCY, NAMES, TTFT, summed
-from llmnb.ledger.rollups import BY_DAY, MISSING, PEOPLE, ROLLUPS, SKETCHES, SLOTS, Rollup, State, state
-from llmnb.ledger.sql import BEGIN_SETTLED, Connection, define_steps
-from llmnb.ledger.zones import SLOT_US, cuts_us, start_of_day_us, zone_name, zone_named
+from llmnb.ledger.additions import COLUMNS, Additions, Key, additions, merged_sketches
+from llmnb.ledger.measures import KEPT, NAMES
+from llmnb.ledger.rollups import ROLLUPS, SKETCHES, Rollup, State, state
+from llmnb.ledger.sql import BEGIN_SETTLED, Connection
+from llmnb.ledger.zones import SLOT_US, start_of_day_us, zone_name, zone_named
 
 ROWS = 8_000
 """Rows of one fold; measured: 7 ms of the write lock with 12 projects, 8 users and 9 models."""
-FEWEST_ROWS = 1_000
+FEWEST_ROWS, MOST_ROWS = 1_000, 24_000
 ROWS_UNDER_LOCK = 400
 LOCK_S = 0.012
 """A fold that held the lock for longer is followed by a smaller one."""
 
-Sums = dict[tuple[object, ...], list[int]]
-"""Key of a roll-up → its measures."""
-
 
 @dataclass(slots=True)
 class Folded:
-    """What some rows add to each roll-up, and the rows they were."""
+    """What some rows and changes add to the roll-ups, and which they were."""
 
     last_id: int
     last_change: int
-    sums: dict[str, Sums] = field(default_factory=dict[str, Sums])
-    sketches: dict[tuple[object, ...], tuple[sketch.Buckets, sketch.Buckets]] = field(
-        default_factory=lambda: defaultdict(lambda: (defaultdict(int), defaultdict(int)))
-    )
-    values: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    sketched: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there was nothing to fold."""
-        return not self.sums
+    added: Additions
+    sketched: list[Key]
 
 
 class Folder:
@@ -69,7 +56,6 @@ class Folder:
         self.rows = ROWS
         self.longest_lock_s = 0.0
         self._days = Days(self._settled(zone, insists=insists))
-        define_steps(connection, "day_of", self._days.start, self._days.cuts)
 
     def _settled(self, zone: tzinfo, *, insists: bool) -> tzinfo:
         found = state(self._connection)
@@ -105,7 +91,7 @@ class Folder:
             if begun is None or begun.zone != self._days.zone:
                 return None
             folded = self._added_up(begun, self.rows)
-        if folded.is_empty and folded.last_id == begun.watermark:
+        if not folded.added.sums and folded.last_id == begun.watermark:
             return None
         if not self._written(begun, folded):
             self._fold_under_lock()
@@ -133,9 +119,9 @@ class Folder:
         held_s = self._clock() - begun
         self.longest_lock_s = max(self.longest_lock_s, held_s)
         if held_s > LOCK_S:
-            self.rows = max(FEWEST_ROWS, self.rows // 2)
-        elif held_s < LOCK_S / 2:
-            self.rows = min(2 * ROWS, self.rows + self.rows // 4)
+            self.rows = max(FEWEST_ROWS, self.rows * 2 // 3)
+        elif held_s < LOCK_S * 2 / 3:
+            self.rows = min(MOST_ROWS, self.rows * 5 // 4)
 
     # Adding up --------------------------------------------------------------------------------------------------------
 
@@ -145,65 +131,25 @@ class Folder:
             "SELECT max(id) FROM (SELECT id FROM calls WHERE id > ? ORDER BY id LIMIT ?)", (begun.watermark, rows)
         ).fetchone()[0]
         last_change = connection.execute("SELECT max(id) FROM rollup_changes").fetchone()[0] or 0
-        folded = Folded(begun.watermark if last_id is None else last_id, last_change)
+        found: list[Key] = []
         if last_id is not None:
-            self._add(folded, _ROWS, (begun.watermark, last_id))
+            found += connection.execute(_ROWS, (begun.watermark, last_id)).fetchall()
         if last_change:
-            self._add(folded, _CHANGES, (last_change,))
-        folded.sketched = _merged_sketches(connection, folded)
-        return folded
+            found += connection.execute(_CHANGES, (last_change,)).fetchall()
+        added = additions(found, self._days.start)
+        sketched = merged_sketches(added, self._stored_sketches)
+        return Folded(begun.watermark if last_id is None else last_id, last_change, added, sketched)
 
-    def _add(self, folded: Folded, rows: str, parameters: tuple[int, ...]) -> None:
-        self._sum(folded, SLOTS, f"ts / {SLOT_US} * {SLOT_US}", rows, parameters)
-        self._sum(folded, PEOPLE, "day_of(ts)", rows, parameters)
-        for rollup in BY_DAY[:-1]:
-            _merge_coarser(folded.sums.setdefault(rollup.table, {}), rollup, folded.sums[PEOPLE.table])
-        self._sketch(folded, rows, parameters)
-        for key in folded.sums[PEOPLE.table]:
-            named = zip(PEOPLE.dimensions, key[1:], strict=True)
-            folded.values.update((name, str(value)) for name, value in named if value != b"")
-        found = self._connection.execute(f"SELECT DISTINCT notebook FROM {rows} WHERE notebook IS NOT NULL", parameters)  # noqa: S608
-        folded.values.update(("notebook", notebook) for (notebook,) in found)
-
-    def _sum(self, folded: Folded, rollup: Rollup, when: str, rows: str, parameters: tuple[int, ...]) -> None:
-        key = ", ".join([when, *(f"coalesce({name}, {MISSING})" for name in rollup.dimensions)])
-        places = ", ".join(str(at + 1) for at in range(len(rollup.key)))
-        sums, width = folded.sums.setdefault(rollup.table, {}), len(rollup.key)
-        sql = f"SELECT {key}, {summed('sign')} FROM {rows} GROUP BY {places}"  # noqa: S608 - our own names
-        for row in self._connection.execute(sql, parameters):
-            _add_to(sums, row[:width], row[width:])
-
-    def _sketch(self, folded: Folded, rows: str, parameters: tuple[int, ...]) -> None:
-        key = ", ".join(["day_of(ts)", *(f"coalesce({name}, {MISSING})" for name in SKETCHES.dimensions)])
-        sql = f"SELECT sign, {LATENCY} AS latency, {TTFT} AS ttft, {key} FROM {rows}"  # noqa: S608
-        found = self._connection.execute(
-            f"SELECT * FROM ({sql}) WHERE latency IS NOT NULL OR ttft IS NOT NULL",  # noqa: S608
-            parameters,
-        )
-        bucket, sketches = sketch.bucket, folded.sketches
-        for sign, latency, ttft, *group in found:
-            latencies, ttfts = sketches[tuple(group)]
-            if latency is not None:
-                latencies[bucket(latency)] += sign
-            if ttft is not None:
-                ttfts[bucket(ttft)] += sign
+    def _stored_sketches(self, key: Key) -> tuple[bytes, bytes] | None:
+        """As they are now: only folds change them, and of two at the same time one is not written."""
+        return self._connection.execute(_STORED_SKETCHES, key).fetchone()
 
 
 _KEPT = ", ".join(KEPT)
-_ROWS = f"(SELECT 1 AS sign, notebook, {_KEPT} FROM calls NOT INDEXED WHERE id > ? AND id <= ?)"  # noqa: S608
-_CHANGES = f"(SELECT sign, NULL AS notebook, {_KEPT} FROM rollup_changes WHERE id <= ?)"  # noqa: S608
-
-
-def _merge_coarser(into: Sums, rollup: Rollup, people: Sums) -> None:
-    places = [PEOPLE.key.index(name) for name in rollup.key]
-    into.clear()
-    for key, values in people.items():
-        _add_to(into, tuple(key[place] for place in places), values)
-
-
-def _add_to(sums: Sums, key: tuple[object, ...], values: Sequence[int]) -> None:
-    known = sums.get(key)
-    sums[key] = list(values) if known is None else list(map(int.__add__, known, values))
+_ROWS = f"SELECT {COLUMNS} FROM (SELECT 1 AS sign, notebook, {_KEPT} FROM calls NOT INDEXED WHERE id > ? AND id <= ?)"  # noqa: S608
+_CHANGES = f"SELECT {COLUMNS} FROM (SELECT sign, NULL AS notebook, {_KEPT} FROM rollup_changes WHERE id <= ?)"  # noqa: S608
+_SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
+_STORED_SKETCHES = f"SELECT latency, ttft FROM rollup_sketches WHERE {_SAME}"  # noqa: S608
 
 
 class Days:
@@ -221,20 +167,16 @@ class Days:
             self._known[slot] = start_of_day_us(slot * SLOT_US, self._zone)
         return self._known[slot]
 
-    def cuts(self, first: int, last: int) -> list[int]:
-        """Where the days begin, from the one that `first` is in to the first after `last`."""
-        return cuts_us("day", first, last, self._zone)
-
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
 def _write(connection: Connection, folded: Folded) -> None:
     for rollup in ROLLUPS:
-        sums = folded.sums.get(rollup.table, {})
-        connection.executemany(_UPSERTS[rollup.table], [(*key, *values) for key, values in sums.items()])
+        connection.executemany(_UPSERTS[rollup.table], folded.added.sums.get(rollup.table, ()))
     connection.executemany(_UPSERT_SKETCH, folded.sketched)
-    connection.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", sorted(folded.values))
+    values = sorted(folded.added.values)
+    connection.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", values)
     connection.execute("DELETE FROM rollup_changes WHERE id <= ?", (folded.last_change,))
     connection.execute("UPDATE rollup_state SET watermark = ?, folds = folds + 1", (folded.last_id,))
 
@@ -253,20 +195,6 @@ _UPSERT_SKETCH = f"""
     ON CONFLICT ({", ".join(SKETCHES.key)}) DO UPDATE SET latency = excluded.latency, ttft = excluded.ttft
 """  # noqa: S608
 _UPSERTS = {rollup.table: _upsert(rollup) for rollup in ROLLUPS}
-_SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
-
-
-def _merged_sketches(connection: Connection, folded: Folded) -> list[tuple[object, ...]]:
-    """The rows of sketches as they are with what is folded; only folds change them, and two cannot be written."""
-    rows: list[tuple[object, ...]] = []
-    for key, added in folded.sketches.items():
-        found = connection.execute(f"SELECT latency, ttft FROM rollup_sketches WHERE {_SAME}", key).fetchone()  # noqa: S608
-        for into, data in zip(added, found or (), strict=False):
-            for number, count in sketch.unpacked(data):
-                into[number] += count
-        rows.append((*key, *map(sketch.packed, added)))
-    return rows
-
 
 # Beginning anew -------------------------------------------------------------------------------------------------------
 

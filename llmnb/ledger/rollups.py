@@ -20,6 +20,8 @@ from llmnb.ledger.zones import SLOT_US
 
 MISSING = "x''"
 """How a missing value is written in a roll-up: no text equals a blob."""
+MISSING_VALUE = b""
+"""The same as a parameter."""
 
 
 @dataclass(frozen=True, slots=True)
