@@ -235,7 +235,7 @@ class LiveAnswer:
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
         """See `View.open`."""
         self._answer.model = model
-        control.register(self._id, control.Controls(stop or self._box.stop, self._resync))
+        control.register(self._id, control.Controls(stop or self._box.stop, self._resync, control.nothing))
         self._box.answer_opened(self)
         pace.alarm().at(time.monotonic(), self._draw)
 

@@ -1,7 +1,8 @@
-"""Stop and resync while the cell blocks: a comm target of our own, whose messages a subshell of the kernel handles.
+"""What a front end asks while the cell blocks: a comm target of our own, whose messages a subshell handles.
 
-The front end opens a comm on `TARGET` with `{"stop": answer id}` or `{"resync": answer id}` and is sent `{"ack": …}`.
-Handlers run in a thread that is not the cell's: they set what has to be set and send the ack, nothing else.
+The front end opens a comm on `TARGET` with `{"stop": answer id}`, `{"resync": answer id}` or `{"keep": answer id}` and
+is sent `{"ack": …}`. Handlers run in a thread that is not the cell's: they set what has to be set and send the ack,
+nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from llmnb.display import latecomers
 from llmnb.display.where import running_shell
 
 TARGET = "llmnb.control"
@@ -17,42 +19,48 @@ TARGET = "llmnb.control"
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What a front end may ask of a running answer; both are called from any thread."""
+    """What a front end may ask of an answer, from any thread: to stop it, to send all of it, or the form to keep."""
 
     stop: Callable[[], None]
     resync: Callable[[], None]
+    keep: Callable[[], None]
 
 
-_running: dict[str, Controls] = {}
+def nothing() -> None:
+    """There is nothing to do."""
+
+
+_answers: dict[str, Controls] = {}
 _stopped: set[str] = set()  # answers that were told already: the same click can come by several ways
 
 
 def register(answer_id: str, controls: Controls) -> None:
-    """A view of `answer_id` is live; `forget` it when it is over."""
-    _running[answer_id] = controls
+    """What can be asked of `answer_id` from now on; `forget` it when its view is gone."""
+    _answers[answer_id] = controls
     _listen()
 
 
 def forget(answer_id: str) -> None:
     """Nothing can be asked of this answer any more."""
-    _running.pop(answer_id, None)
+    _answers.pop(answer_id, None)
     _stopped.discard(answer_id)
 
 
-def running() -> int:
-    """How many answers are live."""
-    return len(_running)
+def known() -> int:
+    """Of how many answers something can be asked."""
+    return len(_answers)
 
 
 def obey(request: object) -> bool:
     """Do what a message from a front end asks; whether there was something to do."""
     asked: dict[str, object] = cast(Any, request) if isinstance(request, dict) else {}
-    answer_id = str(asked.get("stop") or asked.get("resync"))
-    controls = _running.get(answer_id)
+    wish = next((name for name in ("stop", "resync", "keep") if name in asked), "")
+    answer_id = str(asked.get(wish))
+    controls = _answers.get(answer_id)
     if controls is None:
         return False
-    if "resync" in asked:
-        controls.resync()
+    if wish != "stop":
+        (controls.resync if wish == "resync" else controls.keep)()
     elif answer_id not in _stopped:
         _stopped.add(answer_id)
         controls.stop()
@@ -69,6 +77,7 @@ def _listen() -> None:
     import comm
 
     comm.get_comm_manager().register_target(TARGET, _opened)
+    latecomers.listen(TARGET, _opened)
 
 
 def _opened(comm: Any, message: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from llmnb.display.widget import ResponseView
 class MarimoOutput:
     """One output of the running cell."""
 
+    reloads = False  # marimo shows what a cell has put out to every page that comes
+
     def __init__(self) -> None:
         self._marimo: Any = sys.modules["marimo"]
         self._index: int | None = None

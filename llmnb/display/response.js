@@ -7,6 +7,9 @@ const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
 const GROUP = 16; // blocks that are laid out, or not, together
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
+const ASK_MS = 400; // a page that was loaded again has missed the beginning: it asks when nothing comes
+const KEEP_MS = 1000; // when the bundle has not taken the view's place by then, its message went to an earlier page
+const VIEW = "application/vnd.jupyter.widget-view+json";
 const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
 
 /** What the messages so far say, shared by all views of one model. */
@@ -15,6 +18,16 @@ class Scene {
   next = 0; // number of the message expected
   lost = false; // a message is missing: wait for a keyframe
   version = 0;
+
+  /** Whether any message has come. */
+  get begun() {
+    return this.lost || this.next > 0;
+  }
+
+  /** Whether the answer has ended. */
+  get over() {
+    return Boolean(this.nodes.get(FOOTER)?.html);
+  }
 
   /** Whether all of the answer is here, and nothing of it will change. */
   get whole() {
@@ -251,6 +264,27 @@ function resync(model, state) {
   if (kernel?.createComm) askKernel(kernel, { resync: model.get("answer_id") }, () => {}).catch(() => {});
 }
 
+/** The places of this view in the notebook: [outputs, index] for each. */
+function placesOf(model) {
+  const cells = [...(model.widget_manager?.context?.model?.cells ?? [])];
+  return cells.flatMap(({ outputs }) =>
+    Array.from({ length: outputs?.length ?? 0 }, (_, index) => [outputs, index]).filter(
+      ([, index]) => outputs.get(index).data[VIEW]?.model_id === model.get("answer_id"),
+    ),
+  );
+}
+
+/** Ask for the bundle where none has come: a kernel's update of an output reaches only the page that ran its cell. */
+function askForBundle(model) {
+  const kernel = model.widget_manager?.kernel;
+  if (kernel?.createComm && placesOf(model).length) askKernel(kernel, { keep: model.get("answer_id") }, () => {}).catch(() => {});
+}
+
+/** Put the bundle into the notebook, as the kernel would have done. */
+function keep(model, data) {
+  for (const [outputs, index] of placesOf(model)) outputs.set(index, { output_type: "display_data", data, metadata: {} });
+}
+
 function copyCode(event) {
   const button = event.target.closest?.(".llmnb-copy");
   if (!button) return;
@@ -310,11 +344,15 @@ export default () => {
           state.acknowledged ||= Boolean(message.ack);
           return;
         }
+        if (message.bundle) return keep(model, message.bundle);
+        if (message.elapsed_s !== undefined) state.started = performance.now() - message.elapsed_s * 1000;
         if (state.scene.receive(message)) state.resyncing = false;
         else resync(model, state);
+        if (state.scene.over) state.asking ||= setTimeout(() => state.closed || askForBundle(model), KEEP_MS);
         state.changed();
       };
       model.on("msg:custom", received);
+      setTimeout(() => state.scene.begun || state.closed || resync(model, state), ASK_MS);
       return () => {
         state.closed = true;
         model.off("msg:custom", received);
@@ -330,7 +368,7 @@ export default () => {
       parts.el.addEventListener("click", copyCode);
       el.append(parts.el);
       const view = () => {
-        const over = Boolean(state.scene.nodes.get(FOOTER)?.html);
+        const { over } = state.scene;
         bar.hidden = over;
         parts.el.setAttribute("aria-busy", String(!over));
         parts.spoken.textContent = over ? "The answer is complete." : "An answer is being written.";

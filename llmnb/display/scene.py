@@ -8,6 +8,8 @@ A message is `{"n": number, "ops": [op, …]}` or, as a keyframe, `{"n": number,
           ["fix", id]                    it will not change any more: math may be typeset
     node  [id, parent, kind, html, fixed]
 
+A keyframe that is sent says, too, since how many seconds the answer is on its way (`elapsed_s`).
+
 A node of kind "block" shows its HTML; of kind "thinking", its HTML labels a fold around its children. A front end that
 sees a gap in the numbers waits for the next keyframe.
 """

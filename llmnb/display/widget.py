@@ -5,6 +5,7 @@ Import this module only when a view is needed: anywidget and ipywidgets are heav
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -14,7 +15,7 @@ from typing import Any, Protocol, cast
 import anywidget
 import traitlets
 
-from llmnb.display import control, pace, static, style
+from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer
 from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
@@ -25,7 +26,10 @@ _ASKABLE_GROWTH = 4
 
 
 class ResponseView(anywidget.AnyWidget):
-    """The front end of one live answer; it is sent the messages of a `Scene`, and writes no state of its own."""
+    """The front end of one live answer; it is sent the messages of a `Scene`, and writes no state of its own.
+
+    `answer_id` is the widget's model id, too: so its place can be found in a notebook.
+    """
 
     # as text: a file path would make anywidget keep every widget alive through its change signal
     _esm = style.script()
@@ -39,14 +43,19 @@ class ResponseView(anywidget.AnyWidget):
         for name, value in (("answer_id", answer_id), ("model_label", model), ("can_stop", can_stop)):
             self.set_trait(name, value)
         self.set_trait("stop_hint", stop_hint)
-        super().__init__()
+        super().__init__(model_id=answer_id)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Refuse what a front end would write."""
 
 
 class Output(Protocol):
-    """The place on the page where an answer stands."""
+    """The place on the page where an answer stands.
+
+    `reloads` says that the page can be loaded again while the kernel goes on, and then asks for what it missed.
+    """
+
+    reloads: bool
 
     def show(self, widget: ResponseView, label: str) -> None:
         """Show the live view."""
@@ -59,6 +68,8 @@ class Output(Protocol):
 
 class JupyterOutput:
     """An output of a cell, which can be replaced while another cell runs."""
+
+    reloads = True
 
     def __init__(self) -> None:
         from IPython import display
@@ -112,7 +123,7 @@ class WidgetView:
             self._widget = widget  # now: a Stop may strike on any of these lines
             control.unpin_replies(cast(Any, widget).comm)
             cast(Any, widget).on_msg(self._asked)
-            control.register(self._id, control.Controls(stop or _nothing, self._resync))
+            control.register(self._id, control.Controls(stop or control.nothing, self._resync, control.nothing))
             self._start = self._clock()
             self._next_keyframe()
             self._output = self._make_output()  # before anything is shown there, for the same reason
@@ -130,15 +141,24 @@ class WidgetView:
             self._draw_or_wait()
 
     def close(self, error: BaseException | None = None) -> None:
-        """Put the static bundle in the widget's place, and free the widget."""
+        """Put the static bundle in the widget's place; the widget is freed now, or soon, as a page may come late."""
+        with self._lock:
+            self._answer.end(error)
+            self._keyframe_due = float("inf")
+            if self._widget is not None and (message := self._scene.frame()) is not None:
+                cast(Any, self._widget).send(message)  # what is whole on the page need not be drawn again
+            if self._output is not None:
+                self._output.keep(static.of(self._answer))
+            if self._widget is not None and self._output is not None and self._output.reloads:
+                control.register(self._id, control.Controls(control.nothing, self._resync, self._keep))
+                latecomers.linger(self._free)
+            else:
+                self._free()
+
+    def _free(self) -> None:
         with self._lock:
             widget, self._widget = self._widget, None
             control.forget(self._id)
-            self._answer.end(error)
-            if widget is not None and (message := self._scene.frame()) is not None:
-                cast(Any, widget).send(message)  # what is whole on the page need not be drawn again
-            if self._output is not None:
-                self._output.keep(static.of(self._answer))
             if widget is not None:
                 _dispose(widget)
 
@@ -151,9 +171,11 @@ class WidgetView:
     def _draw(self, now: float) -> None:
         if self._widget is None:
             return
-        message = self._scene.keyframe() if now >= self._keyframe_due else self._scene.frame()
         if now >= self._keyframe_due:
+            message = {**self._scene.keyframe(), "elapsed_s": now - self._start}
             self._next_keyframe()
+        else:
+            message = self._scene.frame()
         if message is not None:
             cast(Any, self._widget).send(message)
         self._dirty = False
@@ -161,6 +183,9 @@ class WidgetView:
         self._frame_due = now + max(pace.frame_s(now - self._start), pace.LOAD * spent_s)
 
     def _next_keyframe(self) -> None:
+        if self._answer.ended:
+            self._keyframe_due = float("inf")
+            return
         now = self._clock()
         self._keyframe_due = next(time for s in self._keyframes if (time := self._start + s) > now)
 
@@ -170,9 +195,13 @@ class WidgetView:
             pace.alarm().at(when, self._rung)
 
     def _rung(self) -> None:
-        """The alarm's thread: draw what is due."""
         with self._lock:
             self._armed = float("inf")
+            self._draw_what_is_due()
+
+    def _draw_what_is_due(self) -> None:
+        """The alarm's thread."""
+        with self._lock:
             if self._widget is None:
                 return
             try:
@@ -181,16 +210,22 @@ class WidgetView:
                 self._widget = None  # the asking thread still replaces the view at its end
 
     def _resync(self) -> None:
-        # no lock: the asking thread may hold it; the next draw sees that a keyframe is due
+        # no lock: the asking thread may hold it
         self._keyframe_due = 0.0
+        pace.alarm().at(0.0, self._draw_what_is_due)
+
+    def _keep(self) -> None:
+        pace.alarm().at(0.0, self._send_bundle)
+
+    def _send_bundle(self) -> None:
+        """The alarm's thread: hand the static form to a page that missed how it took the widget's place."""
+        with self._lock, contextlib.suppress(Exception):
+            if self._widget is not None:
+                cast(Any, self._widget).send({"bundle": static.of(self._answer)})
 
     def _asked(self, widget: Any, content: object, buffers: object) -> None:
         if control.obey(content):
             widget.send({"ack": True})
-
-
-def _nothing() -> None:
-    """There is nothing to stop."""
 
 
 def _dispose(widget: ResponseView) -> None:

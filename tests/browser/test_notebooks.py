@@ -1,4 +1,4 @@
-"""Live views in whole notebooks: a reload in the middle, Notebook 7 on a phone."""
+"""Live views in whole notebooks: a page loaded again, in the middle and with a dead kernel; Notebook 7 on a phone."""
 
 from __future__ import annotations
 
@@ -19,26 +19,43 @@ import llmnb
 from llmnb.simulator import Answer
 from llmnb.testing import serve_simulator
 simulator = serve_simulator(environ=True)
-simulator.__enter__().script(Answer("early " + "more " * 120 + "late", deltas=122, delta_delay_s=0.03))
+simulator.__enter__().script(Answer("".join(f"word{n} " for n in range(3_000)), deltas=3_000, delta_delay_s=0.05))
 llm = llmnb.LLM("claude-sonnet-5-5")
 """
+WORDS = "() => [...document.querySelector('.llmnb-live')?.innerText.matchAll(/word/g) ?? []].length"
+SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
 
 
 def test_a_reload_in_the_middle(page: Page, lab: Lab) -> None:
-    """After a reload in the middle of an answer the kernel goes on, and `llmnb.last()` brings back what was missed."""
-    lab.write("reload.ipynb", SIMULATED, "reply = llm('Hi')", "llmnb.last()")
+    """After a reload in the middle of an answer it goes on live, Stop stops it, and it stays: also when the kernel is
+    dead and the page loaded once more.
+    """
+    lab.write("reload.ipynb", SIMULATED, "reply = llm('Hi')", "llmnb.last().status")
     lab.open_notebook(page, "reload.ipynb")
     lab.run_cell(page, 0)
     lab.wait_idle(page, 0)
     lab.run_cell(page, 1)
-    page.wait_for_selector(".llmnb-live .llmnb-block:has-text('early')")
-    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_selector(".llmnb-live .llmnb-block:has-text('word')")
+    page.evaluate(SAVE)
     page.reload()
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.info")
+    page.wait_for_selector(".llmnb-live .llmnb-block:has-text('word')", timeout=60_000)
+    seen = page.evaluate(WORDS)
+    page.wait_for_function(f"(seen) => ({WORDS})() > seen + 20", arg=seen)
+    assert int(page.inner_text(".llmnb-running").split()[-2]) >= 2  # since the question, not since the reload
+    page.click(".llmnb-stop")
+    page.wait_for_selector(".llmnb-answer .llmnb-footer:has-text('stopped')")
+    answer, *_ = lab.outputs(page, 1)
+    assert set(answer["data"]) == {"text/html", "text/markdown", "text/plain"}
     lab.run_cell(page, 2)
-    page.wait_for_selector(".llmnb-answer:has-text('late')")
-    assert page.locator(".llmnb-stop").count() == 0
+    lab.wait_idle(page, 2)
+    assert lab.outputs(page, 2)[0]["data"]["text/plain"] == "'cancelled'"
+
+    page.evaluate(SAVE)
+    lab.stop_kernels()
+    page.reload()
+    page.wait_for_selector(".llmnb-answer .llmnb-body:has-text('word')", timeout=60_000)
+    assert "stopped" in page.inner_text(".llmnb-answer .llmnb-footer")
+    assert page.locator(".llmnb-live").count() == 0
 
 
 def test_notebook_7_on_a_phone(page: Page, lab: Lab) -> None:

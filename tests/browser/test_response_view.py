@@ -155,8 +155,53 @@ def test_what_the_reader_does_survives_frames(bare: Page, scene: Scene) -> None:
     assert bare.evaluate("() => document.querySelector('.llmnb-thinking').open") is True
 
 
-def test_stop_goes_three_ways(bare: Page) -> None:
+def test_a_page_that_hears_nothing_asks(bare: Page, scene: Scene) -> None:
+    """A front end that came late, and is sent nothing, asks for all of the answer."""
+    bare.wait_for_function("() => window.log.length")
+    assert bare.evaluate("() => window.log") == [["open", "llmnb.control", {"resync": "answer-1"}]]
+
+
+OUTPUTS = """() => {
+  const view = { "application/vnd.jupyter.widget-view+json": { model_id: "answer-1" } };
+  const list = [{ data: { "text/plain": "other" } }, { data: view }];
+  const outputs = { length: 2, get: (n) => list[n], set: (n, output) => (list[n] = output) };
+  window.model.widget_manager.context = { model: { cells: [{ type: "markdown" }, { outputs }] } };
+  window.outputs = list;
+}"""
+
+
+def test_a_page_that_missed_the_end_asks_for_the_bundle(bare: Page, scene: Scene) -> None:
+    """Where the answer is over and the notebook still has the view in it, the bundle is asked for and put there."""
+    bare.clock.install()
+    bare.evaluate(OUTPUTS)
+    scene.answer.apply(Text("one"))
+    html = finished(scene)
+    show(bare, scene.keyframe())
+    bare.clock.run_for(3000)
+    assert bare.evaluate("() => window.log") == [["open", "llmnb.control", {"keep": "answer-1"}]]
+    show(bare, {"bundle": {"text/html": html}})
+    assert bare.evaluate("() => window.outputs") == [
+        {"data": {"text/plain": "other"}},
+        {"output_type": "display_data", "data": {"text/html": html}, "metadata": {}},
+    ]
+
+
+def test_a_page_that_was_there_asks_for_nothing(bare: Page, scene: Scene) -> None:
+    """Where the kernel has put the bundle into the view's place already, nothing is asked and nothing changed."""
+    bare.clock.install()
+    bare.evaluate(OUTPUTS)
+    bare.evaluate("() => { window.outputs[1] = { data: { 'text/html': 'kept' } }; }")
+    show(bare, scene.keyframe())
+    finished(scene)
+    show(bare, scene.frame(), {"bundle": {"text/html": "other"}})
+    bare.clock.run_for(3000)
+    assert bare.evaluate("() => window.log") == []
+    assert bare.evaluate("() => window.outputs[1].data") == {"text/html": "kept"}
+
+
+def test_stop_goes_three_ways(bare: Page, scene: Scene) -> None:
     """Stop asks the widget's comm and a comm of our own; without an ack the kernel is interrupted."""
+    show(bare, scene.keyframe())
     bare.evaluate("() => { window.kernel.supportsSubshells = false; }")
     bare.focus(".llmnb-stop")
     bare.keyboard.press("Enter")

@@ -62,17 +62,27 @@ class Kernel:
         self.client.control_channel.send(self.client.session.msg("create_subshell_request", {}))
         return self.client.get_control_msg(timeout=30)["content"]["subshell_id"]
 
-    def open_comm(self, comm_id: str, data: dict[str, Any], subshell: str | None = None) -> None:
-        """Open a comm on the control target, as the front end does."""
-        content = {"comm_id": comm_id, "target_name": "llmnb.control", "data": data}
-        self._send("comm_open", content, subshell)
+    def open_comm(
+        self,
+        comm_id: str,
+        data: dict[str, Any],
+        subshell: str | None = None,
+        *,
+        target: str = "llmnb.control",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Open a comm, as the front end does."""
+        content = {"comm_id": comm_id, "target_name": target, "data": data}
+        self._send("comm_open", content, subshell, metadata)
 
     def send_comm(self, comm_id: str, data: dict[str, Any], subshell: str | None = None) -> None:
         """Send a message on a comm that is there."""
         self._send("comm_msg", {"comm_id": comm_id, "data": data}, subshell)
 
-    def _send(self, kind: str, content: dict[str, Any], subshell: str | None) -> None:
-        message = self.client.session.msg(kind, content)
+    def _send(
+        self, kind: str, content: dict[str, Any], subshell: str | None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        message = self.client.session.msg(kind, content, metadata=metadata)
         if subshell is not None:
             message["header"]["subshell_id"] = subshell
         self.client.shell_channel.send(message)

@@ -123,7 +123,7 @@ def test_stop(watched: Watched, chat: Chat, sim: Simulator) -> None:
     assert (watched.turns, chat.messages) == ([], [])
     sim.settle()
     assert sim.requests[0].disconnected_at is not None
-    assert control.running() == 0
+    assert control.known() == 0
     watched.do(ask="again")
     watched.wait_idle()
     assert (watched.status["leftover"], len(watched.turns)) == ("", 1)
