@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmnb import cache as cache
     from llmnb.asking.recent import last as last
     from llmnb.budgeting import budgets as budgets
     from llmnb.budgeting import remove_budget as remove_budget
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
     from llmnb.trouble import BudgetWarning as BudgetWarning
+
+_ROOMS = ("cache",)
+"""Modules that are public as such."""
 
 _HOME = {
     "LLM": "llm",
@@ -79,11 +83,13 @@ _HOME = {
     "UnknownPrice": "errors",
 }
 
-__all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOME, *_ROOMS, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f"llmnb.{name}")
     try:
         module = importlib.import_module(f"llmnb.{_HOME[name]}")
     except KeyError:

@@ -41,7 +41,8 @@ def test_type_checkers_see_the_same_names() -> None:
     imports = [node for node in ast.walk(blocks[0]) if isinstance(node, ast.ImportFrom)]
     seen = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
     lazy = {name: f"llmnb.{module}.{name}" for name, module in vars(llmnb)["_HOME"].items()}
-    assert seen == lazy
+    rooms = {name: f"llmnb.{name}" for name in vars(llmnb)["_ROOMS"]}
+    assert seen == lazy | rooms
 
 
 def test_dir_lists_the_public_names() -> None:

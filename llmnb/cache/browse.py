@@ -1,17 +1,23 @@
-"""Looks into the response cache, and clears it: what `llmnb cache` prints, for Python."""
+"""Looks into the response cache, and clears it: what `llmnb cache` prints, for Python.
+
+Unlike a call, which goes on without a cache that is broken, what is asked for here fails when it cannot be had.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from llmnb.cache.responses import ResponseCache, request_name, responses
 from llmnb.cache.stored import PEEK_BYTES, StoredAnswer, Unreadable
+from llmnb.cache.threads import thread_name
 from llmnb.durations import Duration, seconds
-from llmnb.errors import InvalidRequest
+from llmnb.errors import InvalidRequest, LlmnbError, StoreError
+from llmnb.settings import Settings
 
 _PAGE = 500
 
@@ -28,14 +34,20 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One answer that is kept; `key` names its question. `created` is when it came, `expires` until when it is used."""
+    """One answer that is kept; `key` names its question. `created` is when it came, `expires` until when it is used.
+
+    Tokens are those it was billed for when it came; `input_tokens` are all that the model read.
+    """
 
     key: str
     model: str
     created: datetime
     stop_reason: str
+    input_tokens: int
     output_tokens: int
+    streamed: bool
     expires: datetime | None = None
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,53 +59,110 @@ class Shown:
     request: dict[str, Any] | None
 
 
-def stats() -> Stats:
-    """How much the response cache of the settings holds."""
-    cache = _settled()
-    size = cache.backend.size()
-    answers = sum(1 for name in cache.backend.names() if "/" not in name)
-    return Stats(cache.backend.where, answers, size.bytes, size.limit_bytes)
+def stats(*, settings: Settings | None = None) -> Stats:
+    """How much the response cache of the settings holds.
+
+    Raises:
+        StoreError: the cache cannot be read.
+    """
+    with opened(settings) as cache:
+        size = cache.backend.size()
+        answers = sum(1 for name in cache.backend.names() if "/" not in name)
+        return Stats(cache.backend.where, answers, size.bytes, size.limit_bytes)
 
 
-def entries(*, model: str | None = None, older: Duration | None = None) -> list[Entry]:
-    """What is kept, newest first: of a model, or older than a duration such as "30d"."""
-    return sorted(_matching(_settled(), model, older), key=lambda entry: entry.created, reverse=True)
+def entries(
+    *, model: str | None = None, older: Duration | None = None, settings: Settings | None = None
+) -> list[Entry]:
+    """What is kept, newest first: of a model, or older than a duration such as "30d".
+
+    Raises:
+        StoreError: the cache cannot be read.
+    """
+    with opened(settings) as cache:
+        return sorted(_matching(cache, model, older), key=lambda entry: entry.created, reverse=True)
 
 
-def show(key: str) -> Shown:
+def show(key: str, *, settings: Settings | None = None) -> Shown:
     """One answer with its question, by its key or an unambiguous beginning of it.
 
     Raises:
         InvalidRequest: no key, or more than one, begins so.
+        StoreError: the cache cannot be read.
     """
-    cache = _settled()
-    names = [name for name in cache.backend.names() if name.startswith(key) and "/" not in name]
-    data = cache.backend.get(names[0]) if len(names) == 1 else None
-    if data is None:
-        raise InvalidRequest(f"{len(names) or 'no'} keys in the response cache begin with {key!r}: `llmnb cache list`")
-    answer = StoredAnswer.decoded(data)
-    request = answer.request or cache.backend.get(request_name(answer.key))
-    return Shown(_entry(answer), answer.whole_message(), None if request is None else json.loads(request))
+    with opened(settings) as cache:
+        name = _named(cache, key)
+        data = cache.backend.get(name)
+        if data is None:
+            raise InvalidRequest(f"the answer {key!r} has expired")
+        answer = StoredAnswer.decoded(data)
+        request = answer.request or cache.backend.get(request_name(answer.key))
+        return Shown(_entry(answer), answer.whole_message(), None if request is None else json.loads(request))
 
 
-def clear(*, model: str | None = None, older: Duration | None = None) -> int:
-    """Forgets all answers, or those of a model or older than a duration; how many there were."""
-    cache = _settled()
-    if model is None and older is None:
-        names = list(cache.backend.names())
-        cache.backend.delete(names)
-        return sum("/" not in name for name in names)
-    keys = [entry.key for entry in _matching(cache, model, older)]
-    for first in range(0, len(keys), _PAGE):
-        page = keys[first : first + _PAGE]
-        cache.backend.delete([*page, *map(request_name, page)])
-    return len(keys)
+def clear(
+    key: str | None = None,
+    *,
+    model: str | None = None,
+    older: Duration | None = None,
+    settings: Settings | None = None,
+) -> int:
+    """Forgets answers: all, the one of a key (or an unambiguous beginning of it), those of a model or age.
+
+    Args:
+        key: the key of one answer.
+        model: only answers of this model.
+        older: only answers older than that: seconds, or "30d", "12h".
+        settings: settings to use instead of those in force here and now.
+
+    Returns:
+        How many were forgotten.
+
+    Raises:
+        InvalidRequest: no key, or more than one, begins so.
+        StoreError: the cache cannot be written.
+    """
+    with opened(settings) as cache:
+        if key is not None:
+            only = _named(cache, key)
+            found = [entry for entry in _matching(cache, model, older) if entry.key == only]
+        elif model is None and older is None:
+            names = list(cache.backend.names())
+            cache.backend.delete(names)
+            return sum("/" not in name for name in names)
+        else:
+            found = list(_matching(cache, model, older))
+        for first in range(0, len(found), _PAGE):
+            page = found[first : first + _PAGE]
+            cache.backend.delete(name for entry in page for name in _names_of(entry))
+        return len(found)
 
 
-def _settled() -> ResponseCache:
-    cache = responses()
+@contextmanager
+def opened(settings: Settings | None = None) -> Generator[ResponseCache]:
+    """The response cache with everything written that waited; what its place raises becomes a `StoreError`."""
+    cache = responses(settings)
     cache.settle()
-    return cache
+    try:
+        yield cache
+    except (LlmnbError, ValueError, TypeError):
+        raise
+    except Exception as error:  # of SQLite, of the Redis client, of the file system
+        raise StoreError(
+            f"the response cache {cache.place} cannot be used: {error}. `llmnb doctor` checks it."
+        ) from error
+
+
+def _named(cache: ResponseCache, key: str) -> str:
+    names = [name for name in cache.backend.names() if name.startswith(key) and "/" not in name]
+    if len(names) != 1:
+        raise InvalidRequest(f"{len(names) or 'no'} keys in the response cache begin with {key!r}: `llmnb cache list`")
+    return names[0]
+
+
+def _names_of(entry: Entry) -> list[str]:
+    """All names under which something of an answer is kept."""
+    return [entry.key, request_name(entry.key), thread_name(entry.message_id)]
 
 
 def _matching(cache: ResponseCache, model: str | None, older: Duration | None) -> Iterator[Entry]:
@@ -128,8 +197,11 @@ def _entry(answer: StoredAnswer) -> Entry:
         model=str(answer.message.get("model") or answer.model_requested),
         created=_time(answer.created_us),
         stop_reason=str(answer.message.get("stop_reason")),
+        input_tokens=0 if usage is None else usage.total_input_tokens,
         output_tokens=0 if usage is None else usage.output_tokens,
+        streamed=answer.form == "sse",
         expires=None if answer.expires_us is None else _time(answer.expires_us),
+        message_id=str(answer.message.get("id")),
     )
 
 

@@ -311,7 +311,7 @@ class ResponseCache:
         self._later.ask()
         self._warn(
             f"cache entry: {type(why).__name__}",
-            f"an entry of the response cache {self._where()} cannot be used ({why}): it is removed, and what was asked "
+            f"an entry of the response cache {self.place} cannot be used ({why}): it is removed, and what was asked "
             "is asked again.",
         )
 
@@ -323,11 +323,13 @@ class ResponseCache:
         what = "read" if rest is self._no_reading else "written"
         self._warn(
             "cache",  # one trouble may have several sides
-            f"the response cache {self._where()} cannot be {what} ({error}): your calls go on, and what is not found "
+            f"the response cache {self.place} cannot be {what} ({error}): your calls go on, and what is not found "
             "in it is paid. It is tried again in a while; `llmnb doctor` checks the set-up.",
         )
 
-    def _where(self) -> str:
+    @property
+    def place(self) -> str:
+        """Where it is, as far as that is known already."""
         return "" if self._backend is None else self._backend.where
 
     def _warn(self, topic: str, message: str) -> None:

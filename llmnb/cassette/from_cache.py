@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from llmnb.cache.responses import request_name, responses
+from llmnb.cache.browse import opened
+from llmnb.cache.responses import request_name
 from llmnb.cache.stored import CONTENT_TYPES, StoredAnswer, Unreadable
 from llmnb.cassette.body import split_events
 from llmnb.cassette.interaction import Interaction, Request, Response
@@ -24,8 +26,9 @@ def export(
 ) -> int:
     """Writes the answers of the response cache into a cassette, oldest first, in place of what is in the file.
 
-    `llmnb.replay` answers from it. Secrets are kept out as `record` does. What was streamed has its pieces put together
-    and no times. Entries that are damaged, or of which the request is not known any more, are left out.
+    `llmnb.replay` answers from it, and `llmnb.cache.import_` puts its answers into another cache. Secrets are kept out
+    as `record` does. What was streamed has its pieces put together and no times. Entries that are damaged, or of which
+    the request is not known any more, are left out.
 
     Args:
         path: the file.
@@ -35,10 +38,13 @@ def export(
 
     Returns:
         How many interactions were written.
+
+    Raises:
+        StoreError: the cache cannot be read.
+        OSError: the file cannot be written.
     """
-    cache = responses(settings)
-    cache.settle()
-    found = sorted(_answers(cache.backend), key=lambda pair: (pair[0].created_us, pair[0].key))
+    with opened(settings) as cache:
+        found = sorted(_answers(cache.backend), key=lambda pair: (pair[0].created_us, pair[0].key))
     wanted = [pair for pair in found if model in (None, pair[0].model_requested)]
     write(path, (_interaction(number, *pair) for number, pair in enumerate(wanted, start=1)), redact=redact)
     return len(wanted)
@@ -74,4 +80,5 @@ def _interaction(number: int, answer: StoredAnswer, kept: dict[str, Any]) -> Int
         body=b"" if streamed else answer.body,
         events=tuple(split_events([(0, answer.body)])) if streamed else None,
     )
-    return Interaction(number, request, response, source="cache", key=answer.key)
+    created = datetime.fromtimestamp(answer.created_us / 1e6, timezone.utc).isoformat()  # noqa: UP017
+    return Interaction(number, request, response, source="cache", key=answer.key, created=created)

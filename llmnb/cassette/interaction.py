@@ -120,8 +120,9 @@ class Interaction:
 
     `number` is its place in the order in which requests were sent, from 1. `cell` and `run` are the notebook cell that
     asked and its execution count. `instead` is True when it was recorded in place of earlier ones to the same request.
-    `source` is `live`, or `cache` when llmnb's cache answered while it was recorded. `key` is its key in the response
-    cache, where it was exported from there. `line` is where it begins in its file, from 1.
+    `source` is `live`, or `cache` when llmnb's cache answered while it was recorded. Where it was exported from the
+    response cache, `key` is its key there, and `created` when the answer came (ISO 8601). `line` is where it begins in
+    its file, from 1.
     """
 
     number: int
@@ -132,6 +133,7 @@ class Interaction:
     instead: bool = False
     source: str = "live"
     key: str | None = None
+    created: str | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -163,6 +165,7 @@ def lines_of(interaction: Interaction) -> list[Json]:
         "instead": interaction.instead or None,
         "source": None if interaction.source == "live" else interaction.source,
         "key": interaction.key,
+        "created": interaction.created,
     }
     head |= {name: value for name, value in more.items() if value is not None}
     return [head, *_outcome_lines(interaction.outcome)]
@@ -262,6 +265,7 @@ class Assembly:
             instead=bool(line.get("instead", False)),
             source=str(line.get("source", "live")),
             key=_text(line.get("key")),
+            created=_text(line.get("created")),
             line=number,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ def stats(as_json: AsJson = False) -> None:
         console.as_json(asdict(found))
         return
     limit = "" if found.limit_bytes is None else f" of {found.limit_bytes / 2**20:,.0f} MiB"
-    print(f"{found.answers:,} answers, {found.bytes / 2**20:,.1f} MiB{limit}, in {found.where}")
+    print(f"{_count(found.answers)}, {found.bytes / 2**20:,.1f} MiB{limit}, in {found.where}")
 
 
 @app.command("list")
@@ -46,7 +47,9 @@ def list_(older: Older = None, model: Model = None, as_json: AsJson = False) -> 
         console.as_json([asdict(entry) | _times(entry) for entry in found])
         return
     for entry in found:
-        print(f"{entry.key[:12]}  {entry.created:%Y-%m-%d %H:%M}  {entry.model}  {entry.output_tokens:,} tokens out")
+        tokens = f"{entry.input_tokens:,} in, {entry.output_tokens:,} out"
+        until = "" if entry.expires is None else f"  until {entry.expires:%Y-%m-%d %H:%M}"
+        print(f"{entry.key[:12]}  {entry.created:%Y-%m-%d %H:%M}  {entry.model}  {tokens}{until}")
 
 
 @app.command()
@@ -59,11 +62,18 @@ def show(key: Annotated[str, typer.Argument(help="Its key, or the beginning of i
 
 
 @app.command()
-def clear(older: Older = None, model: Model = None) -> None:
+def clear(
+    key: Annotated[str | None, typer.Argument(help="Only this answer, by its key or the beginning of it.")] = None,
+    older: Older = None,
+    model: Model = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before everything is forgotten.")] = False,
+) -> None:
     """Forget all answers, or some: they are paid again when they are asked again."""
     from llmnb.cache import browse
 
-    print(f"{browse.clear(model=model, older=older):,} answers forgotten")
+    if key is None and older is None and model is None and not yes and is_terminal():
+        typer.confirm(f"Forget all {browse.stats().answers:,} answers?", abort=True)
+    print(_count(browse.clear(key, model=model, older=older), "forgotten"))
 
 
 @app.command()
@@ -81,7 +91,41 @@ def export(
     from llmnb.cassette import export as written
 
     count = written(path, model=model, redact=redact or ())
-    print(f"{count} answers are in {path}")
+    print(_count(count, f"{'is' if count == 1 else 'are'} in {path}"))
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="Cassettes: exported ones, or what llmnb.record wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the cassette's answer where another is in the cache.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the answers of cassettes into the cache: what was asked there costs nothing here.
+
+    An answer that is there already gives way to one that came later, and to
+    any other with --replace:  llmnb cache import thesis.cassette.jsonl
+    """
+    from llmnb.cassette.into_cache import import_ as put
+
+    done = put(*paths, replace=replace, dry_run=dry_run)
+    if as_json:
+        console.as_json(asdict(done))
+        return
+    print(f"{done} (nothing was done)" if dry_run else done)
+    for where, why in [*done.damaged.items(), *done.refused.items()]:
+        print(f"  {where}: {why}")
+
+
+def is_terminal() -> bool:
+    """Whether somebody sits there who can be asked."""
+    return sys.stdin.isatty()
+
+
+def _count(answers: int, what: str = "") -> str:
+    return f"{answers:,} answer{'' if answers == 1 else 's'} {what}".rstrip()
 
 
 def _times(entry: object) -> dict[str, str | None]:

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 
+import anthropic
 import pytest
 from typer.testing import CliRunner
 
 import llmnb
 from llmnb.cache import browse
 from llmnb.cache.responses import responses
+from llmnb.commands import cache as cli_cache
 from llmnb.commands.main import app
 from llmnb.errors import InvalidRequest
 from llmnb.testing import serve_simulator
@@ -46,6 +48,27 @@ def test_stats() -> None:
     assert json.loads(run("stats", "--json"))["answers"] == 3
 
 
+def test_entries() -> None:
+    """As a data frame with the same columns whether there are answers or not, in the reporting timezone."""
+    found = llmnb.cache.entries()
+    assert list(found.columns) == [
+        "key", "created", "expires", "model", "stop_reason", "input_tokens", "output_tokens", "streamed"
+    ]  # fmt: skip
+    assert list(found["model"]) == ["claude-opus-5-5", "claude-sonnet-5-5", "claude-sonnet-5-5"]
+    assert found["created"].is_monotonic_decreasing
+    assert found["input_tokens"].max() > 1_000 > found["input_tokens"].min() > 0
+    assert found["expires"].isna().all()
+    billed = llmnb.calls()
+    assert sorted(found["output_tokens"]) == sorted(billed["output_tokens"])
+    assert len(llmnb.cache.entries(model="claude-opus-5-5", older="30d")) == 0
+    llmnb.LLM("claude-sonnet-5-5", display="none")("Kept for a week", ttl="7d")
+    newest = llmnb.cache.entries().iloc[0]
+    assert (newest["expires"] - newest["created"]).days == 7
+    types = found.dtypes
+    llmnb.cache.clear()
+    assert list(llmnb.cache.entries().dtypes) == list(types)
+
+
 def test_list() -> None:
     """Newest first, by model and by age."""
     assert [entry.model for entry in browse.entries()][-1] == "claude-sonnet-5-5"
@@ -71,9 +94,39 @@ def test_show() -> None:
 
 def test_clear() -> None:
     """By age, by model, all; what is forgotten is asked again."""
-    assert run("clear", "--older", "30d") == "1 answers forgotten\n"
+    assert run("clear", "--older", "30d") == "1 answer forgotten\n"
     assert browse.clear(model="claude-opus-5-5") == 1
     assert llmnb.LLM("claude-sonnet-5-5", display="none")("New").source == "cache"
+    key = browse.entries()[0].key
+    with pytest.raises(InvalidRequest, match="no keys"):
+        browse.clear("xyz")
+    assert browse.clear(key, model="claude-opus-5-5") == 0
+    assert run("clear", key[:10]) == "1 answer forgotten\n"
+    llmnb.LLM("claude-sonnet-5-5", display="none")("New")
     assert browse.clear() == 1
     assert browse.stats().answers == 0
     assert llmnb.LLM("claude-sonnet-5-5", display="none")("New").source == "live"
+
+
+def test_what_is_forgotten_leaves_nothing_behind() -> None:
+    """Neither a request that was kept apart nor the conversation of a thread."""
+    thread = llmnb.wrap(anthropic.Anthropic(), cache=True).beta.messages.thread(
+        model="claude-haiku-5-5", max_tokens=50, messages=[{"role": "user", "content": "Long " * 3_000}]
+    )
+    thread.send()
+    browse.stats()
+    assert any(name.endswith("/thread") for name in responses().backend.names())
+    for model in ("claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5-5"):
+        browse.clear(model=model)
+    assert list(responses().backend.names()) == []
+
+
+def test_clearing_everything_asks_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was paid is not thrown away by a slip; a script, a filter and --yes are not asked."""
+    runner = CliRunner()
+    monkeypatch.setattr(cli_cache, "is_terminal", lambda: True)
+    done = runner.invoke(app, ["cache", "clear"], input="n\n")
+    assert "Forget all 3 answers?" in done.output
+    assert (done.exit_code, browse.stats().answers) == (1, 3)
+    assert runner.invoke(app, ["cache", "clear", "--older", "30d"]).output == "1 answer forgotten\n"
+    assert runner.invoke(app, ["cache", "clear", "--yes"]).output == "2 answers forgotten\n"

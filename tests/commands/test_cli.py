@@ -32,7 +32,7 @@ COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_co
 
 GROUPS = {
     "budget": ["list", "remove", "set"],
-    "cache": ["clear", "export", "list", "show", "stats"],
+    "cache": ["clear", "export", "import", "list", "show", "stats"],
     "ledger": ["prune", "rebuild", "status"],
     "tokens": ["count", "fetch"],
 }
