@@ -1,21 +1,25 @@
-"""What the pages ask of the ledger, and what they say when it cannot answer. Reads only."""
+"""What the pages ask of the ledger, and what they say when it cannot answer. Reads only.
+
+All questions go through the public functions of `llmnb.ledger`, so that a notebook can ask the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
-from filters import Filters
+from filters import DIMENSIONS, Filters
 
 from llmnb import ledger, settings
 from llmnb.errors import LlmnbError
 from llmnb.ledger import migrations
 from llmnb.ledger.connection import reading
+from llmnb.records import Usage
 
 TOKEN_CLASSES = (
     "input_tokens",
@@ -50,14 +54,25 @@ class Overview:
     steps: pd.DataFrame
 
 
+DEMO_FILE = "demo.db"
+ROWS = 50_000
+"""What no roll-up holds is read from so many of the newest rows, in a few tenths of a second; pages say so."""
+
+
 def location() -> Path:
     """The file of the ledger being shown."""
-    return settings.load().ledger_path
+    own = settings.load()
+    return own.home / DEMO_FILE if shows_demo() else own.ledger_path
+
+
+def shows_demo() -> bool:
+    """Whether this visitor looks at the invented calls, which are in a file of their own."""
+    return bool(st.session_state.get("demo"))
 
 
 def is_empty() -> bool:
     """Whether there is no ledger yet, or none with a call in it."""
-    return ledger.calls(limit=1).empty
+    return ledger.calls(limit=1, path=location()).empty
 
 
 def is_newer() -> bool:
@@ -68,32 +83,57 @@ def is_newer() -> bool:
 
 @st.cache_data(ttl=30, show_spinner=False)
 def _choices(path: Path, newest: str) -> dict[str, list[str | None]]:
-    return {name: _values(ledger.usage(by=[name], percentiles=False, path=path)[name]) for name in ("project", "model")}
+    return {name: _values(ledger.usage(by=[name], percentiles=False, path=path)[name]) for name in DIMENSIONS}
 
 
 def choices() -> dict[str, list[str | None]]:
-    """The projects and models there are in the whole ledger, for the filter bar; looked up again when there is news."""
-    return _choices(location(), ledger.calls(limit=1)["uid"].str.cat())
+    """What there is to choose from in the whole ledger, for the filter bar; looked up again when there is news."""
+    return _choices(location(), ledger.calls(limit=1, path=location())["uid"].str.cat())
 
 
 def first_call() -> datetime | None:
     """The day of the oldest call in the ledger."""
-    days = ledger.usage(by=["day"], percentiles=False)["day"]
+    days = ledger.usage(by=["day"], percentiles=False, path=location())["day"]
     return None if days.empty else days.min().to_pydatetime()
+
+
+def usage(filters: Filters, by: Sequence[str] = (), *, percentiles: bool = False, **where: object) -> pd.DataFrame:
+    """The sums by these names of what the filter bar chose, narrowed further by `where`."""
+    period, both = filters.period, {**filters.where, **where}
+    return ledger.usage(period.since, period.until, by=by, where=both, percentiles=percentiles, path=location())
+
+
+def quick(filters: Filters) -> tuple[Filters, str]:
+    """The same, of the newest `ROWS` calls at most, for what only rows tell; and a note where that leaves some out."""
+    begin = ledger.newest_from(filters.period.since, filters.period.until, ROWS, path=location())
+    if begin is None:
+        return filters, ""
+    note = f"Of the newest {ROWS:,} calls, since {begin:%d %b %Y, %H:%M}: older ones are summed up elsewhere."
+    return replace(filters, period=replace(filters.period, since=begin, before=None)), note
+
+
+def with_percentiles(filters: Filters, by: Sequence[str]) -> pd.DataFrame:
+    """The sums with percentiles, where these can be had quickly."""
+    sketched = set(filters.where) <= {"project", "model"}
+    return usage(filters, by, percentiles=sketched or not quick(filters)[1])
 
 
 def overview(filters: Filters) -> Overview:
     """The figures of the overview page for what the filter bar chose."""
-    period, where = filters.period, filters.where
-    models = ledger.usage(period.since, period.until, by=["model"], where=where)
-    steps = ledger.usage(period.since, period.until, by=[period.step, "model"], where=where, percentiles=False)
-    before = totals(ledger.usage(*period.before, by=[], where=where, percentiles=False)) if period.before else None
+    period = filters.period
+    models = with_percentiles(filters, ["model"])
+    steps = usage(filters, [period.step, "model"])
+    before = None
+    if period.before:
+        since, until = period.before
+        before = totals(ledger.usage(since, until, by=[], where=filters.where, percentiles=False, path=location()))
     return Overview(totals(models), before, models, steps.rename(columns={period.step: "at"}))
 
 
 def recent(filters: Filters, limit: int) -> pd.DataFrame:
     """The newest calls of the period, newest first."""
-    return ledger.calls(filters.period.since, filters.period.until, where=filters.where, limit=limit)
+    period = filters.period
+    return ledger.calls(period.since, period.until, where=filters.where, limit=limit, path=location())
 
 
 def totals(usage: pd.DataFrame) -> Totals:
@@ -107,6 +147,17 @@ def totals(usage: pd.DataFrame) -> Totals:
         unpriced_calls=int(usage["unpriced_calls"].sum()),
         estimated_calls=int(usage["estimated_calls"].sum()),
     )
+
+
+def nano(usd: object) -> int:
+    """Dollars of a frame as integer nano-dollars, exact up to nine million dollars; what is missing is nothing."""
+    return 0 if pd.isna(usd) else round(float(usd) * 1e9)
+
+
+def tokens_of(usage: pd.DataFrame) -> Usage:
+    """The tokens of a usage() frame, added up."""
+    summed = (*TOKEN_CLASSES, "web_search_requests")
+    return Usage(**{name: int(usage[name].sum()) for name in summed})
 
 
 @contextmanager

@@ -124,6 +124,200 @@ def tokens(sums: dict[str, int], thinking: int, ink: str) -> Spec:
     return {"height": 46 * len(order) + 20, "layer": [bars, numbers]}
 
 
+def counts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dict[str, str], what: str) -> Spec:
+    """How many of something there were per step, stacked by name. `rows` has at, name, number; `what` is their noun."""
+    order = list(colors)
+    drawn = pd.DataFrame(
+        {
+            "at": _walls(rows, step),
+            "name": rows["name"],
+            "number": rows["number"].astype("int64"),
+            "rank": rows["name"].map(order.index),
+        }
+    )
+    drawn["when"] = [_spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
+    shown = [name for name in order if name in set(drawn["name"])]
+    return {
+        "height": 240,
+        "data": {"values": drawn.to_dict("records")},
+        "mark": {"type": "bar", "cornerRadius": 1},
+        "encoding": {
+            "x": {
+                "field": "at",
+                "type": "ordinal",
+                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
+                "axis": _time_axis(grid, step),
+            },
+            "y": {
+                "field": "number",
+                "type": "quantitative",
+                "aggregate": "sum",
+                "axis": {"title": None, "tickCount": 4, "format": "~s", "tickMinStep": 1},
+            },
+            "color": _named_colors(shown, [colors[name] for name in shown]),
+            "order": {"field": "rank", "type": "quantitative"},
+            "tooltip": [
+                {"field": "when", "title": step.capitalize()},
+                {"field": "name", "title": what},
+                {"field": "number", "type": "quantitative", "title": "Calls", "format": ","},
+            ],
+        },
+    }
+
+
+def amounts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dict[str, str]) -> Spec:
+    """Dollars per step, the names side by side. `rows` has at, name, nanousd (may be negative)."""
+    drawn = rows.assign(at=_walls(rows, step), nanousd=rows["nanousd"].astype("int64"))
+    drawn = drawn.groupby(["at", "name"], as_index=False).sum()
+    drawn["usd"] = drawn["nanousd"] / 1e9
+    drawn["dollars"] = [figures.money(int(value)) for value in drawn["nanousd"]]
+    drawn["when"] = [_spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
+    return {
+        "height": 240,
+        "data": {"values": drawn.drop(columns="nanousd").to_dict("records")},
+        "mark": {"type": "bar", "cornerRadius": 1},
+        "encoding": {
+            "x": {
+                "field": "at",
+                "type": "ordinal",
+                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
+                "axis": _time_axis(grid, step),
+            },
+            "xOffset": {"field": "name", "type": "nominal", "scale": {"domain": list(colors)}},
+            "y": {
+                "field": "usd",
+                "type": "quantitative",
+                "axis": {"title": None, "tickCount": 4, "format": _dollar_format(drawn["usd"].abs().max())},
+            },
+            "color": _named_colors(list(colors), list(colors.values())),
+            "tooltip": [
+                {"field": "when", "title": step.capitalize()},
+                {"field": "name", "title": "What"},
+                {"field": "dollars", "title": "Dollars"},
+            ],
+        },
+    }
+
+
+def bars(names: pd.Series, nanousd: pd.Series, title: str) -> Spec:
+    """Dollars by name, a bar each with its amount at its end, in the order given."""
+    values = [
+        {"name": str(name), "usd": int(nano) / 1e9, "dollars": figures.money(int(nano))}
+        for name, nano in zip(names, nanousd.fillna(0), strict=True)
+    ]
+    order = [value["name"] for value in values]
+    y = {
+        "field": "name",
+        "type": "nominal",
+        "sort": order,
+        "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 130},
+    }
+    x = {"field": "usd", "type": "quantitative", "axis": None}
+    tooltip = [{"field": "name", "title": title}, {"field": "dollars", "title": "Spend"}]
+    return {
+        "height": 30 * len(order) + 20,
+        "data": {"values": values},
+        "encoding": {"y": y, "x": x, "tooltip": tooltip},
+        "layer": [
+            {"mark": {"type": "bar", "cornerRadius": 3, "height": {"band": 0.62}, "color": PALETTE[0]}},
+            {
+                "mark": {"type": "text", "align": "left", "dx": 5, "color": "#8A93A6"},
+                "encoding": {"text": {"field": "dollars"}},
+            },
+        ],
+    }
+
+
+def model_colors(models: Sequence[str], shown: Sequence[str]) -> dict[str, str]:
+    """The colours of the models `shown`, among all `models` of the ledger: the same on every page."""
+    return {name: PALETTE[models.index(name) % (len(PALETTE) - 1)] if name in models else PALETTE[-1] for name in shown}
+
+
+def shares(rows: pd.DataFrame, colors: dict[str, str], what: str) -> Spec:
+    """Which part each name has of every group, as a bar each. `rows` has group, name, number."""
+    order = list(colors)
+    totals = rows.groupby("group")["number"].transform("sum")
+    parts = [figures.percent(int(n), int(of)) for n, of in zip(rows["number"], totals, strict=True)]
+    drawn = rows.assign(share=parts, rank=rows["name"].map(order.index), number=rows["number"].astype("int64"))
+    groups = list(dict.fromkeys(rows["group"]))
+    return {
+        "height": 34 * len(groups) + 20,
+        "data": {"values": drawn.to_dict("records")},
+        "mark": {"type": "bar", "cornerRadius": 2, "height": {"band": 0.7}},
+        "encoding": {
+            "y": {
+                "field": "group",
+                "type": "nominal",
+                "sort": groups,
+                "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 170},
+            },
+            "x": {"field": "number", "type": "quantitative", "stack": "normalize", "axis": None},
+            "color": _named_colors(order, list(colors.values())),
+            "order": {"field": "rank", "type": "quantitative"},
+            "tooltip": [
+                {"field": "group", "title": "Model"},
+                {"field": "name", "title": what},
+                {"field": "number", "type": "quantitative", "title": "Calls", "format": ","},
+                {"field": "share", "title": "Share"},
+            ],
+        },
+    }
+
+
+def distribution(rows: pd.DataFrame, colors: dict[str, str]) -> Spec:
+    """Which part of a model's calls took how long, a line a model. `rows` has model, from_ms, to_ms, calls."""
+    totals = rows.groupby("model")["calls"].transform("sum")
+    drawn = pd.DataFrame(
+        {
+            "model": rows["model"],
+            "ms": (rows["from_ms"] * rows["to_ms"]) ** 0.5,  # the middle, on a logarithmic axis
+            "share": rows["calls"].astype(float) / totals.astype(float),
+            "between": [
+                f"{figures.duration(low)} – {figures.duration(high)}"
+                for low, high in zip(rows["from_ms"], rows["to_ms"], strict=True)
+            ],
+            "calls": rows["calls"].astype("int64"),
+        }
+    )
+    return {
+        "height": 240,
+        "data": {"values": drawn.to_dict("records")},
+        "mark": {"type": "line", "interpolate": "monotone", "strokeWidth": 2, "point": {"size": 22}},
+        "encoding": {
+            "x": {
+                "field": "ms",
+                "type": "quantitative",
+                "scale": {"type": "log", "nice": False},
+                "axis": {
+                    "title": None,
+                    "tickCount": 6,
+                    "grid": False,
+                    "labelExpr": "datum.value < 1000 ? datum.value + ' ms' : datum.value / 1000 + ' s'",
+                    "labelOverlap": "greedy",
+                },
+            },
+            "y": {"field": "share", "type": "quantitative", "axis": {"title": None, "format": "%", "tickCount": 4}},
+            "color": _named_colors(list(colors), list(colors.values()), field="model"),
+            "tooltip": [
+                {"field": "model", "title": "Model"},
+                {"field": "between", "title": "Took"},
+                {"field": "calls", "type": "quantitative", "title": "Calls", "format": ","},
+                {"field": "share", "type": "quantitative", "title": "Share", "format": ".1%"},
+            ],
+        },
+    }
+
+
+def _named_colors(names: Sequence[str], colors: Sequence[str], field: str = "name") -> Spec:
+    legend = {"orient": "bottom", "columns": 2, "labelLimit": 180, "symbolType": "square", "offset": 4, "padding": 0}
+    return {
+        "field": field,
+        "type": "nominal",
+        "scale": {"domain": list(names), "range": list(colors)},
+        "legend": {"title": None, **legend},
+    }
+
+
 def sparkline(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, columns: Sequence[str]) -> list[int]:
     """The sum of `columns` in every step of the grid, zero where there was no call."""
     if steps.empty:
@@ -179,7 +373,10 @@ def _spoken(at: datetime, step: Step) -> str:
 
 def _dollars(rows: pd.DataFrame) -> str:
     """The format of the axis: whole dollars, cents, or as many digits as it takes."""
-    highest = rows.groupby("at")["usd"].sum().max()
+    return _dollar_format(rows.groupby("at")["usd"].sum().max())
+
+
+def _dollar_format(highest: float) -> str:
     return "$,.0f" if highest >= 20 else "$,.2f" if highest >= 0.1 else "$.2~r"
 
 

@@ -1,4 +1,7 @@
-"""The one filter bar: period, projects, models. It lives in the URL, so that a view can be bookmarked and shared."""
+"""The one filter bar: period, projects, models, and users and tags where there are some.
+
+It lives in the URL, so that a view can be bookmarked and shared.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,19 @@ import period as periods
 import streamlit as st
 from period import Period
 
-NOBODY = {"project": "(no project)", "model": "(no model answered)"}
-"""What a filter shows for the rows that have no such value."""
+NOBODY = {
+    "project": "(no project)",
+    "model": "(no model answered)",
+    "user": "(no user)",
+    "tag": "(no tag)",
+    "notebook": "(no notebook)",
+}
+"""What a filter or a table shows for the rows that have no such value."""
+DIMENSIONS = ("project", "model", "user", "tag")
+"""What the bar filters by: what roll-ups hold, so that every page stays quick."""
+_ALWAYS = ("project", "model")
+_OF_PAGES: dict[str, object] = {"status": [], "source": [], "find": ""}
+"""What single pages narrow their calls by, and how that is reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,7 @@ def bar(
             wrap=True,
         )
         dates = _dates(now) if preset == "Custom" else ()
-        where = {dimension: _chosen(dimension, values) for dimension, values in choices.items()}
+        where = {name: _chosen(name, choices[name]) for name in DIMENSIONS if _is_a_choice(name, choices[name])}
     oldest = first() if preset == "All" else None
     period = periods.period_of(preset or periods.DEFAULT, dates, now=now, first=oldest)
     return Filters(period, {dimension: values for dimension, values in where.items() if values})
@@ -58,8 +72,17 @@ def bar(
 def reset() -> None:
     """Back to what an untouched page shows (a callback); set and not deleted, or the URL would fill them again."""
     st.session_state["period"] = periods.DEFAULT
-    st.session_state["project"] = []
-    st.session_state["model"] = []
+    for dimension in DIMENSIONS:
+        st.session_state[dimension] = []
+    for name, empty in _OF_PAGES.items():
+        if name in st.session_state:
+            st.session_state[name] = empty
+
+
+def _is_a_choice(dimension: str, values: Sequence[str | None]) -> bool:
+    """Whether there is something to choose; whoever works alone is not asked for a user."""
+    asked = st.query_params.get_all(dimension) or st.session_state.get(dimension)
+    return dimension in _ALWAYS or len(values) > 1 or bool(asked)
 
 
 def _dates(now: datetime) -> tuple[date, ...]:

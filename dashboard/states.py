@@ -37,10 +37,7 @@ def no_match(chosen: filters.Filters) -> None:
     """There are calls, but none that the filter bar lets through."""
     with st.container(border=True, key="no-match", width=760):
         st.subheader("No calls match", anchor=False)
-        narrowed = " and ".join(
-            f"{dimension} {' or '.join(value or filters.NOBODY[dimension] for value in values)}"
-            for dimension, values in chosen.where.items()
-        )
+        narrowed = " and ".join(_spoken(dimension, values) for dimension, values in chosen.where.items())
         when = f"called in {chosen.period.name}" if chosen.period.since else "ever called"
         st.write(f"Nothing was {when}" + (f" with {narrowed}." if narrowed else "."))
         st.button("Reset filters", icon=":material/filter_alt_off:", on_click=filters.reset)
@@ -48,8 +45,14 @@ def no_match(chosen: filters.Filters) -> None:
         _fill_by_itself(chosen)
 
 
-def badges(totals: books.Totals) -> None:
-    """What to know about the totals: how many calls they leave out, how many they only estimate."""
+def _spoken(dimension: str, values: list[str | None]) -> str:
+    return f"{dimension.replace('_', ' ')} {' or '.join(value or filters.NOBODY[dimension] for value in values)}"
+
+
+def about_the_books() -> None:
+    """What to know about the ledger as such: a newer llmnb writes it, or its calls are invented."""
+    if books.shows_demo():
+        st.badge("demo data", icon=":material/science:", color="violet", help="Invented calls, in a file of their own.")
     if books.is_newer():
         st.badge(
             "newer ledger",
@@ -57,13 +60,17 @@ def badges(totals: books.Totals) -> None:
             color="orange",
             help="A newer llmnb writes this ledger; this one shows what it understands of it: pip install -U llmnb",
         )
+
+
+def badges(totals: books.Totals) -> None:
+    """What to know about the totals: how many calls they leave out, how many they only estimate."""
     if totals.unpriced_calls:
         st.badge(
             f"{figures.plural(totals.unpriced_calls, 'call')} unpriced",
             icon=":material/money_off:",
             color="orange",
-            help="No price is known for their model, so the spend shown leaves them out. Set prices in pyproject.toml "
-            "under [tool.llmnb.prices], then run `llmnb prices --reprice`.",
+            help="No price is known for their model, so the spend shown leaves them out. "
+            "Give their model a price on the page Prices & data.",
         )
     if totals.estimated_calls:
         st.badge(

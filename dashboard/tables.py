@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import figures
 import pandas as pd
 import streamlit as st
-from books import TOKEN_CLASSES
+from books import TOKEN_CLASSES, nano
 from filters import NOBODY
+
+from llmnb.pricing import OnModel
 
 _NUMBER = st.column_config.NumberColumn
 _TROUBLE = "color: #E5484D"
@@ -55,8 +58,190 @@ def models(usage: pd.DataFrame) -> None:
     )
 
 
-def calls(rows: pd.DataFrame) -> None:
-    """The given calls, one a row, in the order given."""
+def model_figures(usage: pd.DataFrame) -> None:
+    """One row a model: what a call and a thousand tokens of output cost, how fast it writes, how long calls take."""
+    live = (usage["calls"] - usage["cached_calls"]).clip(lower=0)
+    whole = usage["cost_nanousd"].where(usage["unpriced_calls"] == 0)  # a part of the cost by all calls is no price
+    rows = pd.DataFrame(
+        {
+            "model": [_labelled(row) for row in usage.itertuples()],
+            "calls": usage["calls"],
+            "cost": usage["cost_nanousd"],
+            "per_call": _ratio(whole, live),
+            "per_output": _ratio(whole * 1_000, usage["output_tokens"]),
+            "speed": usage["output_tokens_per_s"],
+            "ttft": usage["ttft_p50_ms"],
+            "ttft95": usage["ttft_p95_ms"],
+            "p50": usage["latency_p50_ms"],
+            "p95": usage["latency_p95_ms"],
+        }
+    ).sort_values(["cost", "calls"], ascending=False, na_position="last")
+    times, dollars = ["ttft", "ttft95", "p50", "p95"], ["cost", "per_call", "per_output"]
+    st.dataframe(
+        rows.style.format(_money_or_dash, subset=dollars).format(_duration, subset=times),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        placeholder=figures.NOT_KNOWN,
+        column_config={
+            "model": st.column_config.TextColumn("Model", width="medium", pinned=True),
+            "calls": _NUMBER("Calls", format="localized", help="Those answered from disk included."),
+            "cost": _NUMBER("Spend"),
+            "per_call": _NUMBER("A call", help="Spend by calls that the API answered or refused."),
+            "per_output": _NUMBER("1k output", help="All that was spent, by a thousand tokens of output."),
+            "speed": _NUMBER("Tokens/s", format="%.0f", help="Output after the first token, by the time it took."),
+            "ttft": _NUMBER("First token", help="Half of the streamed calls had it by then."),
+            "ttft95": _NUMBER("p95", help="95% of the streamed calls had their first token by then."),
+            "p50": _NUMBER("Whole answer", help="Half of the calls took at most this long."),
+            "p95": _NUMBER("p95 ", help="95% of the calls took at most this long."),
+        },
+    )
+
+
+def elsewhere(found: Sequence[OnModel], paid: int | None) -> None:
+    """What the same tokens cost on other models, against what was paid; the cheapest first."""
+    ordered = sorted(found, key=lambda one: (one.nanousd is None, one.nanousd or 0))
+    rows = pd.DataFrame(
+        {
+            "model": [one.model + (" *" if one.is_tiered else "") for one in ordered],
+            "cost": pd.array([one.nanousd for one in ordered], dtype="Int64"),
+            "change": [figures.change(one.nanousd, paid) or "" for one in ordered],
+        }
+    )
+    st.dataframe(
+        rows.style.format(_money, subset=["cost"]),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        placeholder=figures.UNPRICED,
+        column_config={
+            "model": st.column_config.TextColumn("Model", width="medium"),
+            "cost": _NUMBER("Would cost"),
+            "change": st.column_config.TextColumn(
+                f"Against {figures.money(paid)} paid", help="What the books say was paid.", alignment="right"
+            ),
+        },
+    )
+
+
+def cache_by_model(rows: pd.DataFrame) -> None:
+    """Tokens read and written by model, and what they save and cost against plain input."""
+    dollars = ["reads_saved", "cost_5m", "cost_1h", "net"]
+    for name in dollars:
+        rows[name] = pd.array(rows[name].tolist(), dtype="Int64")
+    _table(
+        rows.style.format(_money, subset=dollars),
+        {
+            "model": st.column_config.TextColumn("Model", width="medium", pinned=True),
+            "share": st.column_config.ProgressColumn("Input read", format="%.0f%%", min_value=0, max_value=100),
+            "read": _NUMBER("Read", format="localized", help="Tokens."),
+            "written_5m": _NUMBER("Written, 5 min", format="localized", help="Tokens, also of unknown lifetime."),
+            "written_1h": _NUMBER("Written, 1 h", format="localized", help="Tokens."),
+            "reads_saved": _NUMBER("Reads saved"),
+            "cost_5m": _NUMBER("5 min premium", help="What writing cost more than plain input."),
+            "cost_1h": _NUMBER("1 h premium", help="What writing cost more than plain input."),
+            "net": _NUMBER("Net"),
+        },
+        placeholder=figures.UNPRICED,
+    )
+
+
+def unread_writes(rows: pd.DataFrame) -> None:
+    """Writes that nobody read, by model and lifetime."""
+    rows["premium"] = pd.array(rows["premium"].tolist(), dtype="Int64")
+    _table(
+        rows.style.format(_money, subset=["premium"]),
+        {
+            "model": st.column_config.TextColumn("Model", width="medium"),
+            "life": st.column_config.TextColumn("For"),
+            "writes": _NUMBER("Calls that wrote", format="localized"),
+            "unread": _NUMBER("Never read", format="localized"),
+            "share": st.column_config.ProgressColumn("Share", format="%.0f%%", min_value=0, max_value=100),
+            "tokens": _NUMBER("Tokens never read", format="localized"),
+            "premium": _NUMBER("Premium lost", help="What writing them cost more than plain input, at today's price."),
+        },
+        placeholder=figures.UNPRICED,
+    )
+
+
+def reasons(rows: pd.DataFrame) -> None:
+    """Why the prompt cache was missed."""
+    texts = {"reason": "Reason", "why": "What it means"}
+    _table(rows, {**texts, "calls": _NUMBER("Calls", format="localized")})
+
+
+def by_name(usage: pd.DataFrame, title: str) -> None:
+    """One row a name: spend and its share, calls, tokens; the dearest first."""
+    total = int(usage["cost_nanousd"].fillna(0).sum())
+    rows = pd.DataFrame(
+        {
+            "name": usage["name"],
+            "cost": usage["cost_nanousd"],
+            "share": usage["cost_nanousd"].fillna(0).astype(float) * 100 / total if total else 0.0,
+            "calls": usage["calls"],
+            "errors": usage["errors"],
+            "tokens": usage[list(TOKEN_CLASSES)].sum(axis="columns"),
+            "saved": pd.array([nano(usd) for usd in usage["saved_usd"]], dtype="Int64"),
+        }
+    )
+    _table(
+        rows.style.format(_money, subset=["cost", "saved"]),
+        {
+            "name": st.column_config.TextColumn(title, width="medium", pinned=True),
+            "cost": _NUMBER("Spend"),
+            "share": st.column_config.ProgressColumn("Share", format="%.0f%%", min_value=0, max_value=100),
+            "calls": _NUMBER("Calls", format="localized"),
+            "errors": _NUMBER("Errors", format="localized"),
+            "tokens": _NUMBER("Tokens", format="localized"),
+            "saved": _NUMBER("Saved", help="By both caches, less what writing cost more."),
+        },
+        height="auto",
+        placeholder=figures.UNPRICED,
+    )
+
+
+def dearest(where: pd.DataFrame, usage: pd.DataFrame) -> None:
+    """Spend and calls by the names in `where`."""
+    rows = where.assign(
+        cost=usage["cost_nanousd"], calls=usage["calls"], each=_ratio(usage["cost_nanousd"], usage["calls"])
+    )
+    columns = {name: st.column_config.TextColumn(name.capitalize()) for name in where}
+    numbers = {"cost": _NUMBER("Spend"), "calls": _NUMBER("Calls", format="localized"), "each": _NUMBER("A call")}
+    _table(rows.style.format(_money, subset=["cost", "each"]), {**columns, **numbers}, placeholder=figures.UNPRICED)
+
+
+def endings(rows: pd.DataFrame) -> None:
+    """Ways in which calls ended other than well."""
+    shown = rows[["kind", "type", "calls", "cost", "output_tokens", "retries", "wait_ms", "why"]]
+    _table(
+        shown.style.format(_money, subset=["cost"]).format(_duration, subset=["wait_ms"]),
+        {
+            "kind": st.column_config.TextColumn("Ended by"),
+            "type": st.column_config.TextColumn("Error"),
+            "calls": _NUMBER("Calls", format="localized"),
+            "cost": _NUMBER("Spent"),
+            "output_tokens": _NUMBER("Output tokens", format="localized"),
+            "retries": _NUMBER("Retries", format="localized"),
+            "wait_ms": _NUMBER("Waited", help="Slept between attempts."),
+            "why": st.column_config.TextColumn("What it means", width="large"),
+        },
+    )
+
+
+def _table(rows: Any, columns: dict[str, Any], *, height: str = "content", placeholder: str | None = None) -> None:
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        height=height,
+        column_config=columns,
+        placeholder=figures.NOT_KNOWN if placeholder is None else placeholder,
+    )
+
+
+def calls(rows: pd.DataFrame, *, key: str | None = None, on_select: Callable[[], None] | None = None) -> None:
+    """The given calls, one a row, in the order given; with `on_select` one can be chosen."""
+    choose = {"on_select": on_select, "selection_mode": "single-row"} if on_select else {}
     shown = pd.DataFrame(
         {
             "time": rows["ts"].dt.tz_localize(None),  # the wall clock as it is: the browser's zone has no say
@@ -78,6 +263,7 @@ def calls(rows: pd.DataFrame) -> None:
         hide_index=True,
         width="stretch",
         height="content",
+        key=key,
         placeholder=figures.UNPRICED,
         column_config={
             "time": st.column_config.DatetimeColumn("Time", format="D MMM HH:mm:ss"),
@@ -91,6 +277,7 @@ def calls(rows: pd.DataFrame) -> None:
             "latency": st.column_config.TextColumn("Latency", alignment="right"),
             "ttft": st.column_config.TextColumn("First token", alignment="right"),
         },
+        **choose,
     )
 
 
@@ -108,6 +295,15 @@ def _outcome(rows: pd.DataFrame) -> pd.Series:
     cut = rows["stop_reason"].isin(["max_tokens", "refusal"]) & (rows["status"] == "ok")
     said = said.where(~cut, rows["stop_reason"])
     return said.where(rows["source"] == "live", rows["source"])
+
+
+def _ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
+    """`part` by `whole`, to the nearest nano-dollar; missing where there is nothing to divide by."""
+    return (part / whole.where(whole > 0)).round().astype("Int64")
+
+
+def _money_or_dash(nanousd: object) -> str:
+    return figures.NOT_KNOWN if pd.isna(nanousd) else figures.money(int(nanousd))
 
 
 def _money(nanousd: object) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 
 from llmnb.ledger import open_ledger
-from llmnb.pricing import cost_of
+from llmnb.pricing import cost_of, saved_of_call
 from llmnb.records import Call
 from llmnb.settings import Settings
 
@@ -119,7 +119,7 @@ def _ended(call: Call, habit: Habit, chance: random.Random) -> Call:
 
 def _priced(call: Call) -> Call:
     cost = cost_of(call.usage, call.model or call.model_requested, ts=call.ts)
-    return replace(call, cost_nanousd=cost.nanousd, price_id=cost.price_id)
+    return replace(call, cost_nanousd=cost.nanousd, price_id=cost.price_id, saved_nanousd=saved_of_call(call, cost))
 
 
 def _varied(median: int, chance: random.Random) -> int:

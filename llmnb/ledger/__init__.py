@@ -8,11 +8,16 @@ from llmnb.ledger.bookkeeping import Books as Books
 from llmnb.ledger.bookkeeping import books as books
 from llmnb.ledger.bookkeeping import settle as settle
 from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
+from llmnb.ledger.latencies import LATENCY_COLUMNS as LATENCY_COLUMNS
+from llmnb.ledger.latencies import latencies as latencies
+from llmnb.ledger.reach import newest_from as newest_from
 from llmnb.ledger.rows import CALL_COLUMNS as CALL_COLUMNS
 from llmnb.ledger.rows import calls as calls
 from llmnb.ledger.sql import Store as Store
 from llmnb.ledger.totals import TOTAL_COLUMNS as TOTAL_COLUMNS
 from llmnb.ledger.totals import usage as usage
+from llmnb.ledger.unread import UNREAD_COLUMNS as UNREAD_COLUMNS
+from llmnb.ledger.unread import unread_writes as unread_writes
 from llmnb.ledger.writer import Ledger as Ledger
 from llmnb.ledger.writer import new_ledger as new_ledger
 from llmnb.ledger.writer import open_ledger as open_ledger
@@ -20,14 +25,19 @@ from llmnb.ledger.writer import open_ledger as open_ledger
 __all__ = [
     "CALL_COLUMNS",
     "DIMENSIONS",
+    "LATENCY_COLUMNS",
     "TOTAL_COLUMNS",
+    "UNREAD_COLUMNS",
     "Books",
     "Ledger",
     "Store",
     "books",
     "calls",
+    "latencies",
     "new_ledger",
+    "newest_from",
     "open_ledger",
     "settle",
+    "unread_writes",
     "usage",
 ]

@@ -15,13 +15,13 @@ from llmnb.ledger.zones import TIME_UNITS, Moment, instant_us
 
 DIMENSIONS = (
     "project", "session", "user", "notebook", "cell", "chat", "run_id", "batch_id", "template", "tag", "provider",
-    "model_requested", "model", "status", "source", "stop_reason", "error_type", "service_tier",
+    "model_requested", "model", "status", "source", "stop_reason", "error_type", "service_tier", "cache_miss_reason",
+    "price_id",
 )  # fmt: skip
 """What calls can be grouped and filtered by."""
 
 FILTERS = (
-    *DIMENSIONS, "uid", "parent_uid", "request_id", "price_id", "speed", "inference_geo", "cache_miss_reason",
-    "is_call", "stream", "estimated",
+    *DIMENSIONS, "uid", "parent_uid", "request_id", "speed", "inference_geo", "is_call", "stream", "estimated",
 )  # fmt: skip
 """What calls can be filtered by."""
 

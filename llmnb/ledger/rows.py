@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmnb.errors import InvalidRequest
 from llmnb.ledger.bookkeeping import settle
@@ -42,17 +42,24 @@ def calls(
     *,
     where: Mapping[str, object] | None = None,
     limit: int | None = None,
+    before: str | None = None,
+    after: str | None = None,
     children: bool = False,
     content: bool = False,
     path: Place | None = None,
 ) -> pd.DataFrame:
     """The calls on the books, one row each, newest first.
 
+    To read page by page, give `limit` and the `uid` of the last row you have as `before`: each page is found through
+    the index on time, however far back it is, and calls that come meanwhile move nothing.
+
     Args:
         since: the first moment: a datetime, a date or ISO text (its midnight), or "7d", "24h", "30m" back from now.
         until: the first moment after the range, given likewise.
         where: the value, or list of values, that a column must have; None stands for a missing value.
         limit: how many rows at most.
+        before: the `uid` of a call: only rows older than it, the newest of them first.
+        after: the `uid` of a call: only rows newer than it; with `limit` those next to it (still newest first).
         children: also the rows of iterations that were billed on another model (`is_call` is False there).
         content: also the prompts and answers, as JSON text, where `log_content` was on.
         path: the ledger file; unset: the one of the settings.
@@ -65,7 +72,7 @@ def calls(
         saved, missing where nothing was cached), and of one answered from disk all that it would have cost.
 
     Raises:
-        InvalidRequest: a name or a moment is not understood.
+        InvalidRequest: a name or a moment is not understood, or there is no call `before` or `after`.
         StoreError: the ledger cannot be read.
     """
     if limit is not None and limit < 0:
@@ -75,22 +82,41 @@ def calls(
     kinds: dict[str, Kind] = {**CALL_COLUMNS, "content": "text"} if content else CALL_COLUMNS
     only_calls = Condition("TRUE" if children else "is_call", ())
     in_time = time_condition(*time_range_us(since, until, zone))
-    conditions = (only_calls, in_time, where_condition(where))
+    conditions = [only_calls, in_time, where_condition(where)]
     where_from = path or settings.ledger_path
     settle(where_from)
     with reading(where_from) as connection:
-        rows = [] if connection is None else _call_rows(connection, kinds, conditions, limit)
-    return frame(kinds, rows, zone)
+        if connection is None:
+            return frame(kinds, [], zone)
+        conditions += [_beside(connection, uid, sign) for uid, sign in ((before, "<"), (after, ">")) if uid is not None]
+        # next to `after` means the oldest of them; between the two ends `before` says where to begin
+        upwards = after is not None and before is None and limit is not None
+        rows = _call_rows(connection, kinds, conditions, limit, "ASC" if upwards else "DESC")
+    return frame(kinds, rows[::-1] if upwards else rows, zone)
+
+
+def _beside(connection: Connection, uid: str, sign: str) -> Condition:
+    """Rows older (<) or newer (>) than a call, by time and then by id, as they are ordered."""
+    found = connection.execute("SELECT ts, id FROM calls WHERE uid = ?", (uid,)).fetchone()
+    if found is None:
+        raise InvalidRequest(f"there is no call with the uid {uid!r} to go on from: begin again without it.")
+    ts, number = found
+    # the plain comparison first: it is the one that the index answers
+    return Condition(f"ts {sign}= ? AND (ts {sign} ? OR id {sign} ?)", (ts, ts, number))
 
 
 def _call_rows(
-    connection: Connection, kinds: Iterable[str], conditions: Iterable[Condition], limit: int | None
+    connection: Connection,
+    kinds: Iterable[str],
+    conditions: Iterable[Condition],
+    limit: int | None,
+    order: Literal["ASC", "DESC"],
 ) -> list[tuple[Any, ...]]:
     names = stored_columns(connection, kinds)
     where = " AND ".join(condition.sql for condition in conditions)
     parameters = [value for condition in conditions for value in condition.parameters]
     return connection.execute(
-        f"SELECT {', '.join(names)} FROM calls WHERE {where} ORDER BY ts DESC, id DESC LIMIT ?",  # noqa: S608 - our names
+        f"SELECT {', '.join(names)} FROM calls WHERE {where} ORDER BY ts {order}, id {order} LIMIT ?",  # noqa: S608
         [*parameters, _ALL if limit is None else limit],
     ).fetchall()
 

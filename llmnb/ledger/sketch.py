@@ -49,6 +49,19 @@ def middle(number: int) -> float:
     return SMALLEST * 2 * _GROWTH**number / (_GROWTH + 1) if number else SMALLEST
 
 
+def lower_end(number: int) -> float:
+    """The smallest value that falls into a bucket (0 for the first)."""
+    return _BEGINS[min(number, LAST_BUCKET) - 1] if number else 0.0
+
+
+def counts(sketches: Iterable[bytes]) -> dict[int, int]:
+    """The buckets of sketches, added up."""
+    added: dict[int, int] = {}
+    for number, count in _added_up(b"".join(sketches)):
+        added[number] = added.get(number, 0) + count
+    return added
+
+
 def unpacked(data: bytes) -> Iterator[tuple[int, int]]:
     """The buckets of a sketch with their counts."""
     return struct.iter_unpack("<hi", data)  # pyright: ignore[reportReturnType]

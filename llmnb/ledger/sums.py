@@ -86,6 +86,20 @@ def sums_in_transaction(connection: Connection, question: Question) -> dict[Grou
     return groups
 
 
+def buckets(
+    connection: Connection, question: Question
+) -> tuple[dict[Group, dict[int, int]], dict[Group, dict[int, int]]]:
+    """The buckets (see `sketch`) of latency and of the time to the first token, by group; on one snapshot."""
+    connection.execute("BEGIN")
+    try:
+        found = state(connection)
+        covered = cover(connection, found, question.dimensions, question.unit, question.span, question.zone)
+        asked = _Asked(connection, question, found, covered)
+        return asked.buckets(0), asked.buckets(1)
+    finally:
+        connection.execute("ROLLBACK")
+
+
 class _Asked:
     """A question that is being answered."""
 
@@ -205,6 +219,22 @@ class _Asked:
             for group, percentiles in found.items():
                 if group in groups:
                     groups[group].percentiles[places] = percentiles
+
+    def buckets(self, column: int) -> dict[Group, dict[int, int]]:
+        """How many values fell into each bucket, by group."""
+        sketched = None if self._cover is None else self._cover.sketched
+        if sketched is None:
+            value = (LATENCY, TTFT)[column]
+            start, end = self._question.span if self._cover is None else self._tail_span()
+            found: dict[Group, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+            for *group, counts, number in self._valued("1", "calls", value, (time_condition(start, end),)):
+                found[tuple(group)][sketch.bucket(number)] += counts
+            return found
+        found = self._values(column, sketched)
+        for group, sketches in self._sketches(column, sketched).items():
+            for number, count in sketch.counts(sketches).items():
+                found[group][number] = found[group].get(number, 0) + count
+        return found
 
     def _of_values(self, column: int) -> dict[Group, list[float | None]]:
         """From the rows alone."""

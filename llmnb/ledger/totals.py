@@ -42,8 +42,9 @@ def usage(
         since: the first moment: a datetime, a date or ISO text (its midnight), or "7d", "24h", "30m" back from now.
         until: the first moment after the range, given likewise.
         by: dimensions (project, session, user, notebook, cell, chat, run_id, batch_id, template, tag, provider,
-            model_requested, model, status, source, stop_reason, error_type, service_tier) and at most one of hour, day,
-            week (from Monday), month, cut in the reporting timezone; an empty list gives one row, the total.
+            model_requested, model, status, source, stop_reason, error_type, service_tier, cache_miss_reason, price_id)
+            and at most one of hour, day, week (from Monday), month, cut in the reporting timezone; an empty list gives
+            one row, the total.
         where: the value, or list of values, that a column must have; None stands for a missing value.
         percentiles: also the four columns of percentiles; without, they are empty, which is quicker over long spans.
         path: the ledger file; unset: the one of the settings.

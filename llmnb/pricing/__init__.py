@@ -8,6 +8,10 @@ from llmnb.pricing.caching import CachePrices as CachePrices
 from llmnb.pricing.caching import cache_prices as cache_prices
 from llmnb.pricing.caching import saved_by_caching as saved_by_caching
 from llmnb.pricing.caching import saved_of_call as saved_of_call
+from llmnb.pricing.comparison import CacheBill as CacheBill
+from llmnb.pricing.comparison import OnModel as OnModel
+from llmnb.pricing.comparison import cache_bill as cache_bill
+from llmnb.pricing.comparison import same_tokens_on as same_tokens_on
 from llmnb.pricing.costs import billed_model as billed_model
 from llmnb.pricing.costs import cost_of as cost_of
 from llmnb.pricing.costs import cost_of_call as cost_of_call
@@ -18,16 +22,20 @@ from llmnb.pricing.table import PriceRow as PriceRow
 from llmnb.pricing.table import price_table as price_table
 
 __all__ = [
+    "CacheBill",
     "CachePrices",
+    "OnModel",
     "PriceRow",
     "Repricing",
     "billed_model",
+    "cache_bill",
     "cache_prices",
     "cost_of",
     "cost_of_call",
     "cost_of_prompts",
     "price_table",
     "reprice",
+    "same_tokens_on",
     "saved_by_caching",
     "saved_of_call",
 ]

@@ -44,10 +44,11 @@ def fill(llmnb_home: Path) -> Fill:
 
 @pytest.fixture
 def show() -> Show:
-    """Runs the dashboard as a browser would open it, with these URL parameters."""
+    """Runs a page of the dashboard as a browser would open it, with these URL parameters."""
 
-    def run(**query: Any) -> AppTest:
+    def run(page: str = "overview", /, **query: Any) -> AppTest:
         app = AppTest.from_file(DASHBOARD / "app.py", default_timeout=30)
+        app.switch_page(f"views/{page}.py")
         app.query_params.update(query)
         return app.run()
 

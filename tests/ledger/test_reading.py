@@ -396,3 +396,33 @@ def test_every_dimension_can_be_asked_for(own: Ledger, make_call) -> None:
     for name in DIMENSIONS:
         value = usage(by=[name])[name].tolist()[0]
         assert usage(by=[name], where={name: None if pd.isna(value) else value})["calls"].tolist() == [1]
+
+
+# Pages ----------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(min_value=0, max_value=3), min_size=1, max_size=20), st.integers(min_value=1, max_value=6))
+def test_pages_hold_every_call_once(seconds: list[int], size: int) -> None:
+    """Page after page by cursor is the whole list, forwards and backwards, whatever calls have the same moment."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        with closing(Ledger(path)) as store:
+            for number, second in enumerate(seconds):
+                store.write(Call(uid=str(number), ts=1_795_608_000_000_000 + second, model_requested="m", status="ok"))
+        everything = calls(path=path)["uid"].tolist()
+        older = calls(path=path, limit=size)["uid"].tolist()
+        while page := calls(path=path, limit=size, before=older[-1])["uid"].tolist():
+            older += page
+        assert older == everything
+        newer = everything[-1:]
+        while page := calls(path=path, limit=size, after=newer[0])["uid"].tolist():
+            newer = page + newer
+        assert newer == everything
+        assert calls(path=path, before=everything[0], after=everything[-1])["uid"].tolist() == everything[1:-1]
+
+
+def test_a_cursor_that_is_not_there_is_refused(ledger: Ledger) -> None:
+    """Going on from a call that was pruned is an error that says what to do."""
+    with pytest.raises(InvalidRequest, match="begin again"):
+        calls(path=ledger.path, before="gone")

@@ -8,14 +8,14 @@ from datetime import datetime
 
 import books
 import charts
-import clock
 import figures
 import filters
+import frame
 import pandas as pd
 import states
 import streamlit as st
 import tables
-from period import Period, buckets
+from period import buckets
 
 RECENT = 12
 REDRAW_S = 2.5
@@ -23,18 +23,11 @@ REDRAW_S = 2.5
 
 def page() -> None:
     """Everything on the page, from the top."""
-    head = st.container(horizontal=True, vertical_alignment="center", key="head")
-    head.title("Overview", anchor=False, width="content")
-    if books.is_empty():
-        states.no_calls()
-        return
-    now = clock.now()
-    chosen = filters.bar(books.choices(), now=now, first=books.first_call)
+    here = frame.view()
+    chosen, now = here.chosen, here.now
     view = books.overview(chosen)
-    with head:
+    with here.head:
         states.badges(view.totals)
-        st.space("stretch")
-        st.caption(_scope(chosen.period, clock.zone_name(now)), width="content", help=_in_python(chosen))
     if not view.totals.calls:
         states.no_match(chosen)
         return
@@ -79,20 +72,6 @@ def metrics(view: books.Overview, chosen: filters.Filters, grid: list[datetime])
         rates = [100 * bad / tried if tried else 0 for bad, tried in zip(course("errors"), calls, strict=True)]
         exact = f"{figures.count(now.errors)} of {figures.plural(now.calls, 'call')} failed."
         metric("Error rate", figures.percent(now.errors, now.calls), change, rates, exact, "inverse")
-
-
-def _scope(period: Period, zone_name: str) -> str:
-    """What the figures are about and held against, and whose midnight it is."""
-    against = f" vs {period.against}" if period.before else ""
-    return f"{period.name[0].upper()}{period.name[1:]}{against} · {zone_name}"
-
-
-def _in_python(chosen: filters.Filters) -> str:
-    """The call that sums up the same: `usage("7d")` counts back from this very moment, the page from a midnight."""
-    ends = [end for end in (chosen.period.since, chosen.period.until) if end]
-    arguments = [f'"{end:%Y-%m-%dT%H:%M}"'.replace("T00:00", "") for end in ends]
-    where = [f"where={chosen.where!r}"] if chosen.narrowed else []
-    return f"The same in Python: `llmnb.usage({', '.join([*arguments, 'by=[]', *where])})`"
 
 
 def drawings(view: books.Overview, chosen: filters.Filters, grid: list[datetime]) -> None:
@@ -140,5 +119,4 @@ def _fingerprint(rows: pd.DataFrame) -> int:
     return hash(tuple(zip(rows["uid"], rows["status"], strict=True)))
 
 
-with books.in_plain_words():
-    page()
+page()
