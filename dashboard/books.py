@@ -72,7 +72,7 @@ def shows_demo() -> bool:
 
 def is_empty() -> bool:
     """Whether there is no ledger yet, or none with a call in it."""
-    return ledger.calls(limit=1, path=location()).empty
+    return ledger.is_empty(location())
 
 
 def is_newer() -> bool:
@@ -81,14 +81,9 @@ def is_newer() -> bool:
         return connection is not None and migrations.version(connection) > migrations.LATEST
 
 
-@st.cache_data(ttl=30, show_spinner=False)
-def _choices(path: Path, newest: str) -> dict[str, list[str | None]]:
-    return {name: _values(ledger.usage(by=[name], percentiles=False, path=path)[name]) for name in DIMENSIONS}
-
-
 def choices() -> dict[str, list[str | None]]:
-    """What there is to choose from in the whole ledger, for the filter bar; looked up again when there is news."""
-    return _choices(location(), ledger.calls(limit=1, path=location())["uid"].str.cat())
+    """What there is to choose from in the whole ledger, for the filter bar."""
+    return ledger.choices(DIMENSIONS, path=location())
 
 
 def first_call() -> datetime | None:
@@ -171,9 +166,3 @@ def in_plain_words() -> Generator[None]:
     except LlmnbError as error:
         st.error(str(error), icon=":material/database_off:")
         st.button("Try again", icon=":material/refresh:")
-
-
-def _values(column: pd.Series) -> list[str | None]:
-    """The values by alphabet, none at the end."""
-    named: list[str | None] = sorted(str(value) for value in column.dropna())
-    return [*named, None] if column.isna().any() else named

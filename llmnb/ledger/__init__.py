@@ -7,6 +7,8 @@ read it.
 from llmnb.ledger.bookkeeping import Books as Books
 from llmnb.ledger.bookkeeping import books as books
 from llmnb.ledger.bookkeeping import settle as settle
+from llmnb.ledger.choices import choices as choices
+from llmnb.ledger.choices import is_empty as is_empty
 from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
 from llmnb.ledger.latencies import LATENCY_COLUMNS as LATENCY_COLUMNS
 from llmnb.ledger.latencies import latencies as latencies
@@ -33,6 +35,8 @@ __all__ = [
     "Store",
     "books",
     "calls",
+    "choices",
+    "is_empty",
     "latencies",
     "new_ledger",
     "newest_from",

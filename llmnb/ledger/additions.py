@@ -27,6 +27,7 @@ COLUMNS = ", ".join(
     ["sign", "ts", LATENCY, TTFT, "notebook", *PEOPLE.dimensions] + [f"sign * {value}" for value in MEASURES.values()]
 )
 """What is read of a row; `sign` is 1, or -1 where the row is taken out."""
+UNTOLD = MISSING_VALUE
 _BUCKETS = 1024  # more than `sketch.LAST_BUCKET`
 
 
@@ -46,7 +47,7 @@ class Additions:
     sums: dict[str, list[Key]] = field(default_factory=dict[str, "list[Key]"])
     sketched: list[Key] = field(default_factory=list[Key])
     counted: tuple[Counted, Counted] | None = None
-    values: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    values: set[tuple[str, str | bytes]] = field(default_factory=set["tuple[str, str | bytes]"])
 
 
 def additions(rows: Sequence[Key], day_of: Callable[[int], int]) -> Additions:
@@ -120,12 +121,12 @@ def _picked(keys: Iterable[Key], names: Sequence[str], wanted: Sequence[str]) ->
     return (tuple([key[place] for place in places]) for key in keys)
 
 
-def _values(groups: Sequence[Key], notebooks: Iterable[str | None]) -> set[tuple[str, str]]:
-    found = {("notebook", notebook) for notebook in set(notebooks) if notebook is not None}
+def _values(groups: Sequence[Key], notebooks: Iterable[str | bytes | None]) -> set[tuple[str, str | bytes]]:
+    """The values of dimensions, also the missing one; a change does not tell its notebook, which is `UNTOLD`."""
+    told = set(notebooks) - {UNTOLD}
+    found = {("notebook", MISSING_VALUE if notebook is None else notebook) for notebook in told}
     for group in groups:
-        found.update(
-            (name, value) for name, value in zip(PEOPLE.dimensions, group, strict=True) if value != MISSING_VALUE
-        )
+        found.update(zip(PEOPLE.dimensions, group, strict=True))
     return found
 
 

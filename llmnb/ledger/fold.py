@@ -15,7 +15,7 @@ from datetime import tzinfo
 
 from llmnb.ledger.additions import COLUMNS, Additions, Key, additions, merged_sketches
 from llmnb.ledger.measures import KEPT, NAMES
-from llmnb.ledger.rollups import ROLLUPS, SKETCHES, Rollup, State, state
+from llmnb.ledger.rollups import MISSING, ROLLUPS, SKETCHES, Rollup, State, state
 from llmnb.ledger.sql import BEGIN_SETTLED, Connection
 from llmnb.ledger.zones import SLOT_US, start_of_day_us, zone_name, zone_named
 
@@ -147,7 +147,7 @@ class Folder:
 
 _KEPT = ", ".join(KEPT)
 _ROWS = f"SELECT {COLUMNS} FROM (SELECT 1 AS sign, notebook, {_KEPT} FROM calls NOT INDEXED WHERE id > ? AND id <= ?)"  # noqa: S608
-_CHANGES = f"SELECT {COLUMNS} FROM (SELECT sign, NULL AS notebook, {_KEPT} FROM rollup_changes WHERE id <= ?)"  # noqa: S608
+_CHANGES = f"SELECT {COLUMNS} FROM (SELECT sign, {MISSING} AS notebook, {_KEPT} FROM rollup_changes WHERE id <= ?)"  # noqa: S608
 _SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
 _STORED_SKETCHES = f"SELECT latency, ttft FROM rollup_sketches WHERE {_SAME}"  # noqa: S608
 
@@ -175,7 +175,7 @@ def _write(connection: Connection, folded: Folded) -> None:
     for rollup in ROLLUPS:
         connection.executemany(_UPSERTS[rollup.table], folded.added.sums.get(rollup.table, ()))
     connection.executemany(_UPSERT_SKETCH, folded.sketched)
-    values = sorted(folded.added.values)
+    values = sorted(folded.added.values, key=repr)
     connection.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", values)
     connection.execute("DELETE FROM rollup_changes WHERE id <= ?", (folded.last_change,))
     connection.execute("UPDATE rollup_state SET watermark = ?, folds = folds + 1", (folded.last_id,))

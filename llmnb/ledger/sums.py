@@ -153,7 +153,7 @@ class _Asked:
         watermark = self._cover.state.watermark
         for part in self._parts:
             if part.rollup is None:
-                yield from self._of_rows(part.start_us, part.end_us, f"id <= {watermark}")
+                yield from self._of_rows(part.start_us, part.end_us, _folded(watermark).sql)
             else:
                 yield from self._of_rollup(part.rollup, part)
                 yield from self._of_changes(part)
@@ -213,9 +213,13 @@ class _Asked:
     def add_percentiles(self, groups: dict[Group, Sums]) -> None:
         """Fills in percentiles: exact where they are read from rows, within 2 % where they are read from sketches."""
         sketched = None if self._cover is None else self._cover.sketched
+        sketches = None if sketched is None else self._sketches(sketched)
         for column in range(2):
             places = slice(column * len(SHARES), (column + 1) * len(SHARES))
-            found = self._of_values(column) if sketched is None else self._of_sketches(column, sketched)
+            if sketched is None or sketches is None:
+                found = self._of_values(column)
+            else:
+                found = self._of_sketches(sketches[column], self._values(column, sketched))
             for group, percentiles in found.items():
                 if group in groups:
                     groups[group].percentiles[places] = percentiles
@@ -231,7 +235,7 @@ class _Asked:
                 found[tuple(group)][sketch.bucket(number)] += counts
             return found
         found = self._values(column, sketched)
-        for group, sketches in self._sketches(column, sketched).items():
+        for group, sketches in self._sketches(sketched)[column].items():
             for number, count in sketch.counts(sketches).items():
                 found[group][number] = found[group].get(number, 0) + count
         return found
@@ -247,33 +251,37 @@ class _Asked:
             found[row[:width]] = [quantile(ordered, share) for share in SHARES]
         return found
 
-    def _of_sketches(self, column: int, sketched: Part) -> dict[Group, list[float | None]]:
-        """From sketches for the whole days, and from rows for the rest of the span and what is not folded yet."""
-        sketches, values = self._sketches(column, sketched), self._values(column, sketched)
+    def _of_sketches(
+        self, sketches: Mapping[Group, list[bytes]], values: Mapping[Group, dict[int, int]]
+    ) -> dict[Group, list[float | None]]:
+        """From sketches for the whole days, and from values for the rest of the span and what is not folded yet."""
         return {
             group: sketch.percentiles(sketches.get(group, ()), values.get(group, {}), SHARES)
             for group in {*sketches, *values}
         }
 
-    def _sketches(self, column: int, sketched: Part) -> dict[Group, list[bytes]]:
+    def _sketches(self, sketched: Part) -> tuple[dict[Group, list[bytes]], dict[Group, list[bytes]]]:
+        """The sketches of latency and of time to first token, by group."""
         assert sketched.rollup is not None
         where = where_condition(self._question.where, missing_is=f"= {MISSING}")
         in_time = time_condition(sketched.start_us, sketched.end_us, sketched.rollup.time)
         unit = self._question.unit
         columns = [f"span_of({sketched.rollup.time})" if name == unit else name for name in self._question.names]
-        sql = f"SELECT {', '.join([*columns, ('latency', 'ttft')[column]])} FROM {sketched.rollup.table}"  # noqa: S608
-        found: dict[Group, list[bytes]] = defaultdict(list)
+        sql = f"SELECT {', '.join([*columns, 'latency', 'ttft'])} FROM {sketched.rollup.table}"  # noqa: S608
+        latencies, ttfts = defaultdict[Group, list[bytes]](list), defaultdict[Group, list[bytes]](list)
         parameters = (*in_time.parameters, *where.parameters)
-        for row in self._connection.execute(f"{sql} WHERE {_both((in_time, where))}", parameters):
-            found[tuple(None if value == b"" else value for value in row[:-1])].append(row[-1])
-        return found
+        for *key, latency, ttft in self._connection.execute(f"{sql} WHERE {_both((in_time, where))}", parameters):
+            group = tuple([None if value == b"" else value for value in key])
+            latencies[group].append(latency)
+            ttfts[group].append(ttft)
+        return latencies, ttfts
 
     def _values(self, column: int, sketched: Part) -> dict[Group, dict[int, int]]:
         assert self._cover is not None
         watermark, value = self._cover.state.watermark, (LATENCY, TTFT)[column]
         start, end = self._tail_span()
         outside = Condition("(ts < ? OR ts >= ?)", (sketched.start_us, sketched.end_us))
-        folded, tail = Condition(f"id <= {watermark}", ()), Condition(f"id > {watermark}", ())
+        folded, tail = _folded(watermark), Condition(f"id > {watermark}", ())
         edges = [(start, sketched.start_us), (sketched.end_us, end)]
         sources: list[tuple[str, str, Sequence[Condition]]] = [
             *(("1", "calls", (folded, outside, time_condition(*edge))) for edge in edges if edge[0] != edge[1]),
@@ -295,6 +303,11 @@ class _Asked:
 
 
 _SPANS = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+
+
+def _folded(watermark: int) -> Condition:
+    # the plus keeps the planner from reading all rows up to there, instead of those of the span by the index on ts
+    return Condition(f"+id <= {watermark}", ())
 
 
 def _both(conditions: Sequence[Condition]) -> str:

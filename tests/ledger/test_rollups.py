@@ -274,6 +274,26 @@ def test_percentiles_of_many_values(tmp_path: Path, make_call, share: float) -> 
     ledger.close()
 
 
+def test_an_open_range_reads_no_row_before_it(ledger: Ledger, make_call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last day of a long history takes no more steps of SQLite than a short one does."""
+    monkeypatch.setattr(cover, "FEW_ROWS", 0)
+    ledger.write_all([(make_call(ts=FIRST_US + n, latency_ms=1.0, ttft_ms=1.0), ()) for n in range(5_000)])
+    ledger.write(make_call(ts=LAST_US, latency_ms=1.0, ttft_ms=1.0))
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with closing(open_writer(ledger.path)) as connection:
+        Folder(connection, OSLO).fold_all()
+        connection.set_progress_handler(count, 1_000)
+        connection.execute("BEGIN")
+        found = asked(connection, OSLO, names=("model",), span=(LAST_US - DAY_US, None))
+    assert found["claude-sonnet-5-5",]["calls"] == 1
+    assert steps < 10
+
+
 # Pruning --------------------------------------------------------------------------------------------------------------
 
 OF_ROLL_UPS: list[dict[str, Any]] = [
