@@ -23,10 +23,14 @@ from pydantic_settings import (
 )
 
 from llmnb.errors import SettingsError
+from llmnb.places import Place, PostgresPlace
 
 PREFIX = "LLMNB_"
 TEST_PREFIX = "LLMNB_TEST_"
 """Variables with this prefix belong to llmnb's own test-suite and are no settings."""
+
+
+_POSTGRES = ("postgresql://", "postgres://")
 
 
 class PriceOverride(BaseModel):
@@ -55,8 +59,9 @@ class Settings(BaseSettings):
 
     home: Path = Path("~/.llmnb")
     """Folder of the ledger, the caches and the spool; created with mode 0700."""
-    store_url: str | None = None
-    """Where the ledger lives: sqlite:///absolute/path.db; unset: ledger.db in `home`."""
+    store_url: str | None = Field(default=None, repr=False)
+    """Where the ledger lives: sqlite:///absolute/path.db, or postgresql://user@host/database for a team; unset:
+    ledger.db in `home`."""
     model: str = "claude-sonnet-5-5"
     """The model used where none is named."""
     max_tokens: int | None = Field(default=None, ge=1)
@@ -122,8 +127,8 @@ class Settings(BaseSettings):
     @field_validator("store_url", mode="after")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sqlite:///"):
-            raise ValueError("must start with sqlite:/// and go on with an absolute path")
+        if value is not None and not value.startswith(("sqlite:///", *_POSTGRES)):
+            raise ValueError("must start with sqlite:/// and go on with an absolute path, or be a postgresql:// URL")
         return value
 
     @field_validator("budget_webhook", mode="after")
@@ -145,10 +150,12 @@ class Settings(BaseSettings):
         return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, find_pyproject())
 
     @property
-    def ledger_path(self) -> Path:
-        """The file of the ledger."""
+    def ledger_path(self) -> Place:
+        """Where the ledger is: its file, or the database of a team."""
         if self.store_url is None:
             return self.home / "ledger.db"
+        if self.store_url.startswith(_POSTGRES):
+            return PostgresPlace(self.store_url)
         return Path(self.store_url.removeprefix("sqlite:///")).expanduser().absolute()
 
     @property
@@ -245,6 +252,9 @@ def _explained(error: ValidationError) -> SettingsError:
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         message = _unknown(f"setting {name!r} in [tool.llmnb]", name, sorted(Settings.model_fields))
         return SettingsError(message, name=name)
+    given = first["input"]
+    if isinstance(given, str) and "://" in given:
+        given = str(PostgresPlace(given))  # without its password
     return SettingsError(
-        f"setting {name!r} ({PREFIX}{name.upper()} or [tool.llmnb]): {first['msg']}, not {first['input']!r}", name=name
+        f"setting {name!r} ({PREFIX}{name.upper()} or [tool.llmnb]): {first['msg']}, not {given!r}", name=name
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from llmnb.places import PostgresPlace
+
+from .postgres_server import PostgresServer, binaries
 
 # the first example pays for the imports of what it tests, which on a cold disk takes longer than the 200 ms allowed
 hypothesis.settings.register_profile("llmnb", deadline=None)
@@ -22,3 +27,34 @@ def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "llmnb-home"
     monkeypatch.setenv("LLMNB_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def _postgres_of_the_run() -> Iterator[PostgresServer]:
+    if binaries() is None:
+        said = "postgres is not installed: apt-get install postgresql"
+        pytest.fail(said) if os.environ.get("CI") == "true" else pytest.skip(said)
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'llmnb[postgres]'")
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_server(_postgres_of_the_run: PostgresServer) -> PostgresServer:
+    """A running PostgreSQL server; a test may stop it."""
+    if not _postgres_of_the_run.is_up:
+        _postgres_of_the_run.start()
+    return _postgres_of_the_run
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresPlace]:
+    """A database with nothing in it."""
+    from llmnb.ledger.postgres.connection import close_idle
+
+    url = postgres_server.new_database()
+    yield PostgresPlace(url)
+    close_idle()
+    if postgres_server.is_up:
+        postgres_server.drop(url)

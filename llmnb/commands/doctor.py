@@ -19,6 +19,7 @@ import llmnb
 from llmnb import settings
 from llmnb.errors import LlmnbError, SettingsError
 from llmnb.ledger import settle
+from llmnb.places import Place, PostgresPlace
 
 if TYPE_CHECKING:
     import anthropic
@@ -112,11 +113,13 @@ def _ledger() -> Iterator[Check]:
     except SettingsError:
         return  # told above
     settle(path)
-    if not path.exists():
-        yield _ledger_to_be(path)
-        return
     try:
-        yield _ledger_that_is(path)
+        if not isinstance(path, Path):
+            yield _ledger_of_a_team(path)
+        elif not path.exists():
+            yield _ledger_to_be(path)
+        else:
+            yield _ledger_that_is(path)
     except LlmnbError as error:
         yield Check("ledger", "fix", str(error), "see the message; LLMNB_HOME moves the ledger elsewhere")
 
@@ -130,13 +133,30 @@ def _ledger_to_be(path: Path) -> Check:
     )
 
 
-def _ledger_that_is(path: Path) -> Check:
+def _ledger_of_a_team(place: PostgresPlace) -> Check:
+    from llmnb.ledger import migrations
+
+    version, calls = _version_and_calls(place)
+    found = f"{place}: {calls:,} calls, schema {version}"
+    if version > migrations.LATEST:
+        return Check("ledger", "fix", f"{found} of a newer llmnb", "pip install -U llmnb; until then it is only read")
+    return Check("ledger", "ok", found if version else f"{place}: is made with the first call")
+
+
+def _version_and_calls(place: Place) -> tuple[int, int]:
     from llmnb.ledger import migrations
     from llmnb.ledger.connection import reading
 
-    with reading(path) as connection:
-        version = 0 if connection is None else migrations.version(connection)
-        calls = 0 if connection is None else connection.execute("SELECT sum(is_call) FROM calls").fetchone()[0] or 0
+    with reading(place) as connection:
+        if connection is None:
+            return 0, 0
+        return migrations.version(connection), connection.execute("SELECT sum(is_call) FROM calls").fetchone()[0] or 0
+
+
+def _ledger_that_is(path: Path) -> Check:
+    from llmnb.ledger import migrations
+
+    version, calls = _version_and_calls(path)
     found = f"{path}: {calls:,} calls, {path.stat().st_size / 1e6:,.1f} MB, schema {version}"
     if version > migrations.LATEST:
         return Check("ledger", "fix", f"{found} of a newer llmnb", "pip install -U llmnb; until then it is only read")

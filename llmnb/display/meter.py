@@ -137,6 +137,8 @@ class Meter:
     def _changed(self) -> object:
         """Something that is another after every commit to the ledger."""
         path = self._settings.ledger_path
+        if not isinstance(path, Path):
+            return None  # of a database nothing is known without asking it: it is read anew after a while
         return _stamp(path), _stamp(path.with_name(path.name + "-wal"))
 
     def _read(self) -> None:

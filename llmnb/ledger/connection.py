@@ -168,7 +168,11 @@ def reading(path: Place) -> Generator[Connection | None]:
         StoreError: the file is there and cannot be read.
     """
     if not isinstance(path, Path):
-        raise StoreError(f"{path}: this llmnb cannot open it", path=str(path))
+        from llmnb.ledger.postgres import connection as postgres
+
+        with postgres.reading(path) as found:
+            yield found
+        return
     if not path.exists():
         yield None
         return

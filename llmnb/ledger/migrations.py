@@ -13,13 +13,14 @@ from collections.abc import Callable
 from llmnb.ledger.sql import Connection
 
 Migration = Callable[[sqlite3.Connection], None]
-_migrations: list[Migration] = []
+STEPS: list[Migration] = []
+"""All of them, in their order."""
 
 
 def _migration(number: int) -> Callable[[Migration], Migration]:
     def register(function: Migration) -> Migration:
-        assert number == len(_migrations) + 1, "migrations are numbered without gaps"
-        _migrations.append(function)
+        assert number == len(STEPS) + 1, "migrations are numbered without gaps"
+        STEPS.append(function)
         return function
 
     return register
@@ -76,19 +77,19 @@ def _estimates(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE calls ADD COLUMN estimated_by TEXT")
 
 
-_SUMS = (
+SUMS = (
     "entries", "calls", "errors", "cached_calls", "retries", "wait_us", "input_tokens", "cache_read_tokens",
     "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_unsplit_tokens", "output_tokens", "thinking_tokens",
     "web_search_requests", "web_fetch_requests", "cost_nanousd", "unpriced_calls", "saved_nanousd", "saved_calls",
     "estimated_calls", "writing_tokens", "writing_us",
 )  # fmt: skip
-_ROLLUPS = {
+ROLLUPS = {
     "rollup_slots": ("slot", "provider", "model"),
     "rollup_days": ("day", "provider", "model"),
     "rollup_projects": ("day", "project", "provider", "model"),
     "rollup_people": ("day", "project", "user", "provider", "model", "tag"),
 }
-_KEPT = (
+KEPT = (
     "ts", "project", "user", "provider", "model", "tag", "status", "source", "is_call", "attempts", "wait_ms",
     "latency_ms", "ttft_ms", "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens",
     "cache_write_unsplit_tokens", "output_tokens", "thinking_tokens", "web_search_requests", "web_fetch_requests",
@@ -100,9 +101,9 @@ _KEPT = (
 def _rollups(connection: sqlite3.Connection) -> None:
     """Sums by time and dimension, and triggers that note what changes in rows that are in them (`rollups`)."""
     execute = connection.execute
-    for table, key in _ROLLUPS.items():
+    for table, key in ROLLUPS.items():
         columns = [f"{key[0]} INTEGER NOT NULL", *(f"{name} TEXT NOT NULL" for name in key[1:])]
-        columns += [f"{name} INTEGER NOT NULL" for name in _SUMS]
+        columns += [f"{name} INTEGER NOT NULL" for name in SUMS]
         execute(f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID")
     execute("""
         CREATE TABLE rollup_sketches (
@@ -119,15 +120,15 @@ def _rollups(connection: sqlite3.Connection) -> None:
     execute("INSERT INTO rollup_state VALUES (0, '', 0, 0, NULL, 0)")
     execute(f"""
         CREATE TABLE rollup_changes (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, sign INTEGER NOT NULL, {", ".join(_KEPT)}
+            id INTEGER PRIMARY KEY AUTOINCREMENT, sign INTEGER NOT NULL, {", ".join(KEPT)}
         )""")
     _watch_changes(connection)
 
 
 def _watch_changes(connection: sqlite3.Connection) -> None:
-    columns = f"(sign, {', '.join(_KEPT)})"
+    columns = f"(sign, {', '.join(KEPT)})"
     before, after = (
-        f"INSERT INTO rollup_changes {columns} VALUES ({sign}, {', '.join(f'{row}.{name}' for name in _KEPT)});"  # noqa: S608
+        f"INSERT INTO rollup_changes {columns} VALUES ({sign}, {', '.join(f'{row}.{name}' for name in KEPT)});"  # noqa: S608
         for sign, row in ((-1, "old"), (1, "new"))
     )
     watermark, edited = "(SELECT watermark FROM rollup_state)", "UPDATE rollup_state SET edits = edits + 1;"
@@ -141,14 +142,8 @@ def _watch_changes(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TRIGGER {name} ON calls WHEN {when} BEGIN {does} END")
 
 
-@_migration(4)
-def _budgets(connection: sqlite3.Connection) -> None:
-    """Budgets, what was spent of each, and what is held for calls under way (see `llmnb.budgeting`).
-
-    Triggers keep the counters: whoever writes a row, however often, counts it exactly once, in the transaction that
-    writes it. Nothing subtracts what is deleted: to forget old rows is not to get the money back.
+BUDGET_TABLES = (
     """
-    connection.execute("""
         CREATE TABLE budgets (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             per TEXT NOT NULL, unit TEXT NOT NULL, -- unit: usd | tokens
@@ -159,19 +154,19 @@ def _budgets(connection: sqlite3.Connection) -> None:
             unpriced TEXT NOT NULL, -- JSON list of models that may go without a price
             counting TEXT, -- the session that still counts what was spent before the budget was set
             said_period INTEGER NOT NULL DEFAULT 0, said_percent INTEGER NOT NULL DEFAULT 0 -- the last warning
-        )""")
-    connection.execute("""
+        )""",
+    """
         CREATE UNIQUE INDEX budgets_scope ON budgets (
             per, unit, coalesce(project, ''), coalesce(user, ''), coalesce(model, ''), coalesce(notebook, '')
-        )""")
-    connection.execute("""
+        )""",
+    """
         CREATE TABLE budget_spent (
             budget_id INTEGER NOT NULL,
             slot INTEGER NOT NULL, -- a quarter of an hour since 1970; 0 where time is no matter
             amount INTEGER NOT NULL, calls INTEGER NOT NULL, unpriced INTEGER NOT NULL,
             PRIMARY KEY (budget_id, slot)
-        ) WITHOUT ROWID""")
-    connection.execute("""
+        ) WITHOUT ROWID""",
+    """
         CREATE TABLE reservations (
             uid TEXT NOT NULL, budget_id INTEGER NOT NULL,
             attempt INTEGER NOT NULL,
@@ -180,7 +175,19 @@ def _budgets(connection: sqlite3.Connection) -> None:
             excess INTEGER NOT NULL, -- how much more the call can cost at most, where it cannot be cut off
             session TEXT NOT NULL, taken_at INTEGER NOT NULL,
             PRIMARY KEY (uid, budget_id)
-        ) WITHOUT ROWID""")
+        ) WITHOUT ROWID""",
+)
+
+
+@_migration(4)
+def _budgets(connection: sqlite3.Connection) -> None:
+    """Budgets, what was spent of each, and what is held for calls under way (see `llmnb.budgeting`).
+
+    Triggers keep the counters: whoever writes a row, however often, counts it exactly once, in the transaction that
+    writes it. Nothing subtracts what is deleted: to forget old rows is not to get the money back.
+    """
+    for statement in BUDGET_TABLES:
+        connection.execute(statement)
     connection.execute(f"""
         CREATE TRIGGER budgets_inserted AFTER INSERT ON calls
         WHEN NEW.status <> 'running' AND EXISTS (SELECT 1 FROM budgets)
@@ -224,7 +231,7 @@ def _spent(row: str, sign: str) -> str:
     """  # noqa: S608
 
 
-LATEST = len(_migrations)
+LATEST = len(STEPS)
 """The schema this llmnb writes."""
 
 
@@ -251,6 +258,6 @@ def _next_step(connection: sqlite3.Connection) -> None:
     if done >= LATEST:
         return
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, ran_at REAL NOT NULL)")
-    _migrations[done](connection)
+    STEPS[done](connection)
     connection.execute("INSERT INTO migrations VALUES (?, ?)", (done + 1, time.time()))
     connection.execute(f"PRAGMA user_version = {done + 1}")  # inside the transaction, so it runs with it or not at all

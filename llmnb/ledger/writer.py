@@ -311,7 +311,9 @@ def new_ledger(place: Place, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Store
         StoreReadOnly, StoreError: as `open_ledger`.
     """
     if not isinstance(place, Path):
-        raise StoreError(f"{place}: this llmnb cannot open it", path=str(place))
+        from llmnb.ledger.postgres.ledger import PostgresLedger
+
+        return PostgresLedger(place, busy_timeout_s=busy_timeout_s)
     return Ledger(place, busy_timeout_s=busy_timeout_s)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmnb.ledger import Ledger
+from llmnb.ledger import Ledger, Store, new_ledger
 from llmnb.records import Call
 from llmnb.trouble import forget_warnings
 
@@ -46,6 +46,17 @@ def make_call() -> MakeCall:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger in a folder of its own."""
     found = Ledger(tmp_path / "store" / "ledger.db", busy_timeout_s=0.05)
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    """The ledger of the settings, empty: what holds for a file holds for a team's database."""
+    path = tmp_path / "store" / "ledger.db"
+    place = path if request.param == "sqlite" else request.getfixturevalue("postgres")
+    monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{path}" if place is path else place.url)
+    found = new_ledger(place, busy_timeout_s=0.05)
     yield found
     found.close()
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from llmnb.errors import InvalidRequest
-from llmnb.ledger import CALL_COLUMNS, Ledger, calls
+from llmnb.ledger import CALL_COLUMNS, Ledger, Store, calls
 from llmnb.ledger import export as room
 from llmnb.ledger.export import export
 
@@ -19,20 +19,20 @@ TS = 1_795_608_000_123_456  # 2026-11-25 12:00:00.123456 UTC
 
 
 @pytest.fixture
-def filled(ledger: Ledger, make_call, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+def filled(store: Store, make_call, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Three calls and a child, read in pages of two."""
     monkeypatch.setattr(room, "PAGE", 2)
     monkeypatch.setenv("LLMNB_TIMEZONE", "Europe/Oslo")
-    ledger.write(make_call(uid="a", ts=TS, project='x,"y"', cost_nanousd=None), [])
-    ledger.write(
+    store.write(make_call(uid="a", ts=TS, project='x,"y"', cost_nanousd=None), [])
+    store.write(
         make_call(uid="b", ts=TS + 1, status="error", error_type="overloaded_error", latency_ms=1500.0),
         [make_call(uid="b.1", ts=TS + 1, parent_uid="b", is_call=False, model="small")],
     )
-    ledger.write(make_call(uid="c", ts=TS + 2, cache_read_tokens=5, cache_write_1h_tokens=7, stop_reason="end_turn"))
-    return ledger
+    store.write(make_call(uid="c", ts=TS + 2, cache_read_tokens=5, cache_write_1h_tokens=7, stop_reason="end_turn"))
+    return store
 
 
-def test_csv(filled: Ledger, tmp_path: Path) -> None:
+def test_csv(filled: Store, tmp_path: Path) -> None:
     """A header, and a line a row, oldest first; what is missing is empty."""
     assert export(tmp_path / "calls.csv", ledger=filled.path) == 4
     rows = list(csv.DictReader((tmp_path / "calls.csv").read_text().splitlines()))
@@ -43,14 +43,14 @@ def test_csv(filled: Ledger, tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_json_lines(filled: Ledger, tmp_path: Path) -> None:
+def test_json_lines(filled: Store, tmp_path: Path) -> None:
     """An object a line, with numbers as numbers; only what was asked for."""
     assert export(tmp_path / "calls.jsonl", ledger=filled.path, where={"status": "error"}) == 1
     (row,) = map(json.loads, (tmp_path / "calls.jsonl").read_text().splitlines())
     assert (row["uid"], row["is_call"], row["output_tokens"], row["cost_usd"]) == ("b", True, 20, 0.00022)
 
 
-def test_parquet_is_the_frame_of_calls(filled: Ledger, tmp_path: Path) -> None:
+def test_parquet_is_the_frame_of_calls(filled: Store, tmp_path: Path) -> None:
     """Typed columns, equal to `calls()`."""
     assert export(tmp_path / "calls.parquet", ledger=filled.path) == 4
     read = pd.read_parquet(tmp_path / "calls.parquet")
@@ -61,7 +61,7 @@ def test_parquet_is_the_frame_of_calls(filled: Ledger, tmp_path: Path) -> None:
     assert read["cost_nanousd"].sum() == frame["cost_nanousd"].sum()
 
 
-def test_opentelemetry(filled: Ledger, tmp_path: Path) -> None:
+def test_opentelemetry(filled: Store, tmp_path: Path) -> None:
     """A span a line in OTLP's JSON, with the names of the conventions; input counts what was cached, too."""
     assert export(tmp_path / "spans.json", "otel", ledger=filled.path) == 4
     spans = {}
@@ -93,7 +93,7 @@ def test_memory_stays_flat(ledger: Ledger, make_call, tmp_path: Path, monkeypatc
     assert peaks[1] < 1.5 * peaks[0]
 
 
-def test_an_export_that_fails_leaves_what_was_there(filled: Ledger, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_what_was_there(filled: Store, tmp_path: Path) -> None:
     """The old file stays and no part is left behind; an unknown ending or name says what to do."""
     path = tmp_path / "calls.csv"
     path.write_text("precious")

@@ -37,7 +37,7 @@ def test_an_older_ledger_is_read_as_it_is_and_migrated_by_the_next_write(tmp_pat
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, ran_at REAL NOT NULL)")
-        migrations._migrations[0](connection)  # pyright: ignore[reportPrivateUsage]
+        migrations.STEPS[0](connection)  # pyright: ignore[reportPrivateUsage]
         connection.execute("INSERT INTO migrations VALUES (1, 0)")
         connection.execute("PRAGMA user_version = 1")
         columns = [row[1] for row in connection.execute("PRAGMA table_info(calls)")][1:]
@@ -55,7 +55,7 @@ def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path, monkeypatch: pyt
         connection.execute("CREATE TABLE half (x)")
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(migrations, "_migrations", [half])
+    monkeypatch.setattr(migrations, "STEPS", [half])
     with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as connection:
         with pytest.raises(RuntimeError, match="power cut"):
             migrations.migrate(connection)

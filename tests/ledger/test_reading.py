@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmnb.errors import InvalidRequest
-from llmnb.ledger import DIMENSIONS, Ledger, calls, migrations, usage
+from llmnb.ledger import DIMENSIONS, Ledger, Store, calls, migrations, usage
 from llmnb.ledger.totals import TOKEN_COLUMNS
 from llmnb.records import Call
 
@@ -101,11 +101,10 @@ TOTALS = [
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> Ledger:
-    """The ledger of the settings, in the timezone of Oslo."""
-    monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{ledger.path}")
+def own(monkeypatch: pytest.MonkeyPatch, store: Store) -> Store:
+    """The ledger of the settings, in either database, in the timezone of Oslo."""
     monkeypatch.setenv("LLMNB_TIMEZONE", "Europe/Oslo")
-    return ledger
+    return store
 
 
 def oslo_us(*parts: int) -> int:
@@ -126,7 +125,7 @@ def test_without_a_ledger_frames_are_empty_and_typed(llmnb_home: Path) -> None:
     assert not llmnb_home.exists()
 
 
-def test_types_do_not_depend_on_the_rows(own: Ledger, make_call, tmp_path: Path) -> None:
+def test_types_do_not_depend_on_the_rows(own: Store, make_call, tmp_path: Path) -> None:
     """A full frame and an empty one can be concatenated, and the empty one plotted."""
     own.write(make_call())
     for ask in (calls, lambda **k: usage(by=["day", "model"], **k)):
@@ -138,8 +137,10 @@ def test_types_do_not_depend_on_the_rows(own: Ledger, make_call, tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_reading_changes_nothing(own: Ledger, make_call) -> None:
+def test_reading_changes_nothing(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, make_call) -> None:
     """Not a byte of the file is written by a reader."""
+    own = ledger
+    monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{own.path}")
     own.write(make_call())
     own.close()
     before = own.path.read_bytes()
@@ -152,7 +153,7 @@ def test_reading_changes_nothing(own: Ledger, make_call) -> None:
 # calls() --------------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_newest_first_and_without_children(own: Ledger, make_call) -> None:
+def test_calls_are_newest_first_and_without_children(own: Store, make_call) -> None:
     """Child rows come only when asked for; the limit counts what is shown."""
     own.write(make_call(uid="old", ts=1), [make_call(uid="child", ts=2, parent_uid="old", is_call=False)])
     own.write(make_call(uid="new", ts=3))
@@ -162,7 +163,7 @@ def test_calls_are_newest_first_and_without_children(own: Ledger, make_call) -> 
     assert calls(limit=0)["uid"].tolist() == []
 
 
-def test_an_unpriced_call_has_no_cost_and_a_free_one_costs_nothing(own: Ledger, make_call) -> None:
+def test_an_unpriced_call_has_no_cost_and_a_free_one_costs_nothing(own: Store, make_call) -> None:
     """Missing and 0 are different things; dollars are the exact nano-dollars, divided once."""
     own.write(make_call(uid="a", ts=3, cost_nanousd=None, saved_nanousd=None))
     own.write(make_call(uid="b", ts=2, cost_nanousd=0, saved_nanousd=5_000_000_000))
@@ -174,14 +175,14 @@ def test_an_unpriced_call_has_no_cost_and_a_free_one_costs_nothing(own: Ledger, 
     assert found["saved_usd"].tolist()[1] == 5.0
 
 
-def test_content_comes_only_when_asked_for(own: Ledger, make_call) -> None:
+def test_content_comes_only_when_asked_for(own: Store, make_call) -> None:
     """`content` is a last column, and not in the ordinary frame."""
     own.write(make_call(content='{"messages": []}'))
     assert "content" not in calls()
     assert calls(content=True)["content"].tolist() == ['{"messages": []}']
 
 
-def test_since_holds_its_begin_and_until_not_its_end(own: Ledger, make_call) -> None:
+def test_since_holds_its_begin_and_until_not_its_end(own: Store, make_call) -> None:
     """Two ranges that touch share no call and miss none."""
     for hour in (0, 12, 24):
         own.write(make_call(uid=str(hour), ts=oslo_us(2026, 11, 20) + hour * 3_600_000_000))
@@ -190,7 +191,7 @@ def test_since_holds_its_begin_and_until_not_its_end(own: Ledger, make_call) -> 
     assert calls(until="2026-11-20")["uid"].tolist() == []
 
 
-def test_where_takes_a_value_a_list_or_none(own: Ledger, make_call) -> None:
+def test_where_takes_a_value_a_list_or_none(own: Store, make_call) -> None:
     """None finds what has no value, also inside a list; text is never SQL."""
     for uid, project in (("a", "thesis"), ("b", "paper"), ("c", None), ("d", "x' OR 1 --")):
         own.write(make_call(uid=uid, project=project))
@@ -208,7 +209,7 @@ def test_where_takes_a_value_a_list_or_none(own: Ledger, make_call) -> None:
 # usage() --------------------------------------------------------------------------------------------------------------
 
 
-def test_children_count_as_tokens_and_money_but_not_as_calls(own: Ledger, make_call) -> None:
+def test_children_count_as_tokens_and_money_but_not_as_calls(own: Store, make_call) -> None:
     """An iteration on another model stands in that model's group."""
     own.write(
         make_call(uid="a", model="big", cost_nanousd=1_000),
@@ -221,7 +222,7 @@ def test_children_count_as_tokens_and_money_but_not_as_calls(own: Ledger, make_c
     assert usage(by=[])[["calls", "cost_nanousd"]].values.tolist() == [[1, 1_030]]
 
 
-def test_a_group_without_any_price_has_no_cost(own: Ledger, make_call) -> None:
+def test_a_group_without_any_price_has_no_cost(own: Store, make_call) -> None:
     """It is missing, not 0, and unpriced calls are counted."""
     own.write(make_call(model="a", cost_nanousd=None))
     own.write(make_call(model="b", cost_nanousd=None))
@@ -232,14 +233,14 @@ def test_a_group_without_any_price_has_no_cost(own: Ledger, make_call) -> None:
     assert found["unpriced_calls"].to_dict() == {"a": 1, "b": 1}
 
 
-def test_errors_are_calls_that_failed_for_the_caller(own: Ledger, make_call) -> None:
+def test_errors_are_calls_that_failed_for_the_caller(own: Store, make_call) -> None:
     """An error and a truncated stream are; what the user stopped is not."""
     for status in ("ok", "error", "cancelled", "truncated", "interrupted", "running"):
         own.write(make_call(status=status))
     assert usage(by=[])[["calls", "errors"]].values.tolist() == [[6, 2]]
 
 
-def test_percentiles_are_of_live_calls_that_ended_ok(own: Ledger, make_call) -> None:
+def test_percentiles_are_of_live_calls_that_ended_ok(own: Store, make_call) -> None:
     """Linear between neighbours: of 10, 20, … 100 ms half lie below 55 and 95 % below 95.5."""
     for number in range(1, 11):
         own.write(make_call(latency_ms=number * 10.0, ttft_ms=float(number)))
@@ -249,7 +250,7 @@ def test_percentiles_are_of_live_calls_that_ended_ok(own: Ledger, make_call) -> 
     assert found == pytest.approx([55.0, 95.5, 5.5, 9.55])
 
 
-def test_days_are_cut_in_the_reporting_timezone(own: Ledger, make_call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_are_cut_in_the_reporting_timezone(own: Store, make_call, monkeypatch: pytest.MonkeyPatch) -> None:
     """00:30 in Oslo is the day before in UTC; the day clocks go back has 25 hours."""
     for ts in (oslo_us(2026, 10, 24, 23, 59), oslo_us(2026, 10, 25, 0, 30), oslo_us(2026, 10, 25, 23, 59)):
         own.write(make_call(ts=ts))
@@ -260,7 +261,7 @@ def test_days_are_cut_in_the_reporting_timezone(own: Ledger, make_call, monkeypa
     assert usage(by="day")["calls"].tolist() == [2, 1]
 
 
-def test_columns_stand_as_they_were_asked_for(own: Ledger, make_call) -> None:
+def test_columns_stand_as_they_were_asked_for(own: Store, make_call) -> None:
     """Dimensions first, in the order of `by`; time in its order, then the dearest first."""
     own.write(make_call(ts=oslo_us(2026, 11, 2), model="cheap", cost_nanousd=1))
     own.write(make_call(ts=oslo_us(2026, 11, 2), model="dear", cost_nanousd=9))
@@ -390,7 +391,7 @@ def test_usage_equals_plain_python_sums(rows: list[Call], by: tuple[str, ...]) -
             assert pd.isna(row[name]) if expected is None else row[name] == pytest.approx(expected, rel=1e-9)
 
 
-def test_every_dimension_can_be_asked_for(own: Ledger, make_call) -> None:
+def test_every_dimension_can_be_asked_for(own: Store, make_call) -> None:
     """Each name of the contract groups and filters."""
     own.write(make_call())
     for name in DIMENSIONS:

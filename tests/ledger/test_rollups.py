@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -21,18 +20,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from llmnb.ledger import Ledger, cover, usage
+from llmnb.errors import StoreBusy
+from llmnb.ledger import Ledger, Store, cover, new_ledger, usage
 from llmnb.ledger.connection import open_writer
 from llmnb.ledger.costs import StoredCosts
 from llmnb.ledger.fold import Folder, prune, recut
+from llmnb.ledger.postgres import ledger as postgres_ledger
+from llmnb.ledger.postgres.connection import LOCK
 from llmnb.ledger.rollups import state
+from llmnb.ledger.sql import Connection
 from llmnb.ledger.sums import Group, Question, Sums, sums_in_transaction
 from llmnb.ledger.zones import start_of_day_us
+from llmnb.places import Place, PostgresPlace
 from llmnb.pricing.repricing import Repriced
 from llmnb.records import Call, Cost
 from llmnb.trouble import LlmnbWarning
+
+from ..postgres_server import PostgresServer
 
 OSLO, TOKYO, KATHMANDU = ZoneInfo("Europe/Oslo"), ZoneInfo("Asia/Tokyo"), ZoneInfo("Asia/Kathmandu")
 DAY_US = 86_400_000_000
@@ -57,12 +63,17 @@ QUESTIONS: list[dict[str, Any]] = [
 ]
 
 
-def asked(connection: sqlite3.Connection, zone: ZoneInfo, **question: Any) -> dict[Group, Sums]:
+def writer_of(place: Place) -> Connection:
+    """A connection that may fold."""
+    return open_writer(place) if isinstance(place, Path) else postgres_ledger.open_writer(place)
+
+
+def asked(connection: Connection, zone: ZoneInfo, **question: Any) -> dict[Group, Sums]:
     whole = {"span": (None, None), "where": {}, **question}
     return sums_in_transaction(connection, Question(zone=zone, **whole))
 
 
-def both(connection: sqlite3.Connection, zone: ZoneInfo, **question: Any) -> tuple[Any, Any]:
+def both(connection: Connection, zone: ZoneInfo, **question: Any) -> tuple[Any, Any]:
     """The answer with roll-ups and the one of the rows alone, on one snapshot."""
     with pytest.MonkeyPatch.context() as patch:
         connection.execute("BEGIN")
@@ -123,10 +134,14 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger(Path(self._folder.name) / "ledger.db")
-        self.connection = open_writer(self.ledger.path)
+        self.ledger = new_ledger(self.new_place())
+        self.connection = writer_of(self.ledger.path)
         self.zone = OSLO
         self.steps = 0
+
+    def new_place(self) -> Place:
+        """Where nothing is yet."""
+        return Path(self._folder.name) / "ledger.db"
 
     @initialize(rows=some_calls)
     def some_are_there(self, rows: list[Call]) -> None:
@@ -172,7 +187,7 @@ class Books(RuleBasedStateMachine):
                 self.connection.execute("ROLLBACK")  # the snapshot is over: others may write
                 self.ledger.write_all([(call, ()) for call in other])
                 if rows % 2:
-                    with closing(open_writer(self.ledger.path)) as second:
+                    with closing(writer_of(self.ledger.path)) as second:
                         Folder(second, self.zone).fold()
             return found
 
@@ -209,7 +224,7 @@ class Books(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.connection.execute("UPDATE calls SET status = 'interrupted', estimated = 1 WHERE status = 'running'")
+        self.connection.execute("UPDATE calls SET status = 'interrupted', estimated = TRUE WHERE status = 'running'")
 
     @invariant()
     def roll_ups_equal_rows(self) -> None:
@@ -229,6 +244,26 @@ TestBooks = Books.TestCase
 TestBooks.settings = settings(
     max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_books_in_postgres(postgres_server: PostgresServer, examples: int) -> None:
+    """The same of a team's database."""
+
+    class TeamBooks(Books):
+        def new_place(self) -> Place:
+            return PostgresPlace(postgres_server.new_database())
+
+        def teardown(self) -> None:
+            super().teardown()
+            postgres_server.drop(self.ledger.path.url)
+
+    run_state_machine_as_test(
+        TeamBooks,
+        settings=settings(
+            max_examples=examples, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
 
 
 # Percentiles ----------------------------------------------------------------------------------------------------------
@@ -355,9 +390,11 @@ def test_what_pruning_took_is_said(ledger: Ledger, make_call) -> None:
 WRITER = """
 import itertools, random, sys, time
 from pathlib import Path
-from llmnb.ledger import open_ledger
+from llmnb.ledger import new_ledger
+from llmnb.places import PostgresPlace
 from llmnb.records import Call
-ledger, name, chance = open_ledger(Path(sys.argv[1])), sys.argv[2], random.Random(sys.argv[2])
+place = PostgresPlace(sys.argv[1]) if "://" in sys.argv[1] else Path(sys.argv[1])
+ledger, name, chance = new_ledger(place), sys.argv[2], random.Random(sys.argv[2])
 print("ready", flush=True)
 for number in itertools.count():
     call = Call(
@@ -374,9 +411,14 @@ FOLDER = """
 import sys, time
 from pathlib import Path
 from zoneinfo import ZoneInfo
-from llmnb.ledger.connection import open_writer
+from llmnb.ledger import connection
 from llmnb.ledger.fold import Folder, recut
-connection = open_writer(Path(sys.argv[1]))
+from llmnb.ledger.postgres import ledger
+from llmnb.places import PostgresPlace
+if "://" in sys.argv[1]:
+    connection = ledger.open_writer(PostgresPlace(sys.argv[1]))
+else:
+    connection = connection.open_writer(Path(sys.argv[1]))
 if sys.argv[2] == "rebuild":
     recut(connection, ZoneInfo("Europe/Oslo"))
 folder = Folder(connection, ZoneInfo("Europe/Oslo"))
@@ -389,8 +431,9 @@ while True:
 """
 
 
-def started(code: str, path: Path, name: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", code, str(path), name], stdout=subprocess.PIPE, text=True)
+def started(code: str, place: Place, name: str) -> subprocess.Popen[str]:
+    where = str(place) if isinstance(place, Path) else place.url
+    process = subprocess.Popen([sys.executable, "-c", code, where, name], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -407,14 +450,17 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def test_exact_at_every_moment_while_four_write_and_two_fold(
-    tmp_path: Path, processes: list[subprocess.Popen[str]]
+    store: Store, processes: list[subprocess.Popen[str]]
 ) -> None:
-    """On any snapshot the answer with roll-ups is that of the rows, whatever is under way."""
-    path = tmp_path / "ledger.db"
-    Ledger(path).close()
+    """On any snapshot the answer with roll-ups is that of the rows, whatever is under way.
+
+    In PostgreSQL rows do not commit in the order of their ids: a fold must not pass one that is still on its way.
+    """
+    path = store.path
+    store.close()
     processes += [started(WRITER, path, f"w{number}") for number in range(4)]
     processes += [started(FOLDER, path, "fold") for _ in range(2)]
-    with closing(open_writer(path)) as connection:
+    with closing(writer_of(path)) as connection:
         for _ in range(4):
             for question in QUESTIONS[:6]:
                 rolled, plain = both(connection, OSLO, **question)
@@ -446,6 +492,25 @@ def test_a_fold_that_is_killed_is_gone_on_with(tmp_path: Path, processes: list[s
         found = state(connection)
         assert found is not None
         assert found.watermark == 6_000
+        rolled, plain = both(connection, OSLO, names=("day", "model"))
+        assert integers(rolled) == integers(plain)
+    ledger.close()
+
+
+def test_a_fold_waits_for_rows_with_smaller_ids(postgres: PostgresPlace, make_call) -> None:
+    """A row that was given its id before others, and is committed after them, is passed by no watermark."""
+    ledger = new_ledger(postgres)
+    with closing(postgres_ledger.open_writer(postgres, busy_timeout_s=0.1)) as connection:
+        folder = Folder(connection, OSLO)
+        with closing(postgres_ledger.open_writer(postgres)) as late:
+            late.run(f"BEGIN; SELECT pg_advisory_xact_lock_shared({LOCK})")
+            for sql, values in postgres_ledger._statements([(make_call(uid="late"), ())]):
+                late.run(sql, values)
+            ledger.write(make_call(uid="early"))
+            with pytest.raises(StoreBusy):
+                folder.fold()
+            late.execute("COMMIT")
+        assert folder.fold() == 2
         rolled, plain = both(connection, OSLO, names=("day", "model"))
         assert integers(rolled) == integers(plain)
     ledger.close()

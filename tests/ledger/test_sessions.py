@@ -9,12 +9,13 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from llmnb import origin
-from llmnb.ledger import Ledger, sessions
+from llmnb.ledger import Ledger, Store, new_ledger, sessions
+from llmnb.ledger.connection import reading
+from llmnb.places import Place
 from llmnb.records import Call
 
 NOW_US = time.time_ns() // 1000
@@ -26,10 +27,11 @@ def dead_session() -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def statuses(path: Path) -> dict[str, list[object]]:
+def statuses(path: Place) -> dict[str, list[object]]:
     """Status and estimated-flag by uid."""
-    with closing(sqlite3.connect(path)) as connection:
-        return {uid: rest for uid, *rest in connection.execute("SELECT uid, status, estimated FROM calls")}
+    with reading(path) as connection:
+        assert connection is not None
+        return {uid: rest for uid, *rest in connection.execute("SELECT uid, status, estimated FROM calls ORDER BY id")}
 
 
 def running(uid: str, session: str | None, ts: int = NOW_US) -> Call:
@@ -37,16 +39,16 @@ def running(uid: str, session: str | None, ts: int = NOW_US) -> Call:
     return Call(uid=uid, ts=ts, model_requested="m", session=session)
 
 
-def test_the_next_opening_marks_what_the_dead_left(ledger: Ledger) -> None:
+def test_the_next_opening_marks_what_the_dead_left(store: Store) -> None:
     """Only the dead session's unfinished row changes, and is flagged as estimated."""
     dead, alive = dead_session(), origin.session()
-    ledger.write(running("dead", dead))
-    ledger.write(replace(running("ended", dead), status="ok"))
-    ledger.write(running("alive", alive))
-    ledger.write(running("elsewhere", "other-host:1:1:ab"))
-    ledger.close()
-    Ledger(ledger.path).close()
-    assert statuses(ledger.path) == {
+    store.write(running("dead", dead))
+    store.write(replace(running("ended", dead), status="ok"))
+    store.write(running("alive", alive))
+    store.write(running("elsewhere", "other-host:1:1:ab"))
+    store.close()
+    new_ledger(store.path).close()
+    assert statuses(store.path) == {
         "dead": ["interrupted", 1],
         "ended": ["ok", 0],
         "alive": ["running", 0],
@@ -55,21 +57,21 @@ def test_the_next_opening_marks_what_the_dead_left(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("session", [None, "other-host:1:1:ab", "no session at all"])
-def test_a_call_of_more_than_a_day_is_over(ledger: Ledger, session: str | None) -> None:
+def test_a_call_of_more_than_a_day_is_over(store: Store, session: str | None) -> None:
     """Where nobody can tell whether the process lives, the age does."""
-    ledger.write(running("old", session, NOW_US - sessions.GIVE_UP_US - 3_600_000_000))
-    ledger.write(running("young", session, NOW_US - sessions.GIVE_UP_US + 3_600_000_000))
-    assert ledger.sweep() == 1
-    assert [status for status, _ in statuses(ledger.path).values()] == ["interrupted", "running"]
+    store.write(running("old", session, NOW_US - sessions.GIVE_UP_US - 3_600_000_000))
+    store.write(running("young", session, NOW_US - sessions.GIVE_UP_US + 3_600_000_000))
+    assert store.sweep() == 1
+    assert [status for status, _ in statuses(store.path).values()] == ["interrupted", "running"]
 
 
-def test_a_wrongly_swept_call_ends_as_it_does(ledger: Ledger) -> None:
+def test_a_wrongly_swept_call_ends_as_it_does(store: Store) -> None:
     """The end of the call overwrites `interrupted`."""
     call = running("a", dead_session())
-    ledger.write(call)
-    assert ledger.sweep() == 1
-    ledger.write(replace(call, status="ok"))
-    assert statuses(ledger.path) == {"a": ["ok", 0]}
+    store.write(call)
+    assert store.sweep() == 1
+    store.write(replace(call, status="ok"))
+    assert statuses(store.path) == {"a": ["ok", 0]}
 
 
 def test_a_pid_that_was_given_to_another_process_is_dead() -> None:
