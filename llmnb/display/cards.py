@@ -21,7 +21,7 @@ def tool(part: Tool) -> str:
     result = _section("Result", f"<pre>{_limited(part.result.content)}</pre>") if part.result else ""
     return (
         f'<details class="llmnb-tool llmnb-{state}"><summary><span class="llmnb-icon" aria-hidden="true">{icon}</span> '
-        f'<code>{escape(shortened(part.call.name))}</code> <span class="llmnb-state">{word}</span> {time}'
+        f'<code>{escape(shortened(part.call.name))}</code> <span class="llmnb-state">{word}</span> {time} '
         f'<span class="llmnb-peek">{escape(_peek(part))}</span></summary>'
         f"{_section('Arguments', _arguments(part))}{result}</details>"
     )
