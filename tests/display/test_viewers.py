@@ -35,7 +35,8 @@ def f(x):
 - two
 """
 SHOWN = [
-    "Thought (2 words)", "so far", "weather done 0.83 s", "Oslo", "rain", "Title", "Some bold text, code and <b>a tag</b>,",
+    "Thought (2 words)", "so far", "weather done 0.83 s", "Oslo", "rain", "Title",
+    "Some bold text, code and <b>a tag</b>,",
     "def f(x):", "return x < 1", "a", "b", "1", "2", "one", "two", "Almanac",
     "claude-sonnet-5-5", "9 in", "99 out", "$0.0010",
 ]  # fmt: skip
