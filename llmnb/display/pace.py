@@ -76,4 +76,4 @@ _alarms: dict[int, Alarm] = {}
 
 def alarm() -> Alarm:
     """The alarm of this process (threads do not survive a fork)."""
-    return _alarms.setdefault(os.getpid(), Alarm())
+    return _alarms.get(os.getpid()) or _alarms.setdefault(os.getpid(), Alarm())

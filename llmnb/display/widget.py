@@ -107,10 +107,10 @@ class WidgetView:
         self._widget: ResponseView | None = None
         self._output: Output | None = None
         self._keyframes = pace.keyframe_times(_ASKABLE_GROWTH if control.can_be_asked() else 2)
-        self._keyframe_due = 0.0
+        self._keyframe_due = self._keyframe_armed = 0.0
         self._frame_due = 0.0
         self._start = 0.0
-        self._armed = float("inf")  # when the alarm will ring
+        self._armed = float("inf")  # when the alarm will ring for a frame
         self._dirty = False
 
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
@@ -128,16 +128,19 @@ class WidgetView:
             self._next_keyframe()
             self._output = self._make_output()  # before anything is shown there, for the same reason
             self._output.show(widget, label)
-            self._arm(self._keyframe_due)
+            self._draw_or_wait()
 
     def show(self, event: StreamEvent) -> None:
         """Add the event; draw it now, or with the next frame."""
         with self._lock:
             parts = len(self._answer.parts)
             self._answer.apply(event)
+            begins = len(self._answer.parts) > parts  # something does: show it at once
+            if self._dirty and not begins:
+                return  # the alarm is set already
             self._dirty = True
-            if len(self._answer.parts) > parts:
-                self._frame_due = 0.0  # something begins: show it at once
+            if begins:
+                self._frame_due = 0.0
             self._draw_or_wait()
 
     def close(self, error: BaseException | None = None) -> None:
@@ -166,7 +169,11 @@ class WidgetView:
         now = self._clock()
         if (self._dirty and now >= self._frame_due) or now >= self._keyframe_due:
             self._draw(now)
-        self._arm(min(self._frame_due, self._keyframe_due) if self._dirty else self._keyframe_due)
+        if self._dirty:
+            self._arm(self._frame_due)
+        if self._keyframe_due not in (self._keyframe_armed, float("inf")):
+            self._keyframe_armed = self._keyframe_due
+            pace.alarm().at(self._keyframe_due, self._draw_what_is_due)
 
     def _draw(self, now: float) -> None:
         if self._widget is None:
