@@ -6,21 +6,31 @@ on a busy machine ratios hold where times drift.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "live_view", "token_counts")
+BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "ledger", "live_view", "token_counts")
 
 
 def main(arguments: list[str]) -> int:
     """Runs what is asked for; 1 when a target is missed."""
-    names = [name for name in arguments if not name.startswith("-")] or list(BENCHMARKS)
-    rows = [row for name in names for row in importlib.import_module(f"benchmarks.{name}").run()]
-    if "--json" in arguments:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS), metavar="name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--rows", type=int, help="of the synthetic ledger")
+    parser.add_argument("--folder", type=Path, help="where synthetic ledgers are kept from run to run")
+    given = parser.parse_args(arguments)
+    of_ledger = {name: value for name in ("rows", "folder") if (value := getattr(given, name)) is not None}
+    rows: list[dict[str, object]] = []
+    for name in given.names or BENCHMARKS:
+        rows += importlib.import_module(f"benchmarks.{name}").run(**(of_ledger if name == "ledger" else {}))
+    if given.json:
         print(json.dumps(rows, indent=2))
     else:
         Console().print(_table(rows))
