@@ -46,19 +46,18 @@ class AnsweredCall:
     @property
     def attempt(self) -> int:
         """The number of the attempt that was answered."""
-        return self._known["attempts"]
+        return self._known.get("attempts", 1)
 
     @property
     def rows(self) -> tuple[Call, ...]:
-        """The call's row and its child rows; the same ones for everybody who asks."""
+        """The call's row and its child rows; the same ones for everybody who asks, from whatever thread."""
+        body, told = self._body, self._told  # before the look at the rows, which are there before these are let go
         if self._rows is None:
             known = {**self._known, **self._since}
-            self._rows = rows_of_answer(known, self._outcome(known["model_requested"]), self._prices)
+            rows = rows_of_answer(known, _outcome(body, told, known["model_requested"]), self._prices)
+            self._rows = self._rows or rows
+            self._body, self._told = b"", None  # a reply may keep this for long
         return self._rows
-
-    def _outcome(self, model_requested: str) -> wire.Outcome:
-        told = wire.NOTHING if self._told is None else wire.read_json(self._told, model_requested)
-        return told if told.complete else wire.read_json(self._body, model_requested)
 
     def unread(self) -> Call:
         """The row of the call, of whose answer nothing could be learned."""
@@ -68,7 +67,9 @@ class AnsweredCall:
         """What came up since the call was sent, as JSON; None when the answer cannot be told without its content."""
         if self._told is None:
             return None
-        since = "".join([f'"{name}":{_json(value)},' for name, value in self._since.items()])
+        since = ""
+        for name, value in self._since.items():
+            since += f'"{name}":{quoted(value) if isinstance(value, str) else _json(value)},'
         return b'{%b"answer":%b}' % (since.encode(), self._told)
 
 
@@ -76,10 +77,13 @@ ANSWER = "answer"
 """Where the line of an `AnsweredCall` has what the answer tells."""
 
 
-def _json(value: str | float | bool | None) -> str:
-    if isinstance(value, str):
-        return quoted(value)
+def _json(value: float | bool | None) -> str:
     return "null" if value is None else str(value).lower()
+
+
+def _outcome(body: bytes, told: bytes | None, model_requested: str) -> wire.Outcome:
+    outcome = wire.NOTHING if told is None else wire.read_json(told, model_requested)
+    return outcome if outcome.complete else wire.read_json(body, model_requested)
 
 
 def rows_of_line(line: dict[str, Any], prices: Prices) -> tuple[Call, ...]:
@@ -92,7 +96,7 @@ def rows_of_line(line: dict[str, Any], prices: Prices) -> tuple[Call, ...]:
 def rows_of_answer(known: dict[str, Any], outcome: wire.Outcome, prices: Prices) -> tuple[Call, ...]:
     """The rows of a call that was answered in one piece; `known` has an estimate of its input tokens."""
     status: Status = "ok" if outcome.complete else "error" if outcome.error_type is not None else "truncated"
-    usage = outcome.usage or Usage(known["input_tokens"], estimated=True)
+    usage = outcome.usage or Usage(known.get("input_tokens", 0), estimated=True)
     if status != "ok":
         known["error_type"], usage = outcome.error_type, replace(usage, estimated=True)
     return rows_of(known, status, usage, prices, outcome=outcome)

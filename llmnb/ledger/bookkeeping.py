@@ -26,10 +26,11 @@ from typing import Any, TypeAlias
 from llmnb.errors import StoreError
 from llmnb.later import Later
 from llmnb.ledger.answered import AnsweredCall
+from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
 from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, refuse
 from llmnb.ledger.sql import Store
-from llmnb.ledger.underway import Underway, encode_beginning, encode_fields
+from llmnb.ledger.underway import Underway
 from llmnb.ledger.upkeep import Upkeep
 from llmnb.ledger.writer import open_ledger
 from llmnb.places import Place
@@ -98,12 +99,13 @@ class Books:
         """Whether anything is not in the ledger yet, or is on its way there."""
         return self._writing is not None or bool(self.waiting)
 
-    def begin(self, call: Mapping[str, Any]) -> None:
+    def begin(self, call: Mapping[str, Any], origin: Origin | None = None) -> None:
         """Notes that a call is sent, by the fields of its row that are known; never raises.
 
-        Should the process die before the call is recorded, the next one records it as interrupted.
+        Should the process die before the call is recorded, the next one records it as interrupted. `origin` has those
+        of the fields that it shares with other calls.
         """
-        if not self._note(call["uid"], call.get("attempts", 1), encode_beginning(call)):
+        if not self._note(call["uid"], call.get("attempts", 1), encode_beginning(call, origin)):
             self.record(self._priced(Call(**call)))  # slower: a provisional row in the ledger itself
 
     def answered(self, call: AnsweredCall) -> None:

@@ -14,13 +14,10 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii as quoted
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 from llmnb.ledger.answered import ANSWER, Prices, rows_of_line
 from llmnb.ledger.spool import Record, call_of, drain_orphans, new_file
@@ -30,12 +27,8 @@ _FIRST_SLOTS = 32
 _EMPTY = b"\n" * SLOT_BYTES
 
 
-class Note(NamedTuple):
-    """A call in its slot: the attempt, and how many bytes what was known when it was sent takes."""
-
-    slot: int
-    attempt: int
-    length: int
+_Note: TypeAlias = tuple[int, int, int]
+"""A call in its slot: where, which attempt, and how many bytes what was known when it was sent takes."""
 
 
 class Underway:
@@ -52,7 +45,7 @@ class Underway:
         """Leaves the file to the parent, in a child after a fork."""
         self._let_go()  # kept open, it would hold the parent's lock after the parent's death
         self._lock = threading.RLock()  # reentrant: a finalizer may end a call in the middle of another's beginning
-        self._slots: dict[str, Note] = {}  # by uid
+        self._slots: dict[str, _Note] = {}  # by uid
         self._free: list[int] = []
         self._path: Path | None = None
 
@@ -66,12 +59,13 @@ class Underway:
             return False
         with self._lock:
             noted = self._slots.get(uid)
-            slot = noted.slot if noted else self._free.pop() if self._free else len(self._slots)
-            self._slots[uid] = Note(slot, attempt, len(line))
+            slot = noted[0] if noted else self._free.pop() if self._free else len(self._slots)
+            self._slots[uid] = slot, attempt, len(line)
             try:
                 self._write(slot, 0, line)
             except OSError:
-                self._free.append(self._slots.pop(uid).slot)
+                del self._slots[uid]
+                self._free.append(slot)
                 raise
         return True
 
@@ -83,20 +77,20 @@ class Underway:
         """
         with self._lock:
             noted = self._slots.get(uid)
-            if noted is None or noted.attempt != attempt or noted.length + len(line) >= SLOT_BYTES:
+            if noted is None or noted[1] != attempt or noted[2] + len(line) >= SLOT_BYTES:
                 return False
-            self._write(noted.slot, noted.length, line)
+            self._write(noted[0], noted[2], line)
         return True
 
     def end(self, uid: str, attempt: int) -> None:
         """The call is kept elsewhere; nothing is kept of it here, unless a later attempt is under way."""
         with self._lock:
             noted = self._slots.get(uid)
-            if noted is not None and noted.attempt == attempt:
+            if noted is not None and noted[1] == attempt:
                 del self._slots[uid]
-                self._free.append(noted.slot)
+                self._free.append(noted[0])
                 with suppress(OSError):  # at worst a row that has ended is offered once more, and changes nothing
-                    self._write(noted.slot, 0, b"\n")
+                    self._write(noted[0], 0, b"\n")
 
     def drain_orphans(self, write: Callable[[Record], None], prices: Prices = None) -> int:
         """Hands over what dead processes left, priced where that was left to do; the number of calls."""
@@ -141,48 +135,9 @@ class Underway:
         self._map, self._descriptor, self._room = None, None, 0
 
 
-# Lines ----------------------------------------------------------------------------------------------------------------
+# Reading --------------------------------------------------------------------------------------------------------------
 
-_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 _next_object = json.JSONDecoder().raw_decode
-
-_ORIGIN = (
-    "parent_uid", "project", "session", "user", "notebook", "cell", "chat", "run_id", "batch_id", "template", "tag",
-    "provider",
-)  # fmt: skip
-_origin_of = itemgetter(*_ORIGIN)
-_OWN = ("uid", "ts", "model_requested", "model", "stream", "wait_ms", "attempts", "input_tokens")
-_own_of = itemgetter(*_OWN)
-
-
-def encode_beginning(call: Mapping[str, Any]) -> bytes:
-    """The line of a call of which these fields are known.
-
-    Most of them are the same for the next call, so that their JSON is kept.
-    """
-    try:
-        if len(call) != len(_ORIGIN) + len(_OWN):
-            return encode_fields(call)
-        origin = _origin(*_origin_of(call))
-        uid, ts, requested, model, stream, wait_ms, attempts, input_tokens = _own_of(call)
-    except (KeyError, TypeError):
-        return encode_fields(call)
-    return (
-        f'{origin}"uid":{quoted(uid)},"ts":{ts},"model_requested":{quoted(requested)},"model":{quoted(model)},'
-        f'"stream":{"true" if stream else "false"},"wait_ms":{wait_ms},"attempts":{attempts},'
-        f'"input_tokens":{input_tokens}}}'
-    ).encode()
-
-
-@lru_cache(maxsize=64)
-def _origin(*values: str | None) -> str:
-    known = {name: value for name, value in zip(_ORIGIN, values, strict=True) if value is not None}
-    return _json(known)[:-1] + ("," if known else "")
-
-
-def encode_fields(call: Mapping[str, Any]) -> bytes:
-    """The same of any fields."""
-    return _json(call).encode()
 
 
 def decode(line: bytes, prices: Prices = None) -> Record | None:

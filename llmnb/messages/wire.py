@@ -98,14 +98,15 @@ def without_content(body: bytes) -> bytes | None:
     if not 0 < content < stop < usage:
         return None
     head, reason, tail = body[:content], body[stop:usage], body[usage:]
-    if head.count(b"{") != 1 or b"[" in head or b'"model":' not in head or _BRACKETS.search(reason):
+    if head.count(b"{") != 1 or b"[" in head or b'"model":' not in head or _has_brackets(reason):
         return None
     if b'"stop_sequence":null,' not in reason or b'"content":' in tail or b"\n" in tail:
         return None
     return head + reason + tail
 
 
-_BRACKETS = re.compile(rb"[][{}]")
+def _has_brackets(text: bytes) -> bool:
+    return len(text.translate(None, b"[]{}")) < len(text)
 
 
 def error_type(envelope: Json) -> str | None:

@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Protocol, cast
 
 import httpx2
@@ -18,11 +19,12 @@ from llmnb import origin
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
 from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
+from llmnb.ledger.beginning import Origin
 from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
-from llmnb.records import Call, PromptMarks, Source, Status, Usage, current_context
+from llmnb.records import Call, CallContext, PromptMarks, Source, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
@@ -31,8 +33,8 @@ from llmnb.trouble import quietly
 class Recorder(Protocol):
     """The books of the ledger: told of each call that begins and of each row; never raises."""
 
-    def begin(self, call: Mapping[str, Any]) -> None:
-        """A call is sent; these fields of its row are known."""
+    def begin(self, call: Mapping[str, Any], origin: Origin | None = None) -> None:
+        """A call is sent; these fields of its row are known, and `origin` has those that it shares with others."""
         ...
 
     def answered(self, call: AnsweredCall) -> None:
@@ -57,6 +59,7 @@ class Ledgered:
     provider: str = "anthropic"
     project: str | None = None
     tag: str | None = None
+    _origins: dict[tuple[object, ...], Origin] = field(default_factory=dict[tuple[object, ...], Origin], compare=False)
 
     @cached_property
     def user(self) -> str | None:
@@ -68,12 +71,54 @@ class Ledgered:
         """From where."""
         return origin.notebook(self.settings)
 
+    def origin(self, context: CallContext, model: str, *, stream: bool) -> Origin:
+        """What a call of this model has in common with others of the same cell and context."""
+        labels = _labels_of(context)
+        key = (os.getpid(), origin.cell(), model, stream, labels)
+        try:
+            return self._origins[key]
+        except KeyError:
+            if len(self._origins) >= _MOST_ORIGINS:
+                self._origins.clear()
+            self._origins[key] = found = self._new_origin(labels, model, stream)
+            return found
+        except TypeError:  # a label that is no text: what it is worth, the ledger will tell
+            return self._new_origin(labels, model, stream)
+
+    def _new_origin(self, labels: tuple[Any, ...], model: str, stream: bool) -> Origin:
+        known = dict(zip(_LABELS, labels, strict=True))
+        known["project"] = known["project"] or self.project or self.settings.project
+        known["tag"] = known["tag"] or self.tag
+        return Origin(
+            {
+                **known,
+                "session": origin.session(),
+                "user": self.user,
+                "notebook": self.notebook,
+                "cell": origin.cell(),
+                "provider": self.provider,
+                "model_requested": model,
+                "model": model,  # until an answer tells which model served
+                "stream": stream,
+            }
+        )
+
+
+_LABELS = ("parent_uid", "project", "chat", "run_id", "batch_id", "template", "tag")
+_labels_of: Callable[[CallContext], tuple[Any, ...]] = attrgetter(*_LABELS)
+_MOST_ORIGINS = 64
 
 Told = Callable[[Call, tuple[Call, ...], str | None], None]
 
 
 class Entry:
     """Gathers what is known of one call and writes its row: running, refreshed, and once for good."""
+
+    __slots__ = (
+        "_began", "_body", "_context", "_estimated_input", "_held_back", "_is_out", "_ledgered", "_lost", "_marks",
+        "_origin", "_pid", "_request", "_sent", "_since", "_waited_from", "attempts", "body_id", "model_requested",
+        "on_row", "saw_first_token",
+    )  # fmt: skip
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
         self._ledgered = ledgered
@@ -82,7 +127,7 @@ class Entry:
         logs_content = ledgered.settings.log_content if context.log_content is None else context.log_content
         self._request = body if logs_content else None
         self._began = self._waited_from = time.perf_counter()
-        self._body = body
+        self._body: dict[str, Any] | None = body
         self._estimated_input = 0
         self.body_id = id(body)
         self._lost: Usage | None = None
@@ -93,35 +138,16 @@ class Entry:
         self.saw_first_token = False
         self.on_row: Told | None = None
         """Told the row of each attempt that has ended, its child rows and the message's id; it must not raise."""
-        self.model_requested = str(body.get("model") or "")
+        self.model_requested = model = str(body.get("model") or "")
+        self._origin = ledgered.origin(context, model, stream=stream)
         # the fields of the row: those that the books were told when the attempt was sent, and those that came up since
-        self._sent: dict[str, Any] = self._beginning(stream)
-        self._since: dict[str, Any] = {}
-
-    def _beginning(self, stream: bool) -> dict[str, Any]:
-        context, shared = self._context, self._ledgered
         now_us = time.time_ns() // 1000
-        return {
+        self._sent: dict[str, Any] = {
+            **self._origin.fields,
             "uid": f"{now_us:014x}{os.urandom(9).hex()}",
             "ts": now_us,
-            "model_requested": self.model_requested,
-            "model": self.model_requested,  # until an answer tells which model served
-            "parent_uid": context.parent_uid,
-            "project": context.project or shared.project or shared.settings.project,
-            "session": origin.session(),
-            "user": shared.user,
-            "notebook": shared.notebook,
-            "cell": origin.cell(),
-            "chat": context.chat,
-            "run_id": context.run_id,
-            "batch_id": context.batch_id,
-            "template": context.template,
-            "tag": context.tag or shared.tag,
-            "provider": shared.provider,
-            "stream": stream,
-            "wait_ms": 0.0,
-            "attempts": 1,
         }
+        self._since: dict[str, Any] = {}
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -140,7 +166,7 @@ class Entry:
         if attempt > 1:
             self._since.pop("error_type", None)
             self._sent = {**self._sent, **self._since, "attempts": attempt}
-            self._sent["wait_ms"] += _ms_since(self._waited_from)
+            self._has_waited()
             self._since = {}
         self.attempts = attempt
         self._is_out = False
@@ -153,7 +179,7 @@ class Entry:
         if self._body is not None:
             self._look_at(self._body)
             self._body = None
-        self._ledgered.books.begin(self._sent)
+        self._ledgered.books.begin(self._sent, self._origin)
 
     def _look_at(self, body: dict[str, Any]) -> None:
         """Counts what is sent, as far as it is known before the API says."""
@@ -179,19 +205,24 @@ class Entry:
     def _no_longer_waits(self) -> None:
         if self._held_back:
             self._held_back = False
-            self._sent["wait_ms"] += _ms_since(self._waited_from)
+            self._has_waited()
+
+    def _has_waited(self) -> None:
+        self._sent["wait_ms"] = self._sent.get("wait_ms", 0.0) + _ms_since(self._waited_from)
 
     def responded(self, http: httpx2.Response) -> None:
         """Headers of an answer are here."""
         if self._body is not None:  # nobody told that it went out
             self._look_at(self._body)
             self._body = None
-        self._since["request_id"] = http.headers.get("request-id") or http.headers.get("x-amzn-requestid")
+        headers, since = http.headers, self._since
+        if request_id := headers.get("request-id") or headers.get("x-amzn-requestid"):
+            since["request_id"] = request_id
         if (source := source_of(http)) != "live":
-            self._since["source"] = source
+            since["source"] = source
         self._marks = http.extensions.get(MARKS)
         if self._marks is not None:
-            self._since["cache_breakpoints"] = len(self._marks.breakpoints)
+            since["cache_breakpoints"] = len(self._marks.breakpoints)
 
     def refused(self, http: httpx2.Response) -> None:
         """The attempt was answered with an HTTP error, which costs nothing."""
@@ -310,7 +341,7 @@ class Entry:
     @property
     def is_stream(self) -> bool:
         """Whether the answer was asked for as a stream."""
-        return self._sent["stream"]
+        return self._origin.fields["stream"]
 
     @property
     def _is_a_copy(self) -> bool:

@@ -10,7 +10,8 @@ import pytest
 
 from llmnb.ledger.answered import AnsweredCall
 from llmnb.ledger.spool import Record
-from llmnb.ledger.underway import SLOT_BYTES, Underway, decode, encode_beginning, encode_fields
+from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
+from llmnb.ledger.underway import SLOT_BYTES, Underway, decode
 from llmnb.records import Call
 
 
