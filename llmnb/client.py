@@ -82,7 +82,7 @@ def wrap(
     mode = cache_mode(prompt_cache, marking_mode(client))
     marking = [] if mode is None else [_marking_part(sdk_client, ledger, mode)]
     cached = _cache_parts(sdk_client, caches, cache, ledger.ledgered.settings)
-    ledger.may_be_answered = bool(cached)
+    ledger.answering = cached[-1] if cached else None
     replay = ReplayPart(ledger.ledgered.provider)
     inside = [ledger, replay, *cached, *marking, *_budget_part(ledger)]
     return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside]))

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llmnb import forks
 from llmnb.settings import Settings
 
 _sessions: dict[int, str] = {}
@@ -23,7 +24,7 @@ _sessions: dict[int, str] = {}
 
 def session() -> str:
     """The session of this process; a forked child has one of its own."""
-    pid = os.getpid()
+    pid = forks.pid
     if pid not in _sessions:
         host = socket.gethostname().replace(":", "-")
         _sessions[pid] = f"{host}:{pid}:{started_at(pid) or int(time.time())}:{secrets.token_hex(2)}"

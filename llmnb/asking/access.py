@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from llmnb import forks
 from llmnb.cassette import scope
 from llmnb.client import marking_mode, provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest
@@ -80,7 +81,7 @@ class OurClients:
 
     def sync(self) -> Anthropic:
         # looking the client up costs as much as all else llmnb does before a call, so the last one is kept
-        key = (os.getpid(), scope.needs_no_key(), *map(os.environ.get, _SDK_VARIABLES))
+        key = (forks.pid, scope.needs_no_key(), *map(os.environ.get, _SDK_VARIABLES))
         if self._sync is None or self._sync[0] != key:
             self._sync = key, cast("Anthropic", sdk_client(asynchronous=False, settings=self._settings))
         return self._sync[1]

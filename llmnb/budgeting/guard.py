@@ -15,8 +15,8 @@ from llmnb.budgeting.past import Past
 from llmnb.budgeting.reservations import Reservations, reservations
 from llmnb.later import Later
 from llmnb.ledger import books, open_ledger
-from llmnb.ledger.bookkeeping import spool_folder
 from llmnb.ledger.sessions import is_dead, is_of_this_host
+from llmnb.ledger.shelf import spool_folder
 from llmnb.places import Place
 from llmnb.settings import Settings
 from llmnb.trouble import quietly

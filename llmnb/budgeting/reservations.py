@@ -6,14 +6,12 @@ transaction that writes the call's row: at no moment is a call counted twice, or
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmnb import origin
+from llmnb import forks, origin
 from llmnb.budgeting import counting
 from llmnb.budgeting.alerts import Alert, due, said
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
@@ -126,7 +124,7 @@ class Reservations:
         self._seen: dict[int, _Seen] = {}
         self.trouble: StoreError | None = None
         """Why the budgets could not be read when that was last tried."""
-        _all.add(self)
+        forks.tell(self)
 
     # Which budgets there are ------------------------------------------------------------------------------------------
 
@@ -271,7 +269,8 @@ class Reservations:
             percent = due(count.amount, budget.allowance)
             self._seen[budget.id] = _Seen(period, count.amount, percent)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Begins anew in a forked child."""
         self.open.clear()  # these calls are the parent's
 
 
@@ -408,19 +407,9 @@ def _most(cost: Callable[[int], int], room: int, tokens: int) -> int:
 
 # One set a process and ledger -----------------------------------------------------------------------------------------
 
-_all: weakref.WeakSet[Reservations] = weakref.WeakSet()
 _by_path: dict[Place, Reservations] = {}
 
 
 def reservations(path: Place) -> Reservations:
     """The budgets of a ledger, the same for the whole process; nothing is opened before they are asked for."""
     return _by_path.setdefault(path, Reservations(path)) if path not in _by_path else _by_path[path]
-
-
-def _in_child() -> None:
-    for found in list(_all):
-        found._after_fork()  # pyright: ignore[reportPrivateUsage]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from llmnb.budgeting import counting
 from llmnb.budgeting.budget import Budget, all_budgets
 from llmnb.budgeting.texts import resets
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import from_us, reporting_zone
 from llmnb.settings import Settings, load

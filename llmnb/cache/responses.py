@@ -7,11 +7,8 @@ left alone for a while, so that not every call runs into the same trouble.
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from llmnb import forks
 from llmnb.cache.backends import Backend, Item, Pickled, open_backend
 from llmnb.cache.flights import Flight, Flights
 from llmnb.cache.stored import StoredAnswer, Unreadable, stored
@@ -120,7 +118,7 @@ class ResponseCache:
         self._monotonic = monotonic
         self.flights = Flights(self._claim, self._renew, self._release)
         self._begin()
-        _all.add(self)
+        forks.tell(self)
 
     def _begin(self) -> None:
         self._arrived: dict[str, Arrived] = {}
@@ -348,7 +346,8 @@ class ResponseCache:
             with suppress(LlmnbWarning):  # the user may have turned warnings into errors, and this is no place for one
                 warn_once_of(troubles)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Begins anew in a forked child."""
         self._begin()  # what waits is the parent's to write
         self._backend = None  # another thread may have been in the middle of using it
         self.flights.forget()
@@ -376,28 +375,11 @@ def request_name(key: str) -> str:
 
 # One cache a process and place ----------------------------------------------------------------------------------------
 
-_all: weakref.WeakSet[ResponseCache] = weakref.WeakSet()
-_by_place: dict[tuple[Any, ...], ResponseCache] = {}
-_opening = threading.Lock()
+_caches: forks.OnePerPlace[tuple[Any, ...], ResponseCache] = forks.OnePerPlace()
 
 
 def responses(settings: Settings | None = None) -> ResponseCache:
     """The response cache of this process for the place that the settings name; nothing is opened before its use."""
     chosen = settings or load()
     place = (chosen.cache_url, chosen.cache_folder, chosen.cache_limit)
-    with _opening:
-        if place not in _by_place:
-            _by_place[place] = found = ResponseCache(lambda: open_backend(chosen))
-            atexit.register(found.close)
-        return _by_place[place]
-
-
-def _forget_all() -> None:
-    global _opening
-    _opening = threading.Lock()
-    for found in list(_all):
-        found._after_fork()  # pyright: ignore[reportPrivateUsage]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    return _caches.at(place, lambda: ResponseCache(lambda: open_backend(chosen)))

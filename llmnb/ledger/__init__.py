@@ -5,8 +5,6 @@ read it.
 """
 
 from llmnb.ledger.bookkeeping import Books as Books
-from llmnb.ledger.bookkeeping import books as books
-from llmnb.ledger.bookkeeping import settle as settle
 from llmnb.ledger.choices import choices as choices
 from llmnb.ledger.choices import is_empty as is_empty
 from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
@@ -15,6 +13,8 @@ from llmnb.ledger.latencies import latencies as latencies
 from llmnb.ledger.reach import newest_from as newest_from
 from llmnb.ledger.rows import CALL_COLUMNS as CALL_COLUMNS
 from llmnb.ledger.rows import calls as calls
+from llmnb.ledger.shelf import books as books
+from llmnb.ledger.shelf import settle as settle
 from llmnb.ledger.sql import Store as Store
 from llmnb.ledger.totals import TOTAL_COLUMNS as TOTAL_COLUMNS
 from llmnb.ledger.totals import usage as usage

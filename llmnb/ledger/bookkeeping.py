@@ -10,12 +10,8 @@ and a commit is shared by many calls. Reading the ledger in the same process set
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from llmnb import forks
 from llmnb.errors import StoreError
 from llmnb.later import Later
 from llmnb.ledger.answered import AnsweredCall
@@ -31,12 +28,9 @@ from llmnb.ledger.schema import COLUMNS, values_of
 from llmnb.ledger.spool import Record, Spool, refuse
 from llmnb.ledger.sql import Store
 from llmnb.ledger.underway import Underway
-from llmnb.ledger.upkeep import Upkeep
-from llmnb.ledger.writer import open_ledger
-from llmnb.places import Place
 from llmnb.pricing import cost_of_call
 from llmnb.records import Call
-from llmnb.settings import PriceOverride, Settings, load
+from llmnb.settings import PriceOverride
 from llmnb.trouble import LlmnbWarning, warn_once_of
 
 FIRST_PAUSE_S = 1.0
@@ -75,7 +69,7 @@ class Books:
         self._underway = Underway(spool_folder / "underway")
         self._clock = clock
         self._begin()
-        _all_books.add(self)
+        forks.tell(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
@@ -192,9 +186,11 @@ class Books:
 
     def _note_answer(self, call: AnsweredCall) -> bool:
         line = call.line()
-        with suppress(OSError):
+        try:
             if line is not None and self._underway.add(call.uid, call.attempt, line):
                 return True
+        except OSError:  # the note of its row says why
+            pass
         row, children = self._record_of(call)
         return self._note_row(row, *children)
 
@@ -390,7 +386,8 @@ class Books:
         with suppress(LlmnbWarning):
             warn_once_of(troubles)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Begins anew in a forked child."""
         self._spool.forget()
         self._underway.forget()
         self._begin()  # what waits is the parent's to write
@@ -412,59 +409,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# One set of books a process and ledger --------------------------------------------------------------------------------
-
-_all_books: weakref.WeakSet[Books] = weakref.WeakSet()
-_by_place: dict[tuple[Place, Path], Books] = {}
-_opening = threading.Lock()
-
-
-def books(settings: Settings | None = None) -> Books:
-    """The books of this process for the ledger of the settings; nothing is opened before the first record."""
-    chosen = settings or load()
-    place = (chosen.ledger_path, spool_folder(chosen))
-    with _opening:
-        if place not in _by_place:
-            upkeep = Upkeep(lambda: open_ledger(place[0]), chosen)
-            _by_place[place] = found = Books(
-                lambda: open_ledger(place[0]), place[1], prices=chosen.prices, behind=True, wrote=upkeep.wrote
-            )
-            atexit.register(found.close)
-        return _by_place[place]
-
-
-def spool_folder(settings: Settings) -> Path:
-    """Where rows wait. Each ledger has a spool of its own: what waits for one must not be written into another."""
-    folder, path = settings.home / "spool", settings.ledger_path
-    if path == settings.home / "ledger.db":
-        return folder
-    return folder / hashlib.sha256(str(path).encode()).hexdigest()[:16]
-
-
-def settle(path: Place) -> None:
-    """Writes into the ledger at `path` what is still to be written, so that it can be read there.
-
-    That is what this process has not written yet, and what processes left that have died, such as the workers of a
-    pool: they end without any farewell.
-    """
-    chosen = load()
-    if chosen.ledger_path == path and spool_folder(chosen).exists():
-        books(chosen)
-    for (ledger_path, _), found in list(_by_place.items()):
-        if ledger_path == path:
-            if found.has_work:
-                found.settle()
-            found.adopt()
-
-
-def _forget_all() -> None:
-    global _opening
-    _opening = threading.Lock()
-    for found in list(_all_books):
-        found._after_fork()  # pyright: ignore[reportPrivateUsage]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from llmnb.errors import MissingExtra
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import known, time_condition, time_range_us, where_condition
 from llmnb.ledger.frames import Kind
 from llmnb.ledger.rows import CALL_COLUMNS, stored_columns
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.zones import Moment, from_us, reporting_zone
 from llmnb.places import Place
 from llmnb.settings import load

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.places import Place
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmnb.errors import InvalidRequest
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import Condition, time_condition, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import Moment, reporting_zone
 from llmnb.places import Place

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import grouping, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
 from llmnb.ledger.measures import TOKEN_COLUMNS as TOKEN_COLUMNS
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sums import Question, Sums, sums
 from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
 from llmnb.places import Place

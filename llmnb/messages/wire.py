@@ -6,7 +6,6 @@ Works on bytes and plain dicts, knows nothing of the SDK, and never raises on wh
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast

@@ -53,10 +53,13 @@ class BudgetPart(Part):
         self._ledgered = ledgered
         self._clock = clock
 
+    def concerns(self, request: APIRequest) -> bool:
+        entry = UNDER_WAY.get()
+        return entry is not None and self._concerned(entry)
+
     def flow(self, request: APIRequest) -> Flow:
         entry = UNDER_WAY.get()
-        if entry is None or not self._concerned(entry):
-            return (yield request)
+        assert entry is not None
         attempt = _Attempt(self, entry, request)
         yield from attempt.admission(self._clock)
         response = yield request
@@ -68,7 +71,7 @@ class BudgetPart(Part):
             known = self.guard.reservations.known()
             if self.guard.reservations.trouble is not None:
                 self._say_trouble(known)
-            return any(budget.concerns(entry.facts) for budget in known)
+            return bool(known) and any(budget.concerns(entry.facts) for budget in known)
         except Exception as trouble:
             quietly("looking for budgets", trouble)
             return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import replace
 from typing import Any, cast
 
 import httpx2
 
+from llmnb import forks
 from llmnb.budgeting.bound import Bound
 from llmnb.budgeting.budget import Budget, Unit
 from llmnb.budgeting.guard import Guard
@@ -49,7 +49,7 @@ class BudgetWatch(BodyWatch):
         self._ask = ask
         self._bound = bound
         self._budgets = budgets
-        self._pid = os.getpid()
+        self._pid = forks.pid
         self._counter = Counter(entry.model_requested)
         self._allowed = bound.output_tokens
         self._stretch_at = bound.output_tokens * _STRETCH_AT
@@ -67,7 +67,7 @@ class BudgetWatch(BodyWatch):
         Raises:
             Cut: there is none.
         """
-        if self._pid != os.getpid():  # a forked child's copy
+        if self._pid != forks.pid:  # a forked child's copy
             return _NEVER
         if not self._started and not self._look_for_input(chunks):
             return 1

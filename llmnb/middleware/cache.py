@@ -70,6 +70,10 @@ class CachePart(Part):
         self._base_url = httpx2.URL(cached.base_url)
         self._known_around: tuple[tuple[Any, ...], bytes] | None = None
 
+    def concerns(self, request: APIRequest) -> bool:
+        caching = current_context().caching
+        return (self.cached.use if caching is None or caching.use is None else caching.use) is not False
+
     def flow(self, request: APIRequest) -> Flow:
         caching = self._wanted(request)
         asked = None if caching is None else self._asked(request, caching, (yield CLIENT))

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 import httpx2
 
-from llmnb import origin
+from llmnb import forks, origin
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
 from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
@@ -74,7 +74,7 @@ class Ledgered:
     def origin(self, context: CallContext, model: str, *, stream: bool) -> Origin:
         """What a call of this model has in common with others of the same cell and context."""
         labels = _labels_of(context)
-        key = (os.getpid(), origin.cell(), model, stream, labels)
+        key = (forks.pid, origin.cell(), model, stream, labels)
         try:
             return self._origins[key]
         except KeyError:
@@ -117,12 +117,12 @@ class Entry:
     __slots__ = (
         "_began", "_body", "_context", "_estimated_input", "_held_back", "_is_out", "_ledgered", "_lost", "_marks",
         "_origin", "_pid", "_request", "_sent", "_since", "_waited_from", "attempts", "body_id", "model_requested",
-        "on_row", "saw_first_token",
+        "on_row", "prompt_bytes", "saw_first_token",
     )  # fmt: skip
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
         self._ledgered = ledgered
-        self._pid = os.getpid()
+        self._pid = forks.pid
         self._context = context = current_context()
         logs_content = ledgered.settings.log_content if context.log_content is None else context.log_content
         self._request = body if logs_content else None
@@ -130,6 +130,8 @@ class Entry:
         self._body: dict[str, Any] | None = body
         self._estimated_input = 0
         self.body_id = id(body)
+        self.prompt_bytes = 0
+        """How much text the model is to read, once it is sent."""
         self._lost: Usage | None = None
         self._marks: PromptMarks | None = None
         self._held_back = False
@@ -183,7 +185,7 @@ class Entry:
 
     def _look_at(self, body: dict[str, Any]) -> None:
         """Counts what is sent, as far as it is known before the API says."""
-        size = prompt_bytes(body)
+        self.prompt_bytes = size = prompt_bytes(body)
         if self._sent.get("source") != "replay":
             self._estimated_input = wire.estimated_tokens(size)
         self._sent["input_tokens"] = self._estimated_input
@@ -346,7 +348,7 @@ class Entry:
     @property
     def _is_a_copy(self) -> bool:
         """Whether this is a forked child's copy: the call is the parent's, who alone knows how it ends."""
-        return self._pid != os.getpid()
+        return self._pid != forks.pid
 
 
 UNDER_WAY: ContextVar[Entry | None] = ContextVar("llmnb_entry", default=None)
@@ -411,7 +413,8 @@ def _added(lost: Usage | None, usage: Usage) -> Usage:
 
 
 def _ms_since(moment: float) -> float:
-    return (time.perf_counter() - moment) * 1000
+    """Milliseconds, to the microsecond."""
+    return round((time.perf_counter() - moment) * 1_000_000) / 1000
 
 
 def _content(request: dict[str, Any], response: bytes) -> str:

@@ -63,11 +63,18 @@ Flow: TypeAlias = Generator[APIRequest | Answer | Pause | _Client, Any, Any]
 class Part(Middleware):
     """One concern of the pipeline. Override `flow`; the base class runs it in both kinds of clients."""
 
+    def concerns(self, request: APIRequest) -> bool:
+        """Whether the part has work to do on a request; where it has none, it is not there. Must not raise."""
+        del request
+        return True
+
     @abstractmethod
     def flow(self, request: APIRequest) -> Flow:
-        """The part's work on one HTTP attempt."""
+        """The part's work on one HTTP attempt that concerns it."""
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
+        if not self.concerns(request):
+            return call_next(request)
         flow = self.flow(request)
         try:
             wanted = next(flow)
@@ -82,6 +89,8 @@ class Part(Middleware):
             return stop.value
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
+        if not self.concerns(request):
+            return await call_next(request)
         flow = self.flow(request)
         try:
             wanted = next(flow)

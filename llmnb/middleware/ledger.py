@@ -36,13 +36,16 @@ class LedgerPart(Part):
 
     def __init__(self, ledgered: Ledgered) -> None:
         self.ledgered = ledgered
-        self.may_be_answered = False
-        """Whether a part inside may answer from disk, and tells when it sends (see `flow.sending`)."""
+        self.answering: Part | None = None
+        """The part inside that may answer from disk, and tells when it sends (see `flow.sending`), if there is one."""
         self._waiting: OrderedDict[str, list[Entry]] = OrderedDict()
         self._lock = Lock()
 
+    def concerns(self, request: APIRequest) -> bool:
+        return is_billable(request)
+
     def flow(self, request: APIRequest) -> Flow:
-        entry = self._sent(request) if is_billable(request) else None
+        entry = self._sent(request)
         if entry is None:
             return (yield request)
         UNDER_WAY.set(entry)
@@ -62,7 +65,7 @@ class LedgerPart(Part):
             if entry is None:
                 entry = Entry(self.ledgered, cast("dict[str, Any]", request.json), stream=request.stream)
             entry.tried(request.retries_taken + 1)
-            if self.may_be_answered:
+            if self.answering is not None and self.answering.concerns(request):
                 tell_when_sent(request, entry.sent)
             else:
                 entry.sent()

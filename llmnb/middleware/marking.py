@@ -15,7 +15,7 @@ from anthropic import APIRequest
 
 from llmnb.messages import models
 from llmnb.messages.prompt_outline import Outline, Piece, outline, prompt_bytes
-from llmnb.middleware.entry import MARKS
+from llmnb.middleware.entry import MARKS, UNDER_WAY, Entry
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.history import history
 from llmnb.middleware.ledger import is_billable
@@ -68,6 +68,16 @@ class MarkingPart(Part):
     def __init__(self, marking: Marking) -> None:
         self.marking = marking
 
+    def concerns(self, request: APIRequest) -> bool:
+        mode = current_context().prompt_cache or self.marking.mode
+        if mode == "off" or not is_billable(request):
+            return False
+        entry = UNDER_WAY.get()
+        try:
+            return mode != "auto" or not _is_surely_small(cast("dict[str, Any]", request.json), entry)
+        except Exception:  # a body that nobody understands: its trouble is told where it is looked at
+            return True
+
     def flow(self, request: APIRequest) -> Flow:
         context = current_context()
         marks = self._marked(request, context)
@@ -79,8 +89,6 @@ class MarkingPart(Part):
 
     def _marked(self, request: APIRequest, context: CallContext) -> Marks | None:
         mode = cast(Mode, context.prompt_cache or self.marking.mode)
-        if mode == "off" or not is_billable(request):
-            return None
         try:
             return _Question(self.marking, mode, context, cast("dict[str, Any]", request.json)).marks(request)
         except Exception as trouble:
@@ -139,8 +147,6 @@ class _Question:
     body: dict[str, Any]
 
     def marks(self, request: APIRequest) -> Marks | None:
-        if self._is_surely_small:
-            return None
         wanted = candidates(self.outline, self.kind, self.minimum)
         chosen = place(self.outline, wanted, self._wish(), self.minimum)
         if chosen:
@@ -150,16 +156,9 @@ class _Question:
             marks.too_short = self._too_short(wanted)
         return marks
 
-    @property
-    def _is_surely_small(self) -> bool:
-        """Whether there is no need to look closer: most questions are short, and every call would pay for the look."""
-        if self.mode != "auto" or self.body.get("tools") or self.body.get("thread"):
-            return False
-        return prompt_bytes(self.body) < self.minimum * _FEWEST_BYTES_A_TOKEN
-
     @cached_property
     def minimum(self) -> int:
-        return models.facts(str(self.body.get("model") or "")).cache_minimum_tokens
+        return _minimum(self.body)
 
     @cached_property
     def outline(self) -> Outline:
@@ -227,6 +226,18 @@ class _Question:
             "below_minimum",
             f"about {longest:,} tokens could be cached, and {self.outline.model} caches from {self.minimum:,} on",
         )
+
+
+def _is_surely_small(body: dict[str, Any], entry: Entry | None) -> bool:
+    """Whether there is no need to look closer: most questions are short, and every call would pay for the look."""
+    if body.get("tools") or body.get("thread"):
+        return False
+    size = (entry.prompt_bytes if entry is not None else 0) or prompt_bytes(body)
+    return size < _minimum(body) * _FEWEST_BYTES_A_TOKEN
+
+
+def _minimum(body: dict[str, Any]) -> int:
+    return models.facts(str(body.get("model") or "")).cache_minimum_tokens
 
 
 def _copy(request: APIRequest, body: dict[str, Any]) -> APIRequest:

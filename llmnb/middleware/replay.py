@@ -16,7 +16,7 @@ from typing import Any, cast
 import anthropic
 import anyio
 import httpx2
-from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext
+from anthropic import APIRequest
 
 from llmnb.cache.stored import CONTENT_TYPES, Form
 from llmnb.cassette import scope
@@ -43,11 +43,8 @@ class ReplayPart(Part):
     def __init__(self, provider: str) -> None:
         self.provider = provider
 
-    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        return super().handle(request, call_next) if scope.anywhere() else call_next(request)
-
-    async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        return await (super().handle_async(request, call_next) if scope.anywhere() else call_next(request))
+    def concerns(self, request: APIRequest) -> bool:
+        return scope.anywhere()
 
     def flow(self, request: APIRequest) -> Flow:
         cassette = cast("Cassette | None", scope.in_force())

@@ -6,15 +6,14 @@ cache was not, what was different from the request before.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from llmnb import forks
 from llmnb.messages.prompt_outline import Outline, Piece
 from llmnb.prompt_cache import TTL_S, Candidate, Change, Gaps, Kind, first_change
 from llmnb.records import Usage
@@ -82,7 +81,7 @@ class Sightings:
         self._recent: deque[Sent] = deque(maxlen=MOST_REQUESTS)
         self._threads: OrderedDict[str, _Thread] = OrderedDict()
         self._openings: dict[tuple[Kind, str], Gaps] = {}
-        _all.add(self)
+        forks.tell(self)
 
     @contextmanager
     def _alone(self) -> Generator[bool]:
@@ -298,14 +297,4 @@ def _owns(pieces: Iterable[Piece]) -> list[bytes]:
 
 # One memory a process -------------------------------------------------------------------------------------------------
 
-_all = weakref.WeakSet[Sightings]()
 sightings = Sightings()
-
-
-def _after_fork() -> None:
-    for memory in list(_all):
-        memory.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -6,7 +6,6 @@ to the socket does, and a few hundred pairs are all that a calibration uses.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ MOST_CHARS = 200_000
 MOST_FOR_VOCABULARY = 20_000
 """Up to this many characters tiktoken counts, where it is in memory already."""
 
-_seen: Tally[str] = Tally()
+_seen: dict[str, int] = {}
 
 
 def sampled(body: Mapping[str, Any], chars: int) -> tuple[int, str] | None:
@@ -29,8 +28,7 @@ def sampled(body: Mapping[str, Any], chars: int) -> tuple[int, str] | None:
     `chars` is about how much text the body holds.
     """
     model = str(body.get("model") or "")
-    _seen[model] += 1
-    turn = _seen[model]
+    _seen[model] = turn = _seen.get(model, 0) + 1
     if (turn > FIRST and turn % THEN_ONE_OF) or chars > MOST_CHARS or _holds_files(body):
         return None
     words = vocabulary.loaded() if chars <= MOST_FOR_VOCABULARY else None

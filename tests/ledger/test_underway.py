@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llmnb.ledger.answered import AnsweredCall
-from llmnb.ledger.spool import Record
 from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
+from llmnb.ledger.spool import Record
 from llmnb.ledger.underway import SLOT_BYTES, Underway, decode
 from llmnb.records import Call
 
@@ -118,9 +118,25 @@ def test_a_note_that_is_too_long_is_refused(tmp_path: Path) -> None:
 def test_a_beginning_is_read_as_it_was_noted(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Whatever is in the fields, and with fields that only some calls have."""
     notes = Underway(tmp_path)
-    for uid in ("a", "b"):
-        assert notes.note(uid, 1, encode_beginning(sent(uid, **fields)))
-    assert records_left_by(notes, tmp_path) == [(Call(**sent(uid, **fields)), ()) for uid in ("a", "b")]
+    calls = {uid: sent(uid, **fields) for uid in ("a", "b")}
+    origin = Origin({name: value for name, value in calls["a"].items() if name not in ("uid", "ts", "input_tokens")})
+    for uid, call in calls.items():
+        assert notes.note(uid, 1, encode_beginning(call))
+        own = {name: call[name] for name in ("uid", "ts", "input_tokens")}
+        assert notes.note(uid * 2, 1, encode_beginning({**origin.fields, **own, "uid": uid * 2}, origin))
+    left = sorted(records_left_by(notes, tmp_path), key=lambda record: record[0].uid)
+    assert left == [(Call(**{**calls[uid[0]], "uid": uid}), ()) for uid in ("a", "aa", "b", "bb")]
+
+
+def test_what_calls_have_in_common_is_told_of_each_in_full(tmp_path: Path) -> None:
+    """Also of one that has more to tell than the others."""
+    origin = Origin({"project": "thesis", "tag": None, "model_requested": "m", "stream": False})
+    calls = [{**origin.fields, "uid": "a", "ts": 1, "input_tokens": 10}]
+    calls.append({**calls[0], "uid": "b", "attempts": 2, "wait_ms": 1.5})
+    notes = Underway(tmp_path)
+    for call in calls:
+        notes.note(call["uid"], 1, encode_beginning(call, origin))
+    assert records_left_by(notes, tmp_path) == [(Call(**call), ()) for call in calls]
 
 
 def test_an_answer_that_was_noted_makes_the_rows_it_would_have_made(tmp_path: Path) -> None:

@@ -668,7 +668,7 @@ def test_rows_that_go_elsewhere_are_not_held_for(simulator: Simulator) -> None:
     set_budget(usd=0, per="total")
 
     class Elsewhere:
-        def begin(self, call: object) -> None:
+        def begin(self, call: object, origin: object = None) -> None:
             """Keeps nothing."""
 
         def record(self, call: object, children: object = ()) -> None:

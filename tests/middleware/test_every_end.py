@@ -387,7 +387,7 @@ def test_thousands_of_calls_may_wait_for_their_retry_at_once() -> None:
     recorded: dict[str, Call] = {}
 
     class Kept:
-        def begin(self, call: Any) -> None: ...
+        def begin(self, call: Any, origin: Any = None) -> None: ...
 
         def record(self, call: Call, children: Any = ()) -> None:
             recorded[call.uid] = call

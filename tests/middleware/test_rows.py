@@ -161,7 +161,7 @@ def test_on_end_is_told_each_finished_row(simulator: Simulator, client: anthropi
 class BrokenBooks:
     """Books that break their promise."""
 
-    def begin(self, call: Any) -> None:
+    def begin(self, call: Any, origin: Any = None) -> None:
         raise RuntimeError("books")
 
     def record(self, call: Call, children: Any = ()) -> None:
