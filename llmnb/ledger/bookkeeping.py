@@ -24,7 +24,7 @@ from llmnb.errors import StoreError
 from llmnb.later import Later
 from llmnb.ledger.answered import AnsweredCall
 from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
-from llmnb.ledger.schema import COLUMNS, values_of
+from llmnb.ledger.schema import mended
 from llmnb.ledger.spool import Record, Spool, refuse
 from llmnb.ledger.sql import Store
 from llmnb.ledger.underway import Underway
@@ -391,21 +391,3 @@ class Books:
         self._spool.forget()
         self._underway.forget()
         self._begin()  # what waits is the parent's to write
-
-
-def mended(call: Call) -> Call:
-    """The call with every text that is no valid Unicode escaped, so that it can be stored."""
-    broken = {
-        name: value.encode("utf-8", "backslashreplace").decode()
-        for name, value in zip(COLUMNS, values_of(call), strict=True)
-        if isinstance(value, str) and not _is_unicode(value)
-    }
-    return replace(call, **broken)  # pyright: ignore[reportArgumentType]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmnb.ledger import sketch
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import grouping, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sums import Group, Question, buckets
 from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
 from llmnb.places import Place

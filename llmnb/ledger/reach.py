@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import time_condition, time_range_us
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.zones import Moment, from_us, reporting_zone
 from llmnb.places import Place
 from llmnb.settings import load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
@@ -26,3 +26,21 @@ def call_from(values: Sequence[Any]) -> Call:
     for index in _TRUTHS:
         row[index] = bool(row[index])
     return Call(**dict(zip(COLUMNS, row, strict=True)))
+
+
+def mended(call: Call) -> Call:
+    """The call with every text that is no valid Unicode escaped, so that it can be stored."""
+    broken = {
+        name: value.encode("utf-8", "backslashreplace").decode()
+        for name, value in zip(COLUMNS, values_of(call), strict=True)
+        if isinstance(value, str) and not _is_unicode(value)
+    }
+    return replace(call, **broken)  # pyright: ignore[reportArgumentType]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

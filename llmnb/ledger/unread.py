@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import time_condition, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.zones import Moment, reporting_zone
 from llmnb.places import Place
 from llmnb.prompt_cache import TTL_S
