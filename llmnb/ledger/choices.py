@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import known
 from llmnb.ledger.rollups import MISSING_VALUE, NOTED, State, state
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.places import Place
 from llmnb.settings import load
