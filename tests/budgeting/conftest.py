@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,7 +11,8 @@ import pytest
 from llmnb import settings
 from llmnb.budgeting.budget import Budget, all_budgets
 from llmnb.budgeting.reservations import Ask, Need, Reservations
-from llmnb.ledger import Ledger, open_ledger
+from llmnb.ledger import Store, open_ledger
+from llmnb.ledger.connection import reading
 from llmnb.records import Call
 from llmnb.trouble import forget_warnings
 
@@ -33,9 +32,15 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget_warnings()
 
 
+in_both = pytest.mark.parametrize("ledger", ["sqlite", "postgres"], indirect=True)
+"""For tests of what holds in a file and in a team's database."""
+
+
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
+def ledger(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The ledger of the settings, with nothing in it."""
+    if getattr(request, "param", "sqlite") == "postgres":
+        monkeypatch.setenv("LLMNB_STORE_URL", request.getfixturevalue("postgres").url)
     found = open_ledger()
     yield found
     found.close()
@@ -64,7 +69,7 @@ def make_call() -> MakeCall:
 
 
 @pytest.fixture
-def store(ledger: Ledger) -> Reservations:
+def store(ledger: Store) -> Reservations:
     """The reservations of the ledger."""
     return Reservations(ledger.path)
 
@@ -78,11 +83,13 @@ def ask(uid: str, amount: int, *, excess: int = 0, attempt: int = 1, ts: int = N
 
 def rows(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     """What a query says of the ledger, on a connection of its own."""
-    with closing(sqlite3.connect(settings.load().ledger_path)) as connection:
+    with reading(settings.load().ledger_path) as connection:
+        assert connection is not None
         return connection.execute(sql, parameters).fetchall()
 
 
 def the_budget(budget_id: int = 1) -> Budget:
     """A budget as it is in the ledger."""
-    with closing(sqlite3.connect(settings.load().ledger_path)) as connection:
+    with reading(settings.load().ledger_path) as connection:
+        assert connection is not None
         return next(budget for budget in all_budgets(connection) if budget.id == budget_id)

@@ -14,11 +14,11 @@ import pytest
 from llmnb.budgeting import set_budget, webhook
 from llmnb.budgeting.alerts import Alert, due, say
 from llmnb.budgeting.reservations import Granted, Refused, Reservations
-from llmnb.ledger import Ledger
+from llmnb.ledger import Store
 from llmnb.settings import load
 from llmnb.trouble import BudgetWarning, LlmnbWarning
 
-from .conftest import HOUR_US, NOON_US, ask, the_budget
+from .conftest import HOUR_US, NOON_US, ask, in_both, the_budget
 
 CENT = 10_000_000
 
@@ -79,7 +79,8 @@ def alerts_of(store: Reservations, ts: int = NOON_US) -> list[int]:
     return [alert.percent for alert in store.look(ask("", 0).call, ts)]
 
 
-def test_each_line_is_warned_of_once_by_whoever_sees_it_first(ledger: Ledger, make_call) -> None:
+@in_both
+def test_each_line_is_warned_of_once_by_whoever_sees_it_first(ledger: Store, make_call) -> None:
     """Two processes share what was said; a line that was jumped over is not said later."""
     set_budget(usd=1, per="day")
     here, there = Reservations(ledger.path), Reservations(ledger.path)
@@ -90,7 +91,7 @@ def test_each_line_is_warned_of_once_by_whoever_sees_it_first(ledger: Ledger, ma
     assert (alerts_of(there), alerts_of(here)) == ([100], [])
 
 
-def test_a_new_period_is_warned_of_anew(ledger: Ledger, store: Reservations, make_call) -> None:
+def test_a_new_period_is_warned_of_anew(ledger: Store, store: Reservations, make_call) -> None:
     """Yesterday's warnings are yesterday's."""
     set_budget(usd=1, per="day")
     ledger.write(make_call(cost_nanousd=55 * CENT))
@@ -100,7 +101,7 @@ def test_a_new_period_is_warned_of_anew(ledger: Ledger, store: Reservations, mak
     assert (alerts_of(store, tomorrow), alerts_of(store, tomorrow)) == ([80], [])
 
 
-def test_any_24_hours_are_warned_of_anew_after_a_lull(ledger: Ledger, store: Reservations, make_call) -> None:
+def test_any_24_hours_are_warned_of_anew_after_a_lull(ledger: Store, store: Reservations, make_call) -> None:
     """Below half everything may be said again; around a line nothing is said twice."""
     set_budget(usd=1, per="rolling 24h")
     ledger.write(make_call(cost_nanousd=55 * CENT))
@@ -112,7 +113,7 @@ def test_any_24_hours_are_warned_of_anew_after_a_lull(ledger: Ledger, store: Res
     assert alerts_of(store, later) == [50]
 
 
-def test_the_call_that_crosses_a_line_says_so_at_its_end(ledger: Ledger, store: Reservations, make_call) -> None:
+def test_the_call_that_crosses_a_line_says_so_at_its_end(ledger: Store, store: Reservations, make_call) -> None:
     """Before its row is on the books, and without asking the ledger as long as no line is near."""
     set_budget(usd=1, per="day", project="thesis")
     asked = ask("a", 70 * CENT)
@@ -125,7 +126,7 @@ def test_the_call_that_crosses_a_line_says_so_at_its_end(ledger: Ledger, store: 
     assert alerts_of(store) == []
 
 
-def test_a_refusal_near_the_end_says_that_the_budget_is_used_up(ledger: Ledger, store: Reservations, make_call) -> None:
+def test_a_refusal_near_the_end_says_that_the_budget_is_used_up(ledger: Store, store: Reservations, make_call) -> None:
     """Once; a refusal of one call that is too dear while there is plenty does not."""
     set_budget(usd=1, per="day")
     refused = store.reserve(ask("a", 200 * CENT), (1, 0))

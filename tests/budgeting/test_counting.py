@@ -13,12 +13,12 @@ from hypothesis import given, settings
 
 from llmnb.budgeting import counting
 from llmnb.budgeting.budget import Budget, all_budgets
-from llmnb.ledger import Ledger
+from llmnb.ledger import Ledger, Store
 from llmnb.pricing import reprice
 from llmnb.records import Call, Status
 from llmnb.settings import PriceOverride
 
-from .conftest import HOUR_US, NOON_US
+from .conftest import HOUR_US, NOON_US, in_both
 
 SCOPES: list[dict[str, Any]] = [
     {},
@@ -33,7 +33,7 @@ SCOPES: list[dict[str, Any]] = [
 ]
 
 
-def set_plainly(ledger: Ledger, **scope: Any) -> None:
+def set_plainly(ledger: Store, **scope: Any) -> None:
     """Writes a budget as `set_budget` does, on a ledger without calls."""
     row = {
         "per": "day",
@@ -49,7 +49,7 @@ def set_plainly(ledger: Ledger, **scope: Any) -> None:
         connection.execute(f"INSERT INTO budgets ({names}) VALUES ({places})", row)
 
 
-def summed(ledger: Ledger, budget: Budget, at_us: int) -> tuple[int, int, int]:
+def summed(ledger: Store, budget: Budget, at_us: int) -> tuple[int, int, int]:
     """The same as the counters, from the rows themselves, by Python alone."""
     period = budget.period(at_us)
     with ledger.transaction(reading=True) as connection:
@@ -99,7 +99,7 @@ steps = st.one_of(
 )
 
 
-def take(step: tuple[str, Any, Any], ledger: Ledger) -> None:
+def take(step: tuple[str, Any, Any], ledger: Store) -> None:
     kind, what, more = step
     if kind == "write":
         children = [
@@ -152,7 +152,7 @@ def test_a_first_count_and_what_changes_meanwhile_are_all_there_is(
         ledger.close()
 
 
-def agree(ledger: Ledger) -> None:
+def agree(ledger: Store) -> None:
     with ledger.transaction(reading=True) as connection:
         budgets = all_budgets(connection)
         at = (NOON_US - 24 * HOUR_US, NOON_US - HOUR_US, NOON_US, NOON_US + 14 * HOUR_US)
@@ -161,7 +161,8 @@ def agree(ledger: Ledger) -> None:
         assert count == summed(ledger, budget, ts), f"{budget} at {ts}"
 
 
-def test_rows_that_are_forgotten_stay_spent(ledger: Ledger, make_call) -> None:
+@in_both
+def test_rows_that_are_forgotten_stay_spent(ledger: Store, make_call) -> None:
     """Deleting old rows from the ledger does not give their money back."""
     set_plainly(ledger, per="total")
     ledger.write(make_call(), [make_call(uid="child", parent_uid="call-000000", is_call=False)])
@@ -171,7 +172,8 @@ def test_rows_that_are_forgotten_stay_spent(ledger: Ledger, make_call) -> None:
         assert counting.spent(connection, budget, budget.period(NOON_US)).amount == 440_000
 
 
-def test_children_that_are_written_again_count_once(ledger: Ledger, make_call) -> None:
+@in_both
+def test_children_that_are_written_again_count_once(ledger: Store, make_call) -> None:
     """They are dropped and written anew with their call, with fewer of them too."""
     set_plainly(ledger)
     parent = make_call(uid="parent")
@@ -184,7 +186,7 @@ def test_children_that_are_written_again_count_once(ledger: Ledger, make_call) -
 
 
 @pytest.mark.parametrize("per", ["day", "total"])
-def test_a_ledger_without_budgets_counts_nothing(ledger: Ledger, make_call, per: str) -> None:
+def test_a_ledger_without_budgets_counts_nothing(ledger: Store, make_call, per: str) -> None:
     """The triggers leave no trace of calls that no budget is for."""
     set_plainly(ledger, per=per, project="other")
     ledger.write(make_call())

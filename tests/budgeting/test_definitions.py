@@ -16,10 +16,10 @@ import pytest
 from llmnb.budgeting import budgets, definitions, remove_budget, set_budget, statuses
 from llmnb.budgeting.guard import guard
 from llmnb.errors import InvalidRequest
-from llmnb.ledger import Ledger, migrations
+from llmnb.ledger import Ledger, Store, migrations
 from llmnb.settings import load
 
-from .conftest import rows, the_budget
+from .conftest import in_both, rows, the_budget
 
 
 def now_us() -> int:
@@ -80,7 +80,8 @@ def test_a_misspelled_argument_is_refused() -> None:
 # Setting, changing, removing ------------------------------------------------------------------------------------------
 
 
-def test_what_was_spent_before_counts(ledger: Ledger, make_call) -> None:
+@in_both
+def test_what_was_spent_before_counts(ledger: Store, make_call) -> None:
     """In the current period, of the calls it is for; what is under way counts when it has ended."""
     ledger.write(make_call(ts=now_us()))
     ledger.write(make_call(ts=now_us(), project="other"))
@@ -93,7 +94,8 @@ def test_what_was_spent_before_counts(ledger: Ledger, make_call) -> None:
     assert [status.calls for status in statuses()] == [2, 3, 4]
 
 
-def test_setting_it_again_changes_it(ledger: Ledger, make_call) -> None:
+@in_both
+def test_setting_it_again_changes_it(ledger: Store, make_call) -> None:
     """The same period, unit and scope is the same budget; its count goes on."""
     ledger.write(make_call(ts=now_us()))
     first = set_budget(usd=1, per="day", project="thesis")
@@ -109,7 +111,8 @@ def test_setting_it_again_changes_it(ledger: Ledger, make_call) -> None:
     assert [other.id for other in others] == [2, 3, 4, 5]
 
 
-def test_another_timezone_counts_anew(ledger: Ledger, make_call, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_both
+def test_another_timezone_counts_anew(ledger: Store, make_call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its days begin elsewhere then, and what was spent in them is found."""
     ledger.write(make_call(ts=now_us()))
     set_budget(usd=1, per="day")
@@ -118,7 +121,8 @@ def test_another_timezone_counts_anew(ledger: Ledger, make_call, monkeypatch: py
     assert (again.id, again.budget.timezone, again.spent) == (1, "Asia/Tokyo", Decimal("0.00022"))
 
 
-def test_raising_a_budget_lets_the_same_lines_be_warned_of_again(ledger: Ledger) -> None:
+@in_both
+def test_raising_a_budget_lets_the_same_lines_be_warned_of_again(ledger: Store) -> None:
     """What lay behind lies ahead again."""
     set_budget(usd=1, per="day")
     with ledger.transaction() as connection:
@@ -165,7 +169,7 @@ def test_a_budget_says_how_it_stands() -> None:
     assert (status.share, set_budget(usd=0, per="day").share) == (0.0, 1.0)
 
 
-def test_a_ledger_of_before_budgets_has_none(ledger: Ledger) -> None:
+def test_a_ledger_of_before_budgets_has_none(ledger: Store) -> None:
     """It is read without being changed."""
     ledger.close()
     with closing(sqlite3.connect(ledger.path)) as connection:
@@ -179,7 +183,7 @@ def test_an_older_ledger_is_migrated(tmp_path: Path, make_call, monkeypatch: pyt
     """One that was written before there were budgets can have them."""
     monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{tmp_path}/old.db")
     with monkeypatch.context() as older:
-        older.setattr(migrations, "_migrations", migrations._migrations[:2])
+        older.setattr(migrations, "STEPS", migrations.STEPS[:2])
         older.setattr(migrations, "LATEST", 2)
         old = Ledger(tmp_path / "old.db")
         old.write(make_call(ts=now_us()))
@@ -198,7 +202,7 @@ for number in range(20):
 """
 
 
-def test_processes_that_set_the_same_budget_at_once_make_one(ledger: Ledger, make_call) -> None:
+def test_processes_that_set_the_same_budget_at_once_make_one(ledger: Store, make_call) -> None:
     """The last one counts, none fails, and what was spent is counted once."""
     for _ in range(50):
         ledger.write(make_call(ts=now_us()))
@@ -219,7 +223,8 @@ set_budget(usd=1, per="day")
 """
 
 
-def test_a_count_that_was_never_finished_is_done_again(ledger: Ledger, make_call) -> None:
+@in_both
+def test_a_count_that_was_never_finished_is_done_again(ledger: Store, make_call) -> None:
     """By whoever waits for it; until then the budget says that it is being counted."""
     ledger.write(make_call(ts=now_us()))
     subprocess.run([sys.executable, "-c", KILLED], check=False)
@@ -231,7 +236,8 @@ def test_a_count_that_was_never_finished_is_done_again(ledger: Ledger, make_call
     assert rows("SELECT count(*) FROM budgets") == [(1,)]
 
 
-def test_setting_a_budget_whose_count_was_never_finished_counts(ledger: Ledger, make_call) -> None:
+@in_both
+def test_setting_a_budget_whose_count_was_never_finished_counts(ledger: Store, make_call) -> None:
     """Nobody has to wait for the tidying up."""
     ledger.write(make_call(ts=now_us()))
     subprocess.run([sys.executable, "-c", KILLED], check=False)

@@ -21,11 +21,11 @@ from llmnb.budgeting import counting, set_budget, statuses
 from llmnb.budgeting.budget import Unit, all_budgets
 from llmnb.budgeting.reservations import LOOK_S, Granted, MustWait, Refused, Reservations
 from llmnb.errors import StoreBusy
-from llmnb.ledger import Ledger
+from llmnb.ledger import Ledger, Store
 from llmnb.ledger.zones import to_us
 from llmnb.records import Call
 
-from .conftest import HOUR_US, NOON_US, ask, rows
+from .conftest import HOUR_US, NOON_US, ask, in_both, rows
 
 ME = (1, 0)
 CENT = 10_000_000
@@ -36,7 +36,7 @@ def held() -> list[tuple[str, int]]:
 
 
 @pytest.fixture(autouse=True)
-def a_dollar_a_day(ledger: Ledger) -> None:
+def a_dollar_a_day(ledger: Store) -> None:
     """One budget, of a hundred cents."""
     set_budget(usd=1, per="day", project="thesis")
 
@@ -44,6 +44,7 @@ def a_dollar_a_day(ledger: Ledger) -> None:
 # One call -------------------------------------------------------------------------------------------------------------
 
 
+@in_both
 def test_a_call_that_fits_holds_what_it_needs(store: Reservations) -> None:
     """Until its row is on the books, which takes its place."""
     granted = store.reserve(ask("a", 40 * CENT), ME)
@@ -58,7 +59,7 @@ def test_a_call_that_no_budget_is_for_holds_nothing(store: Reservations) -> None
     assert held() == []
 
 
-def test_a_call_that_cannot_fit_is_refused(store: Reservations, ledger: Ledger, make_call) -> None:
+def test_a_call_that_cannot_fit_is_refused(store: Reservations, ledger: Store, make_call) -> None:
     """By what is spent alone; what others hold does not count against it, and it holds nothing itself."""
     ledger.write(make_call(cost_nanousd=61 * CENT))
     refused = store.reserve(ask("a", 40 * CENT), ME)
@@ -69,7 +70,8 @@ def test_a_call_that_cannot_fit_is_refused(store: Reservations, ledger: Ledger, 
     assert isinstance(store.reserve(ask("b", 39 * CENT), ME), Granted)
 
 
-def test_a_call_waits_for_what_others_hold(store: Reservations, ledger: Ledger, make_call) -> None:
+@in_both
+def test_a_call_waits_for_what_others_hold(store: Reservations, ledger: Store, make_call) -> None:
     """It fits as soon as they end with less than they hold, and is refused if they do not."""
     store.reserve(ask("a", 70 * CENT), ME)
     wait = store.reserve(ask("b", 40 * CENT), ME)
@@ -88,7 +90,8 @@ def test_calls_of_another_period_do_not_compete(store: Reservations) -> None:
     assert isinstance(store.reserve(ask("c", 1, ts=NOON_US + 11 * HOUR_US), ME), MustWait)
 
 
-def test_all_budgets_hold_or_none(store: Reservations, ledger: Ledger) -> None:
+@in_both
+def test_all_budgets_hold_or_none(store: Reservations, ledger: Store) -> None:
     """A call that one of them refuses holds nothing of the others."""
     set_budget(usd="0.10", per="hour")
     refused = store.reserve(ask("a", 40 * CENT), ME)
@@ -133,7 +136,7 @@ def test_a_call_without_a_price_is_refused_unless_it_is_allowed_by_name(store: R
     assert held() == [("a", 10)]
 
 
-def test_a_budget_that_is_being_counted_is_waited_for(store: Reservations, ledger: Ledger) -> None:
+def test_a_budget_that_is_being_counted_is_waited_for(store: Reservations, ledger: Store) -> None:
     """What is left of it is not known before."""
     with ledger.transaction() as connection:
         connection.execute("UPDATE budgets SET counting = 'somebody'")
@@ -152,7 +155,8 @@ def test_room_is_kept_for_one_answer_that_gets_longer(store: Reservations) -> No
     assert isinstance(store.reserve(ask("c", 30 * CENT), ME), Granted)
 
 
-def test_the_last_of_the_money_goes_to_one_call_alone(store: Reservations, ledger: Ledger, make_call) -> None:
+@in_both
+def test_the_last_of_the_money_goes_to_one_call_alone(store: Reservations, ledger: Store, make_call) -> None:
     """What is expected fits, and nobody else can exceed at the same time."""
     ledger.write(make_call(cost_nanousd=80 * CENT))
     assert isinstance(store.reserve(ask("a", 10 * CENT, excess=80 * CENT), ME), Granted)
@@ -162,7 +166,8 @@ def test_the_last_of_the_money_goes_to_one_call_alone(store: Reservations, ledge
 # Calls that are tried again -------------------------------------------------------------------------------------------
 
 
-def test_the_row_of_an_attempt_lets_go_of_that_attempt_only(store: Reservations, ledger: Ledger, make_call) -> None:
+@in_both
+def test_the_row_of_an_attempt_lets_go_of_that_attempt_only(store: Reservations, ledger: Store, make_call) -> None:
     """It may come when the next attempt is under way already."""
     store.reserve(ask("a", 40 * CENT), ME)
     store.reserve(ask("a", 45 * CENT, attempt=2), ME)
@@ -172,7 +177,8 @@ def test_the_row_of_an_attempt_lets_go_of_that_attempt_only(store: Reservations,
     assert held() == []
 
 
-def test_what_a_lost_attempt_may_be_billed_counts_once(store: Reservations, ledger: Ledger, make_call) -> None:
+@in_both
+def test_what_a_lost_attempt_may_be_billed_counts_once(store: Reservations, ledger: Store, make_call) -> None:
     """On the books, held, or in between: the call takes as much as it is bounded by, and then what it cost."""
 
     def taken() -> int:
@@ -194,7 +200,8 @@ def test_what_a_lost_attempt_may_be_billed_counts_once(store: Reservations, ledg
         assert connection.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
 
 
-def test_a_row_that_says_running_lets_nothing_go(store: Reservations, ledger: Ledger, make_call) -> None:
+@in_both
+def test_a_row_that_says_running_lets_nothing_go(store: Reservations, ledger: Store, make_call) -> None:
     """The call is not over."""
     store.reserve(ask("a", 40 * CENT), ME)
     ledger.write(make_call(uid="a", status="running", cost_nanousd=39 * CENT))
@@ -209,6 +216,7 @@ def by_the_token(unit: Unit, tokens: int) -> int:
     return 10 * CENT + tokens * CENT
 
 
+@in_both
 def test_an_answer_that_goes_on_holds_more(store: Reservations) -> None:
     """As far as there is money, and it is told how far that is."""
     store.reserve(ask("a", 30 * CENT), ME)
@@ -274,7 +282,7 @@ def test_a_locked_ledger_is_said_at_once(store: Reservations) -> None:
     assert held() == []
 
 
-def test_what_cannot_be_written_can_still_be_known(store: Reservations, ledger: Ledger) -> None:
+def test_what_cannot_be_written_can_still_be_known(store: Reservations, ledger: Store) -> None:
     """A ledger of a newer llmnb is not written, but what it forbids is forbidden."""
     ledger.close()
     with closing(sqlite3.connect(ledger.path)) as connection:
@@ -431,7 +439,7 @@ def test_no_sequence_spends_or_holds_more_than_there_is() -> None:
 
 
 @pytest.mark.parametrize("per", ["day", "rolling 24h", "total"])
-def test_a_clock_that_is_set_back_gives_no_money_back(ledger: Ledger, store: Reservations, make_call, per: Any) -> None:
+def test_a_clock_that_is_set_back_gives_no_money_back(ledger: Store, store: Reservations, make_call, per: Any) -> None:
     """What was spent ahead of it counts, within the same day, in any 24 hours and in total."""
     set_budget(usd=1, per=per, project="thesis")
     ledger.write(make_call(cost_nanousd=90 * CENT, ts=NOON_US + 5 * HOUR_US))
@@ -439,7 +447,7 @@ def test_a_clock_that_is_set_back_gives_no_money_back(ledger: Ledger, store: Res
 
 
 def test_a_day_begins_anew_at_midnight_of_its_timezone(
-    ledger: Ledger, store: Reservations, make_call, monkeypatch: pytest.MonkeyPatch
+    ledger: Store, store: Reservations, make_call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on the day that has 23 hours, to the microsecond."""
     monkeypatch.setenv("LLMNB_TIMEZONE", "Europe/Oslo")
@@ -453,7 +461,8 @@ def test_a_day_begins_anew_at_midnight_of_its_timezone(
     assert isinstance(store.reserve(ask("c", 20 * CENT, ts=midnight - 23 * HOUR_US - 1), ME), Granted)
 
 
-def test_any_24_hours_let_go_in_quarters_of_an_hour(ledger: Ledger, store: Reservations, make_call) -> None:
+@in_both
+def test_any_24_hours_let_go_in_quarters_of_an_hour(ledger: Store, store: Reservations, make_call) -> None:
     """A refusal says when enough will be free, and then it is."""
     set_budget(usd="0.5", per="rolling 24h", project="thesis")
     for number, cents in enumerate((10, 20, 15)):

@@ -180,6 +180,10 @@ class PostgresConnection:
         if self._process == os.getpid():
             self._raw.close()
 
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
     def define_steps(self, name: str, cuts: Cuts) -> None:
         """See `llmnb.ledger.sql.define_steps`."""
         self._cuts[name] = cuts
