@@ -27,6 +27,8 @@ PAGES = [
     page("projects", "Projects & notebooks", "folder_open"),
     page("calls", "Calls", "list_alt"),
     page("errors", "Errors & limits", "error"),
+    page("budgets", "Budgets", "account_balance_wallet"),
+    page("prices", "Prices & data", "sell"),
 ]
 
 st.set_page_config(page_title="llmnb", page_icon=str(HERE / "mark.svg"), layout="wide")

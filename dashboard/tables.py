@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import figures
@@ -11,9 +11,7 @@ import streamlit as st
 from books import TOKEN_CLASSES, nano
 from filters import NOBODY
 
-from llmnb.pricing import OnModel
-
-_NUMBER = st.column_config.NumberColumn
+NUMBER = st.column_config.NumberColumn
 _TROUBLE = "color: #E5484D"
 _MUTED = "color: #8A93A6"
 _STATUS = {"ok": "", "running": "color: #3FA7E0", "cancelled": _MUTED}
@@ -38,22 +36,22 @@ def models(usage: pd.DataFrame) -> None:
         }
     ).sort_values(["cost", "calls"], ascending=False, na_position="last")
     st.dataframe(
-        rows.style.format(_money, subset=["cost"]).format(_duration, subset=["p50", "p95", "ttft"]),
+        rows.style.format(money, subset=["cost"]).format(_duration, subset=["p50", "p95", "ttft"]),
         hide_index=True,
         width="stretch",
         height="content",
         placeholder=figures.NOT_KNOWN,
         column_config={
             "model": st.column_config.TextColumn("Model", width="medium", pinned=True),
-            "cost": _NUMBER("Spend", help="Of the calls with a price."),
+            "cost": NUMBER("Spend", help="Of the calls with a price."),
             "share": st.column_config.ProgressColumn("Share", format="%.0f%%", min_value=0, max_value=100),
-            "calls": _NUMBER("Calls", format="localized"),
-            "errors": _NUMBER("Errors", format="localized"),
-            "input": _NUMBER("Input tokens", format="localized", help="Uncached, read from cache and written to it."),
-            "output": _NUMBER("Output tokens", format="localized", help="Thinking included."),
-            "p50": _NUMBER("p50", help="Half of the calls took at most this long."),
-            "p95": _NUMBER("p95", help="95% of the calls took at most this long."),
-            "ttft": _NUMBER("First token", help="Median time to the first token of streamed calls."),
+            "calls": NUMBER("Calls", format="localized"),
+            "errors": NUMBER("Errors", format="localized"),
+            "input": NUMBER("Input tokens", format="localized", help="Uncached, read from cache and written to it."),
+            "output": NUMBER("Output tokens", format="localized", help="Thinking included."),
+            "p50": NUMBER("p50", help="Half of the calls took at most this long."),
+            "p95": NUMBER("p95", help="95% of the calls took at most this long."),
+            "ttft": NUMBER("First token", help="Median time to the first token of streamed calls."),
         },
     )
 
@@ -85,89 +83,17 @@ def model_figures(usage: pd.DataFrame) -> None:
         placeholder=figures.NOT_KNOWN,
         column_config={
             "model": st.column_config.TextColumn("Model", width="medium", pinned=True),
-            "calls": _NUMBER("Calls", format="localized", help="Those answered from disk included."),
-            "cost": _NUMBER("Spend"),
-            "per_call": _NUMBER("A call", help="Spend by calls that the API answered or refused."),
-            "per_output": _NUMBER("1k output", help="All that was spent, by a thousand tokens of output."),
-            "speed": _NUMBER("Tokens/s", format="%.0f", help="Output after the first token, by the time it took."),
-            "ttft": _NUMBER("First token", help="Half of the streamed calls had it by then."),
-            "ttft95": _NUMBER("p95", help="95% of the streamed calls had their first token by then."),
-            "p50": _NUMBER("Whole answer", help="Half of the calls took at most this long."),
-            "p95": _NUMBER("p95 ", help="95% of the calls took at most this long."),
+            "calls": NUMBER("Calls", format="localized", help="Those answered from disk included."),
+            "cost": NUMBER("Spend"),
+            "per_call": NUMBER("A call", help="Spend by calls that the API answered or refused."),
+            "per_output": NUMBER("1k output", help="All that was spent, by a thousand tokens of output."),
+            "speed": NUMBER("Tokens/s", format="%.0f", help="Output after the first token, by the time it took."),
+            "ttft": NUMBER("First token", help="Half of the streamed calls had it by then."),
+            "ttft95": NUMBER("p95", help="95% of the streamed calls had their first token by then."),
+            "p50": NUMBER("Whole answer", help="Half of the calls took at most this long."),
+            "p95": NUMBER("p95 ", help="95% of the calls took at most this long."),
         },
     )
-
-
-def elsewhere(found: Sequence[OnModel], paid: int | None) -> None:
-    """What the same tokens cost on other models, against what was paid; the cheapest first."""
-    ordered = sorted(found, key=lambda one: (one.nanousd is None, one.nanousd or 0))
-    rows = pd.DataFrame(
-        {
-            "model": [one.model + (" *" if one.is_tiered else "") for one in ordered],
-            "cost": pd.array([one.nanousd for one in ordered], dtype="Int64"),
-            "change": [figures.change(one.nanousd, paid) or "" for one in ordered],
-        }
-    )
-    st.dataframe(
-        rows.style.format(_money, subset=["cost"]),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        placeholder=figures.UNPRICED,
-        column_config={
-            "model": st.column_config.TextColumn("Model", width="medium"),
-            "cost": _NUMBER("Would cost"),
-            "change": st.column_config.TextColumn(
-                f"Against {figures.money(paid)} paid", help="What the books say was paid.", alignment="right"
-            ),
-        },
-    )
-
-
-def cache_by_model(rows: pd.DataFrame) -> None:
-    """Tokens read and written by model, and what they save and cost against plain input."""
-    dollars = ["reads_saved", "cost_5m", "cost_1h", "net"]
-    for name in dollars:
-        rows[name] = pd.array(rows[name].tolist(), dtype="Int64")
-    _table(
-        rows.style.format(_money, subset=dollars),
-        {
-            "model": st.column_config.TextColumn("Model", width="medium", pinned=True),
-            "share": st.column_config.ProgressColumn("Input read", format="%.0f%%", min_value=0, max_value=100),
-            "read": _NUMBER("Read", format="localized", help="Tokens."),
-            "written_5m": _NUMBER("Written, 5 min", format="localized", help="Tokens, also of unknown lifetime."),
-            "written_1h": _NUMBER("Written, 1 h", format="localized", help="Tokens."),
-            "reads_saved": _NUMBER("Reads saved"),
-            "cost_5m": _NUMBER("5 min premium", help="What writing cost more than plain input."),
-            "cost_1h": _NUMBER("1 h premium", help="What writing cost more than plain input."),
-            "net": _NUMBER("Net"),
-        },
-        placeholder=figures.UNPRICED,
-    )
-
-
-def unread_writes(rows: pd.DataFrame) -> None:
-    """Writes that nobody read, by model and lifetime."""
-    rows["premium"] = pd.array(rows["premium"].tolist(), dtype="Int64")
-    _table(
-        rows.style.format(_money, subset=["premium"]),
-        {
-            "model": st.column_config.TextColumn("Model", width="medium"),
-            "life": st.column_config.TextColumn("For"),
-            "writes": _NUMBER("Calls that wrote", format="localized"),
-            "unread": _NUMBER("Never read", format="localized"),
-            "share": st.column_config.ProgressColumn("Share", format="%.0f%%", min_value=0, max_value=100),
-            "tokens": _NUMBER("Tokens never read", format="localized"),
-            "premium": _NUMBER("Premium lost", help="What writing them cost more than plain input, at today's price."),
-        },
-        placeholder=figures.UNPRICED,
-    )
-
-
-def reasons(rows: pd.DataFrame) -> None:
-    """Why the prompt cache was missed."""
-    texts = {"reason": "Reason", "why": "What it means"}
-    _table(rows, {**texts, "calls": _NUMBER("Calls", format="localized")})
 
 
 def by_name(usage: pd.DataFrame, title: str) -> None:
@@ -184,16 +110,16 @@ def by_name(usage: pd.DataFrame, title: str) -> None:
             "saved": pd.array([nano(usd) for usd in usage["saved_usd"]], dtype="Int64"),
         }
     )
-    _table(
-        rows.style.format(_money, subset=["cost", "saved"]),
+    table(
+        rows.style.format(money, subset=["cost", "saved"]),
         {
             "name": st.column_config.TextColumn(title, width="medium", pinned=True),
-            "cost": _NUMBER("Spend"),
+            "cost": NUMBER("Spend"),
             "share": st.column_config.ProgressColumn("Share", format="%.0f%%", min_value=0, max_value=100),
-            "calls": _NUMBER("Calls", format="localized"),
-            "errors": _NUMBER("Errors", format="localized"),
-            "tokens": _NUMBER("Tokens", format="localized"),
-            "saved": _NUMBER("Saved", help="By both caches, less what writing cost more."),
+            "calls": NUMBER("Calls", format="localized"),
+            "errors": NUMBER("Errors", format="localized"),
+            "tokens": NUMBER("Tokens", format="localized"),
+            "saved": NUMBER("Saved", help="By both caches, less what writing cost more."),
         },
         height="auto",
         placeholder=figures.UNPRICED,
@@ -206,29 +132,34 @@ def dearest(where: pd.DataFrame, usage: pd.DataFrame) -> None:
         cost=usage["cost_nanousd"], calls=usage["calls"], each=_ratio(usage["cost_nanousd"], usage["calls"])
     )
     columns = {name: st.column_config.TextColumn(name.capitalize()) for name in where}
-    numbers = {"cost": _NUMBER("Spend"), "calls": _NUMBER("Calls", format="localized"), "each": _NUMBER("A call")}
-    _table(rows.style.format(_money, subset=["cost", "each"]), {**columns, **numbers}, placeholder=figures.UNPRICED)
+    numbers = {"cost": NUMBER("Spend"), "calls": NUMBER("Calls", format="localized"), "each": NUMBER("A call")}
+    table(rows.style.format(money, subset=["cost", "each"]), {**columns, **numbers}, placeholder=figures.UNPRICED)
 
 
 def endings(rows: pd.DataFrame) -> None:
     """Ways in which calls ended other than well."""
     shown = rows[["kind", "type", "calls", "cost", "output_tokens", "retries", "wait_ms", "why"]]
-    _table(
-        shown.style.format(_money, subset=["cost"]).format(_duration, subset=["wait_ms"]),
+    table(
+        shown.style.format(money, subset=["cost"]).format(_duration, subset=["wait_ms"]),
         {
             "kind": st.column_config.TextColumn("Ended by"),
             "type": st.column_config.TextColumn("Error"),
-            "calls": _NUMBER("Calls", format="localized"),
-            "cost": _NUMBER("Spent"),
-            "output_tokens": _NUMBER("Output tokens", format="localized"),
-            "retries": _NUMBER("Retries", format="localized"),
-            "wait_ms": _NUMBER("Waited", help="Slept between attempts."),
+            "calls": NUMBER("Calls", format="localized"),
+            "cost": NUMBER("Spent"),
+            "output_tokens": NUMBER("Output tokens", format="localized"),
+            "retries": NUMBER("Retries", format="localized"),
+            "wait_ms": NUMBER("Waited", help="Slept between attempts."),
             "why": st.column_config.TextColumn("What it means", width="large"),
         },
     )
 
 
-def _table(rows: Any, columns: dict[str, Any], *, height: str = "content", placeholder: str | None = None) -> None:
+def facts(said: Mapping[str, object]) -> None:
+    """Names and what they are."""
+    table(pd.DataFrame({"": list(said), "Value": [str(value) for value in said.values()]}), {"Value": " "})
+
+
+def table(rows: Any, columns: dict[str, Any], *, height: str = "content", placeholder: str | None = None) -> None:
     st.dataframe(
         rows,
         hide_index=True,
@@ -257,7 +188,7 @@ def calls(rows: pd.DataFrame, *, key: str | None = None, on_select: Callable[[],
             "ttft": [_duration(ms) for ms in rows["ttft_ms"]],
         }
     )
-    styled = shown.style.format(_money, subset=["cost"])
+    styled = shown.style.format(money, subset=["cost"])
     st.dataframe(
         styled.map(lambda text: _STATUS.get(str(text), _TROUBLE), subset=["status"]),
         hide_index=True,
@@ -271,9 +202,9 @@ def calls(rows: pd.DataFrame, *, key: str | None = None, on_select: Callable[[],
             "model": st.column_config.TextColumn("Model"),
             "project": st.column_config.TextColumn("Project"),
             "notebook": st.column_config.TextColumn("Notebook"),
-            "input": _NUMBER("Input", format="localized"),
-            "output": _NUMBER("Output", format="localized"),
-            "cost": _NUMBER("Cost"),
+            "input": NUMBER("Input", format="localized"),
+            "output": NUMBER("Output", format="localized"),
+            "cost": NUMBER("Cost"),
             "latency": st.column_config.TextColumn("Latency", alignment="right"),
             "ttft": st.column_config.TextColumn("First token", alignment="right"),
         },
@@ -306,7 +237,7 @@ def _money_or_dash(nanousd: object) -> str:
     return figures.NOT_KNOWN if pd.isna(nanousd) else figures.money(int(nanousd))
 
 
-def _money(nanousd: object) -> str:
+def money(nanousd: object) -> str:
     return figures.money(None if pd.isna(nanousd) else int(nanousd))
 
 

@@ -8,6 +8,7 @@ with the nearest known one, so that a misspelled setting cannot be lost in silen
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -94,7 +95,8 @@ class Settings(BaseSettings):
     budget_webhook: str | None = None
     """An http(s) address that is sent a POST when 50, 80 or 100 % of a budget is spent; unset: none is."""
     prices: dict[str, PriceOverride] = Field(default_factory=dict)
-    """Prices of your own by model name; they win over genai-prices."""
+    """Prices of your own by model name; they win over genai-prices, and over those of the file prices.json in `home`,
+    which `llmnb.pricing.own` writes."""
 
     @field_validator("home", mode="after")
     @classmethod
@@ -159,6 +161,11 @@ class Settings(BaseSettings):
         return Path(self.store_url.removeprefix("sqlite:///")).expanduser().absolute()
 
     @property
+    def prices_path(self) -> Path:
+        """The file of the prices that were set by command or in the dashboard."""
+        return self.home / "prices.json"
+
+    @property
     def cache_folder(self) -> Path:
         """The folder of the response cache."""
         return self.home / "cache"
@@ -220,11 +227,32 @@ def _read_from() -> tuple[object, ...]:
 def _read(overrides: dict[str, Any]) -> Settings:
     _refuse_unknown_variables()
     try:
-        return Settings(**overrides)
+        return _with_own_prices(Settings(**overrides))
     except ValidationError as error:
         raise _explained(error) from None
     except (OSError, ValueError) as error:  # pyproject.toml that cannot be read, or JSON that is none
         raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def own_prices(path: Path) -> dict[str, PriceOverride]:
+    """The prices of a prices.json; none where there is no file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    try:
+        return {name: PriceOverride.model_validate(price) for name, price in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise SettingsError(f"the prices in {path} cannot be read ({error}): mend or delete the file") from None
+
+
+def _with_own_prices(settings: Settings) -> Settings:
+    own = own_prices(settings.prices_path)
+    return settings.model_copy(update={"prices": {**own, **settings.prices}}) if own else settings
 
 
 def variables() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import books
+import cache_tables
 import charts
 import figures
 import filters
@@ -10,7 +11,6 @@ import frame
 import pandas as pd
 import states
 import streamlit as st
-import tables
 from period import buckets
 
 from llmnb import ledger, settings
@@ -128,7 +128,7 @@ def by_model(usage: pd.DataFrame) -> None:
     if not rows:
         st.caption("No prompt was cached in this period: all that was saved came from the response cache.")
         return
-    tables.cache_by_model(pd.DataFrame(rows))
+    cache_tables.cache_by_model(pd.DataFrame(rows))
     st.caption(
         "Dollars here are of the tokens at today's prices of short prompts, to compare five minutes with an hour; the "
         "figures above are of each call at its own price."
@@ -154,7 +154,7 @@ def unread(chosen: filters.Filters) -> None:
                 facts = {"writes": writes, "unread": unread, "share": 100 * unread / writes}
                 tokens = getattr(row, f"unread_{life}_tokens")
                 rows.append({"model": row.model, "life": life, **facts, "tokens": tokens, "premium": premium})
-    tables.unread_writes(pd.DataFrame(rows))
+    cache_tables.unread_writes(pd.DataFrame(rows))
     st.caption(
         "A write counts when no later call to the model in its project read anything from the cache while it lived. "
         "The ledger keeps no prompts, so there may be more. " + note
@@ -178,7 +178,7 @@ def misses(chosen: filters.Filters) -> None:
                     "why": missed["cache_miss_reason"].map(lambda reason: REASONS.get(reason, "As the API says.")),
                 }
             ).sort_values("calls", ascending=False)
-            tables.reasons(rows)
+            cache_tables.reasons(rows)
         if note:
             st.caption(note)
 

@@ -8,6 +8,7 @@ import figures
 import filters
 import frame
 import pandas as pd
+import price_tables
 import states
 import streamlit as st
 import tables
@@ -115,7 +116,7 @@ def elsewhere(chosen: filters.Filters, usage: pd.DataFrame) -> None:
     tokens = books.tokens_of(rows)
     paid = books.totals(rows).cost_nanousd
     found = [same_tokens_on(name, tokens, overrides=prices) for name in others]
-    tables.elsewhere(found, paid)
+    price_tables.elsewhere(found, paid)
     notes = ["Tokens of each class at today's prices."]
     if any(one.is_tiered for one in found):
         notes.append("Models marked * charge more for long prompts; sums do not tell how long each was.")

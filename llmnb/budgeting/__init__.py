@@ -28,6 +28,8 @@ A budget set by another process counts for calls that begin 0.1 s later.
 """
 
 from llmnb.budgeting.budget import Budget as Budget
+from llmnb.budgeting.course import COURSE_COLUMNS as COURSE_COLUMNS
+from llmnb.budgeting.course import course as course
 from llmnb.budgeting.definitions import budgets as budgets
 from llmnb.budgeting.definitions import remove_budget as remove_budget
 from llmnb.budgeting.definitions import set_budget as set_budget
@@ -35,4 +37,14 @@ from llmnb.budgeting.status import BUDGET_COLUMNS as BUDGET_COLUMNS
 from llmnb.budgeting.status import BudgetStatus as BudgetStatus
 from llmnb.budgeting.status import statuses as statuses
 
-__all__ = ["BUDGET_COLUMNS", "Budget", "BudgetStatus", "budgets", "remove_budget", "set_budget", "statuses"]
+__all__ = [
+    "BUDGET_COLUMNS",
+    "COURSE_COLUMNS",
+    "Budget",
+    "BudgetStatus",
+    "budgets",
+    "course",
+    "remove_budget",
+    "set_budget",
+    "statuses",
+]

@@ -184,15 +184,26 @@ def prices(
     provider: Annotated[str, typer.Option(help="Provider, as OpenTelemetry or genai-prices name it.")] = "anthropic",
     reprice: Annotated[bool, typer.Option("--reprice", help="Price the calls in the ledger anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --reprice: only say what would change.")] = False,
+    input: Annotated[str | None, typer.Option(help="Set a price of your own: dollars per million tokens.")] = None,
+    output: Annotated[str | None, typer.Option(help="The same for output.")] = None,
+    cache_read: Annotated[str | None, typer.Option(help="The same for cache reads; default: as input.")] = None,
+    cache_write: Annotated[str | None, typer.Option(help="The same for cache writes; default: as input.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget the price of your own of this model.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The prices llmnb knows, in dollars per million tokens, your own first.
+
+    llmnb prices my-model --input 0.5 --output 2 --reprice
 
     After a price became known or was corrected, --reprice brings the calls in
     the ledger up to date.
     """
     if dry_run and not reprice:
         raise typer.BadParameter("it belongs to --reprice", param_hint="--dry-run")
+    if forget or input is not None or output is not None:
+        _own_price(model, input, output, cache_read, cache_write, forget=forget)
+        if not reprice:
+            return
     if reprice:
         _reprice(model, dry_run=dry_run, as_json=as_json)
         return
@@ -205,6 +216,30 @@ def prices(
         console.out().print(console.price_table(rows))
     else:
         print(f"No price is known for a model called {model!r} at {provider!r}.")
+
+
+def _own_price(
+    model: str,
+    input: str | None,
+    output: str | None,
+    cache_read: str | None,
+    cache_write: str | None,
+    *,
+    forget: bool,
+) -> None:
+    """Sets the user's own price of a model, or forgets it."""
+    from llmnb.pricing import remove_price, set_price
+
+    if not model:
+        raise typer.BadParameter("name the model, as it stands in the ledger", param_hint="MODEL")
+    if forget:
+        remove_price(model)
+        print(f"The price of {model} is forgotten.")
+        return
+    if input is None or output is None:
+        raise typer.BadParameter("give both --input and --output", param_hint="--input")
+    set_price(model, input=input, output=output, cache_read=cache_read, cache_write_5m=cache_write)
+    print(f"{model} costs ${input} and ${output} a million tokens from now on.")
 
 
 def _reprice(model: str, *, dry_run: bool, as_json: bool) -> None:

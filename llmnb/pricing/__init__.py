@@ -16,6 +16,8 @@ from llmnb.pricing.costs import billed_model as billed_model
 from llmnb.pricing.costs import cost_of as cost_of
 from llmnb.pricing.costs import cost_of_call as cost_of_call
 from llmnb.pricing.costs import cost_of_prompts as cost_of_prompts
+from llmnb.pricing.own import remove_price as remove_price
+from llmnb.pricing.own import set_price as set_price
 from llmnb.pricing.repricing import Repricing as Repricing
 from llmnb.pricing.repricing import reprice as reprice
 from llmnb.pricing.table import PriceRow as PriceRow
@@ -34,8 +36,10 @@ __all__ = [
     "cost_of_call",
     "cost_of_prompts",
     "price_table",
+    "remove_price",
     "reprice",
     "same_tokens_on",
     "saved_by_caching",
     "saved_of_call",
+    "set_price",
 ]

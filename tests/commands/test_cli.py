@@ -352,6 +352,14 @@ def test_prices_json_has_numbers() -> None:
     assert (rows[0]["input"], rows[0]["output"]) == (2, 10)
 
 
+def test_a_price_of_ones_own_is_set_and_forgotten() -> None:
+    """`--input` and `--output` set a price that the next command finds, `--forget` takes it away."""
+    assert "my-model costs $0.5 and $2" in quick("prices", "my-model", "--input", "0.5", "--output", "2")
+    assert re.search(r"my-model +\$0.5 +\$2 ", quick("prices", "my-model"))
+    assert "is forgotten" in quick("prices", "my-model", "--forget")
+    assert "No price is known" in quick("prices", "my-model")
+
+
 def test_own_prices_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A price from the settings is listed, and says that it is one's own."""
     monkeypatch.setenv("LLMNB_PRICES", '{"my-model": {"input": 0.5, "output": 1.5}}')

@@ -38,7 +38,7 @@ def filled(fill: Fill) -> None:
 
 
 pytestmark = pytest.mark.usefixtures("filled")
-PAGES = ("overview", "models", "caching", "projects", "calls", "errors")
+PAGES = ("overview", "models", "caching", "projects", "calls", "errors", "budgets", "prices")
 
 
 @pytest.mark.parametrize("page", PAGES)
