@@ -11,6 +11,7 @@ import difflib
 import json
 import os
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -195,14 +196,14 @@ def load(**overrides: Any) -> Settings:
         SettingsError: a name is unknown or a value impossible.
     """
     if overrides:
-        return _read(overrides)
+        return _with_own_prices(_read(overrides))
     read_from = _read_from()
     known = _last.get(read_from)
     if known is None:
         known = _read({})
         _last.clear()
         _last[read_from] = known
-    return known
+    return _with_own_prices(known)
 
 
 _last: dict[tuple[object, ...], Settings] = {}
@@ -227,7 +228,7 @@ def _read_from() -> tuple[object, ...]:
 def _read(overrides: dict[str, Any]) -> Settings:
     _refuse_unknown_variables()
     try:
-        return _with_own_prices(Settings(**overrides))
+        return Settings(**overrides)
     except ValidationError as error:
         raise _explained(error) from None
     except (OSError, ValueError) as error:  # pyproject.toml that cannot be read, or JSON that is none
@@ -241,9 +242,16 @@ def own_prices(path: Path) -> dict[str, PriceOverride]:
         SettingsError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        raise SettingsError(f"the prices in {path} cannot be read ({error})") from None
+    return _prices_in(text, path)
+
+
+@lru_cache(maxsize=8)
+def _prices_in(text: bytes, path: Path) -> dict[str, PriceOverride]:
     try:
         return {name: PriceOverride.model_validate(price) for name, price in json.loads(text).items()}
     except (ValueError, AttributeError, TypeError) as error:

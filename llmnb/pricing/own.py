@@ -92,7 +92,7 @@ def _changing() -> Generator[dict[str, PriceOverride]]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locks.held(path.with_name(path.name + ".lock")):
-            prices = own_prices(path)
+            prices = dict(own_prices(path))
             yield prices
             _write(path, {name: price.model_dump(mode="json", exclude_none=True) for name, price in prices.items()})
     except OSError as error:
