@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import books
 import clock
 import exporting
@@ -17,6 +15,7 @@ from filters import Filters
 from llmnb import ledger, settings
 from llmnb.demo import history
 from llmnb.ledger.upkeep import status
+from llmnb.places import Place
 from llmnb.pricing import price_table, remove_price, reprice, set_price
 
 
@@ -135,8 +134,8 @@ def published() -> None:
 
 
 @st.cache_data(ttl=60, show_spinner=False)
-def _status(path: Path, newest: str) -> dict[str, object] | None:
-    found = status(path, settings.load())
+def _status(place: str, newest: str, _path: Place) -> dict[str, object] | None:
+    found = status(_path, settings.load())
     return None if found is None else {name: getattr(found, name) for name in found.__slots__}
 
 
@@ -145,7 +144,7 @@ def health() -> None:
     with st.container(border=True, key="health"):
         st.markdown("**Store**")
         newest = ledger.calls(limit=1, path=books.location())["uid"].str.cat()
-        facts = _status(books.location(), newest)
+        facts = _status(str(books.location()), newest, books.location())
         if facts is None:
             st.caption(f"There is no ledger at `{books.location()}` yet: the first call makes it.")
             return

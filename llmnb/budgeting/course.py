@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmnb.budgeting.status import BudgetStatus
-from llmnb.ledger.bookkeeping import settle
 from llmnb.ledger.connection import reading
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.shelf import settle
 from llmnb.ledger.zones import SLOT_US
 from llmnb.places import Place
 from llmnb.settings import load
