@@ -20,6 +20,8 @@ from llmnb.errors import InvalidRequest, LlmnbError, StoreError
 from llmnb.settings import Settings
 
 _PAGE = 500
+ADVICE = "`llmnb doctor` checks it."
+"""How the message of a cache that cannot be used ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def opened(settings: Settings | None = None) -> Generator[ResponseCache]:
         raise
     except Exception as error:  # of SQLite, of the Redis client, of the file system
         raise StoreError(
-            f"the response cache {cache.place} cannot be used: {error}. `llmnb doctor` checks it."
+            f"the response cache {cache.place} cannot be used: {str(error).rstrip('.')}. {ADVICE}"
         ) from error
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import llmnb
-from llmnb import settings
-from llmnb.errors import LlmnbError, SettingsError
+from llmnb import cache, settings
+from llmnb.cache.browse import ADVICE
+from llmnb.errors import LlmnbError, MissingExtra, SettingsError
 from llmnb.ledger import settle
 from llmnb.places import Place, PostgresPlace
 
@@ -169,6 +170,51 @@ def _ledger_that_is(path: Path) -> Check:
     return Check("ledger", "ok", found)
 
 
+def _cache() -> Iterator[Check]:
+    try:
+        chosen = settings.load()
+    except SettingsError:
+        return  # told above
+    try:
+        found = cache.stats(settings=chosen)
+    except LlmnbError as error:
+        yield _cache_out_of_reach(chosen, error)
+        return
+    limit = "no limit of ours" if found.limit_bytes is None else f"of {found.limit_bytes / 2**20:,.0f} MiB"
+    plural = "" if found.answers == 1 else "s"
+    told = f"{found.where}: {found.answers:,} answer{plural}, {found.bytes / 2**20:,.1f} MiB, {limit}"
+    if chosen.cache == "off":
+        do = "to have what was asked before for nothing: unset it, or set it to on"
+        yield Check("cache", "note", f"off (LLMNB_CACHE); {told}", do)
+    elif chosen.cache_url is not None:
+        yield Check("cache", "ok", told)
+    else:
+        yield _cache_folder(chosen.cache_folder, told)
+
+
+def _cache_out_of_reach(chosen: settings.Settings, error: LlmnbError) -> Check:
+    said = str(error).removesuffix(f" {ADVICE}")
+    if isinstance(error, MissingExtra):
+        return Check("cache", "fix", str(error), "pip install 'llmnb[redis]', or unset LLMNB_CACHE_URL")
+    if chosen.cache_url is not None:
+        do = "start the server or correct LLMNB_CACHE_URL; until then calls go on, and are paid again"
+        return Check("cache", "fix", said, do)
+    do = f"delete {chosen.cache_folder}, or make it yours; until then calls go on, and are paid again"
+    return Check("cache", "fix", said, do)
+
+
+def _cache_folder(folder: Path, told: str) -> Check:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        do = "make it writable, or set LLMNB_HOME to a folder of yours; until then nothing new is kept"
+        return Check("cache", "fix", f"{told}, and {there} is not writable", do)
+    if there != folder:
+        return Check("cache", "ok", f"{folder} is made with the first answer")
+    if folder.stat().st_mode & 0o077 and os.name == "posix":
+        return Check("cache", "note", f"{told}, readable by others", f"chmod 700 {folder}")
+    return Check("cache", "ok", told)
+
+
 def _prices() -> Iterator[Check]:
     yield Check("prices", "ok", f"genai-prices {importlib.metadata.version('genai-prices')}")
 
@@ -227,6 +273,7 @@ _ROOMS: tuple[Callable[[], Iterator[Check]], ...] = (
     _settings,
     _credentials,
     _ledger,
+    _cache,
     _prices,
     _notebook,
     _extras,

@@ -477,6 +477,53 @@ def test_doctor_tells_of_a_place_that_cannot_be_made(monkeypatch: pytest.MonkeyP
     assert checks()["ledger"].state == "fix"
 
 
+def test_doctor_tells_of_the_response_cache(llmnb_simulator: Simulator, llmnb_home: Path) -> None:
+    """Where it is, how many answers it has, how much room they take and may take."""
+    assert checks()["cache"].found == f"{llmnb_home / 'cache'} is made with the first answer"
+    assert not llmnb_home.exists()
+    llmnb.LLM(display="none")("Hi")
+    found = checks()["cache"]
+    assert found.state == "ok"
+    assert re.fullmatch(rf"{llmnb_home}/cache: 1 answer, 0\.\d MiB, of 1,024 MiB", found.found)
+
+
+def test_doctor_tells_that_the_cache_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice is no fault, and is told, with the setting that made it."""
+    monkeypatch.setenv("LLMNB_CACHE", "off")
+    found = checks()["cache"]
+    assert (found.state, found.found[:19]) == ("note", "off (LLMNB_CACHE); ")
+    assert found.do is not None
+
+
+def test_doctor_tells_of_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls would go on and be paid; the address is told without its password."""
+    monkeypatch.setenv("LLMNB_CACHE_URL", "redis://:hunter2@127.0.0.1:1/0")
+    found = checks()["cache"]
+    assert found.state == "fix"
+    assert "redis://127.0.0.1:1/0 cannot be used" in found.found
+    assert "hunter2" not in str(found)
+    assert "LLMNB_CACHE_URL" in str(found.do)
+
+
+def test_doctor_tells_of_a_cache_that_is_not_ones_own(
+    llmnb_simulator: Simulator, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that others can read, one that is damaged, and a place where none can be."""
+    llmnb.LLM(display="none")("Hi")
+    assert checks()["cache"].state == "ok"
+    (llmnb_home / "cache").chmod(0o755)
+    found = checks()["cache"]
+    assert (found.state, found.do) == ("note", f"chmod 700 {llmnb_home / 'cache'}")
+    (llmnb_home / "cache").chmod(0o700)
+    (tmp_path / "other" / "cache").mkdir(parents=True)
+    (tmp_path / "other" / "cache" / "cache.db").write_bytes(b"no database" * 1_000)
+    monkeypatch.setenv("LLMNB_HOME", str(tmp_path / "other"))
+    assert checks()["cache"].state == "fix"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LLMNB_HOME", str(tmp_path / "file" / "home"))
+    assert checks()["cache"].state == "fix"
+
+
 # dashboard ------------------------------------------------------------------------------------------------------------
 
 
