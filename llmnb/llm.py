@@ -58,7 +58,9 @@ class LLM:
             chats. "5m" and "1h" cache them for so long, at 1.25 and 2 times the input price, to be read at a tenth or
             less. "auto" caches what is likely to be read often enough to pay, by how soon such prompts came again in
             this kernel and, from the ledger, in earlier ones: chats and tool loops from their first turn, anything else
-            from its first repetition. None never caches. Default: the setting, which is "auto". Breakpoints
+            from its first repetition. Where it guesses wrong again and again it stops: in one kernel and with one model
+            it never costs more against no caching than one and a half times the largest prompt and a twentieth of all
+            input (`reply.prompt_cache.bound_usd`). None never caches. Default: the setting, "auto". Breakpoints
             (`cache_control`) of your own are respected. `reply.prompt_cache` says what it did and saved.
         client: a client of the anthropic SDK to ask through, of any class; default: one of the environment's key.
         display: widget, html, terminal, static, print or none; default: the setting, else what fits.

@@ -253,8 +253,9 @@ PRIOR: dict[Kind, Gaps] = {"chat": Gaps(1.0, 0.2, 0.8), "loop": Gaps(1.4, 0.1, 0
 """What is taken for granted before anything was seen, as if it had been seen that many times. A chat is there to go on
 and a tool's result is soon sent back, so a first turn is cached; a single question is not: nothing says that its prefix
 will be sent again, and writing it would cost a quarter more. One repetition within the TTL changes that."""
-HISTORY_WEIGHT = 4.0
-"""As how many requests of this process the ledger's history of earlier ones counts, at most."""
+HISTORY_WEIGHT = 3.0
+"""As how many requests of this process the ledger's history of earlier ones counts, until it has seen as many itself:
+the history may be of other prompts. What a wrong one costs is bounded besides, see `llmnb.middleware.balance`."""
 
 
 def cheapest(gaps: Gaps, prices: CachePrices) -> Ttl | None:

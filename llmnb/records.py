@@ -296,6 +296,11 @@ class PromptMarks(Protocol):
         """Why a prefix that should have been read was not, in words; empty when none was missed."""
         ...
 
+    @property
+    def bound_tokens(self) -> int | None:
+        """What "auto" may lose with this model in all, in tokens at the input price; None where it did not decide."""
+        ...
+
     def settle(self, usage: Usage, told: str | None, message_id: str | None) -> str | None:
         """The answer's usage is known: why the cache was missed, in one word; `told` is what the API said itself."""
         ...
@@ -310,6 +315,10 @@ class PromptCacheUse:
     unpriced. `miss_reason` is why a prefix that should have been read was not (below_minimum, expired, not_found,
     model_changed, tools_changed, system_changed, messages_changed, settings_changed, or what the API says), and `miss`
     the same in words. `estimated` marks tokens and dollars that are bounds.
+
+    `bound_nanousd` is what prompt_cache="auto" would at most have lost by now, in this kernel with this model, against
+    no caching, however wrong its guesses were: one and a half times this prompt and a twentieth of all input so far
+    (see `LLM`). None where "auto" did not decide, or is unpriced.
     """
 
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -321,6 +330,12 @@ class PromptCacheUse:
     miss_reason: str | None = None
     miss: str = ""
     estimated: bool = False
+    bound_nanousd: int | None = None
+
+    @property
+    def bound_usd(self) -> Decimal | None:
+        """`bound_nanousd` in dollars."""
+        return None if self.bound_nanousd is None else Decimal(self.bound_nanousd) / NANO
 
     @property
     def written_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import llmnb
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import KNOWN, SdkParams, plan
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingKey, SettingsError, UnknownModel
-from llmnb.middleware import marking
+from llmnb.middleware import placement
 from llmnb.middleware.sightings import Sightings
 from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
 from llmnb.settings import load
@@ -798,7 +799,7 @@ GUIDE = "Write plainly, and say what you measured. " * 200
 @pytest.fixture
 def fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """No prompt was sent before."""
-    monkeypatch.setattr(marking, "sightings", Sightings())
+    monkeypatch.setattr(placement, "sightings", Sightings())
 
 
 def ttl(sim: Simulator) -> str | None:
@@ -849,13 +850,17 @@ def test_what_the_prompt_cache_did_is_on_the_reply(sim: Simulator) -> None:
     first, second = llm("Hi"), llm("Hi there")
     *_, done = llm.stream("Hi again")
     assert isinstance(done, Done)
-    assert first.prompt_cache == PromptCacheUse(saved_nanousd=0)
+    assert dataclasses.replace(first.prompt_cache, bound_nanousd=None) == PromptCacheUse(saved_nanousd=0)
+    input_nanousd = 2_000 * first.usage.total_input_tokens
+    assert first.prompt_cache.bound_nanousd == pytest.approx(1.5 * input_nanousd, rel=0.25)  # by estimated tokens
+    assert second.prompt_cache.bound_usd > first.prompt_cache.bound_usd
+    assert llm("Hi", prompt_cache="5m", cache=False).prompt_cache.bound_usd is None
     written = second.prompt_cache
     assert [(point.place, point.ttl, point.yours) for point in written.breakpoints] == [("system", "5m", False)]
     assert written.saved_nanousd == -500 * written.written_5m_tokens
     assert done.prompt_cache is not None
     assert done.prompt_cache.saved_usd == Decimal(1_900 * written.written_tokens) / 10**9
-    assert [row["cache_breakpoints"] for row in rows()] == [0, 1, 1]
+    assert [row["cache_breakpoints"] for row in rows()] == [0, 1, 1, 1]
     assert "saved by caching" in llm("Hi once more")._repr_markdown_()
 
 

@@ -225,7 +225,12 @@ class Exchange:
             miss_reason=None if call is None else call.cache_miss_reason,
             miss="" if marks is None else marks.miss,
             estimated=usage.estimated,
+            bound_nanousd=self._bound(message),
         )
+
+    def _bound(self, message: Message) -> int | None:
+        tokens = None if self._marks is None else self._marks.bound_tokens
+        return None if tokens is None else cost_of(Usage(tokens), message.model).nanousd
 
     def _saved(self, message: Message, usage: Usage, cost: Cost) -> int | None:
         """Nano-dollars that the prompt cache saved, those of other models that worked on the answer among them."""

@@ -6,60 +6,21 @@ from this process's memory alone: nothing is asked of the network, of the ledger
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast
 
 import httpx2
 from anthropic import APIRequest
 
-from llmnb.messages import models
-from llmnb.messages.prompt_outline import Outline, Piece, outline, prompt_bytes
-from llmnb.middleware.entry import MARKS, UNDER_WAY, Entry
+from llmnb.middleware.balance import Stake
+from llmnb.middleware.entry import MARKS, UNDER_WAY
 from llmnb.middleware.flow import Flow, Part
-from llmnb.middleware.history import history
 from llmnb.middleware.ledger import is_billable
-from llmnb.middleware.sightings import Sent, Sightings, sightings
-from llmnb.pricing import CachePrices, cache_prices
-from llmnb.prompt_cache import (
-    HISTORY_WEIGHT,
-    PRIOR,
-    Candidate,
-    Change,
-    Gaps,
-    Kind,
-    Mark,
-    Mode,
-    Ttl,
-    Wish,
-    breakpoints,
-    candidates,
-    cheapest,
-    kind_of,
-    marked,
-    place,
-)
+from llmnb.middleware.placement import Marking, Placement, is_surely_small
+from llmnb.prompt_cache import Change, Mode, breakpoints, marked
 from llmnb.records import Breakpoint, CallContext, PromptMarks, Usage, current_context
-from llmnb.settings import Settings
 from llmnb.trouble import quietly
 
-_FEWEST_BYTES_A_TOKEN = 2
-"""Prose has three to four; a prompt below the minimum at two is not worth a closer look."""
-_SURELY_CACHED_SINCE = (3, 7)
-"""Some clouds refuse breakpoints on earlier models; "auto" must never make a call fail, so it leaves them alone."""
 _API_KNOWS_NOT = (None, "unavailable", "previous_message_not_found")
-
-
-@dataclass(frozen=True)
-class Marking:
-    """What all calls of one client share. `mode` is that of calls that do not name one; `scope` keeps entries apart."""
-
-    settings: Settings
-    mode: Mode = "off"
-    provider: str = "anthropic"
-    project: str | None = None
-    scope: bytes = b""
-    memory: Sightings = field(default_factory=lambda: sightings)
 
 
 class MarkingPart(Part):
@@ -74,7 +35,8 @@ class MarkingPart(Part):
             return False
         entry = UNDER_WAY.get()
         try:
-            return mode != "auto" or not _is_surely_small(cast("dict[str, Any]", request.json), entry)
+            known_bytes = 0 if entry is None else entry.prompt_bytes
+            return mode != "auto" or not is_surely_small(cast("dict[str, Any]", request.json), known_bytes)
         except Exception:  # a body that nobody understands: its trouble is told where it is looked at
             return True
 
@@ -83,14 +45,19 @@ class MarkingPart(Part):
         marks = self._marked(request, context)
         if marks is None:
             return (yield request)
-        response = yield marks.request
+        try:
+            response = yield marks.request
+        except BaseException:
+            marks.unanswered()
+            raise
         self._answered(marks, context, response)
         return response
 
     def _marked(self, request: APIRequest, context: CallContext) -> Marks | None:
         mode = cast(Mode, context.prompt_cache or self.marking.mode)
         try:
-            return _Question(self.marking, mode, context, cast("dict[str, Any]", request.json)).marks(request)
+            placement = Placement(self.marking, mode, context, cast("dict[str, Any]", request.json))
+            return Marks(request, placement)
         except Exception as trouble:
             quietly("placing the prompt cache's breakpoints", trouble)
             return None
@@ -99,6 +66,7 @@ class MarkingPart(Part):
         try:
             http: httpx2.Response | None = getattr(response, "http_response", None)
             if http is None or not http.is_success:
+                marks.unanswered()
                 return
             marks.memory.answered(marks.sent)
             http.extensions[MARKS] = marks
@@ -111,12 +79,15 @@ class MarkingPart(Part):
 class Marks(PromptMarks):
     """What was marked in one request; `request` is what is sent."""
 
-    def __init__(self, request: APIRequest, sent: Sent, set_: tuple[Breakpoint, ...], memory: Sightings) -> None:
-        self.request = request
-        self.sent = sent
-        self.memory = memory
-        self.too_short: Change | None = None
-        self._breakpoints = set_
+    def __init__(self, request: APIRequest, placement: Placement) -> None:
+        chosen, self._stake = placement.risked()
+        self._bound = None if self._stake is None else self._stake.bound_tokens
+        self._placement = placement
+        self.request = _copy(request, marked(placement.body, placement.outline, chosen)) if chosen else request
+        self.sent = placement.sent(chosen)
+        self.memory = placement.marking.memory
+        self._breakpoints = breakpoints(placement.outline, chosen)
+        self._too_short = None if self._breakpoints else placement.too_short()
         self._miss = ""
 
     @property
@@ -127,8 +98,19 @@ class Marks(PromptMarks):
     def miss(self) -> str:
         return self._miss
 
+    @property
+    def bound_tokens(self) -> int | None:
+        return None if self._bound is None else round(self._bound)
+
+    def unanswered(self) -> None:
+        """Nothing was written, so nothing is lost."""
+        if (stake := self._open_stake()) is not None:
+            self._placement.balance.give_back(stake)
+
     def settle(self, usage: Usage, told: str | None, message_id: str | None) -> str | None:
-        missed = self.memory.settled(self.sent, usage, message_id) or self.too_short
+        if (stake := self._open_stake()) is not None:
+            self._placement.settle(stake, usage)
+        missed = self.memory.settled(self.sent, usage, message_id) or self._too_short
         if missed is None and self._breakpoints and not usage.cache_read_tokens + usage.cache_write_tokens:
             missed = Change("below_minimum", "the API cached nothing: the prefix is below the model's minimum")
         if told not in _API_KNOWS_NOT and (missed is None or missed.reason != told):
@@ -136,108 +118,10 @@ class Marks(PromptMarks):
         self._miss = "" if missed is None else missed.text
         return None if missed is None else missed.reason
 
-
-@dataclass(frozen=True)
-class _Question:
-    """Where one request's breakpoints go."""
-
-    marking: Marking
-    mode: Mode
-    context: CallContext
-    body: dict[str, Any]
-
-    def marks(self, request: APIRequest) -> Marks | None:
-        wanted = candidates(self.outline, self.kind, self.minimum)
-        chosen = place(self.outline, wanted, self._wish(), self.minimum)
-        if chosen:
-            request = _copy(request, marked(self.body, self.outline, chosen))
-        marks = Marks(request, self._sent(wanted, chosen), breakpoints(self.outline, chosen), self.marking.memory)
-        if not marks.breakpoints:
-            marks.too_short = self._too_short(wanted)
-        return marks
-
-    @cached_property
-    def minimum(self) -> int:
-        return _minimum(self.body)
-
-    @cached_property
-    def outline(self) -> Outline:
-        previous = (cast("dict[str, Any]", self.body.get("thread") or {})).get("previous_message_id")
-        held = self.marking.memory.held_tokens(str(previous)) if previous is not None else None
-        return outline(self.body, self.marking.scope, held or 0)
-
-    @cached_property
-    def kind(self) -> Kind:
-        return kind_of(self.body, self.outline, in_chat=self.context.chat is not None)
-
-    def _sent(self, wanted: list[Candidate], chosen: list[Mark]) -> Sent:
-        ours = [(mark.candidate.at, str(mark.ttl)) for mark in chosen]
-        theirs = [(at, ttl) for at, piece in enumerate(self.outline.pieces) for ttl in piece.ttls]
-        automatic = self.outline.automatic_at
-        if automatic is not None:
-            theirs.append((automatic, self.outline.automatic_ttl or "5m"))
-        memory = self.marking.memory
-        set_ = tuple(sorted(ours + theirs))
-        return Sent(
-            self.outline, self.marking.scope, self.kind, self.context.chat, memory.clock(), set_, tuple(wanted)
-        )  # fmt: skip
-
-    def _wish(self) -> Wish:
-        if self.mode in ("5m", "1h"):
-            ttl = self.mode
-            return lambda candidate, piece: ttl
-        version = models.facts(self.outline.model).version
-        if version is None or version < _SURELY_CACHED_SINCE:
-            return self._automatic(None)
-        overrides = self.marking.settings.prices
-        return self._automatic(cache_prices(self.outline.model, provider=self.marking.provider, overrides=overrides))
-
-    def _automatic(self, prices: CachePrices | None) -> Wish:
-        """For as long as is cheapest by what was seen; not at all where no price tells what is cheap."""
-        memory = self.marking.memory
-
-        def wish(candidate: Candidate, piece: Piece) -> Ttl | None:
-            if prices is None:
-                return None
-            held = memory.held(self.outline, candidate.at)
-            if held is not None and prices.read < 1:  # it is there to be read, which takes a breakpoint
-                return cast(Ttl, held)
-            seen = memory.gaps(self.outline, candidate, self.kind)
-            return cheapest(PRIOR[self.kind] + self._history(candidate) + seen, prices)
-
-        return wish
-
-    def _history(self, candidate: Candidate) -> Gaps:
-        in_chat = self.kind == "chat"
-        project = self.context.project or self.marking.project or self.marking.settings.project
-        found = history(self.marking.settings.ledger_path).gaps(project, self.outline.model, in_chat=in_chat)
-        if candidate.place == "document" and not in_chat:
-            return found.scaled(0.0)  # that earlier calls shared a system prompt says nothing of a document
-        return found.scaled(min(found.total, HISTORY_WEIGHT))
-
-    def _too_short(self, wanted: list[Candidate]) -> Change | None:
-        """Why nothing was marked, for whoever asked for it by name."""
-        if self.mode == "auto" or not wanted:
-            return None
-        longest = max(self.outline.pieces[candidate.at].total for candidate in wanted)
-        if longest >= self.minimum:
-            return None
-        return Change(
-            "below_minimum",
-            f"about {longest:,} tokens could be cached, and {self.outline.model} caches from {self.minimum:,} on",
-        )
-
-
-def _is_surely_small(body: dict[str, Any], entry: Entry | None) -> bool:
-    """Whether there is no need to look closer: most questions are short, and every call would pay for the look."""
-    if body.get("tools") or body.get("thread"):
-        return False
-    size = (entry.prompt_bytes if entry is not None else 0) or prompt_bytes(body)
-    return size < _minimum(body) * _FEWEST_BYTES_A_TOKEN
-
-
-def _minimum(body: dict[str, Any]) -> int:
-    return models.facts(str(body.get("model") or "")).cache_minimum_tokens
+    def _open_stake(self) -> Stake | None:
+        """The stake, once: an answer may be settled twice."""
+        stake, self._stake = self._stake, None
+        return stake
 
 
 def _copy(request: APIRequest, body: dict[str, Any]) -> APIRequest:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from llmnb import forks
 from llmnb.messages.prompt_outline import Outline, Piece
+from llmnb.middleware.balance import Balance
 from llmnb.prompt_cache import TTL_S, Candidate, Change, Gaps, Kind, first_change
 from llmnb.records import Usage
 
@@ -81,6 +82,7 @@ class Sightings:
         self._recent: deque[Sent] = deque(maxlen=MOST_REQUESTS)
         self._threads: OrderedDict[str, _Thread] = OrderedDict()
         self._openings: dict[tuple[Kind, str], Gaps] = {}
+        self._balances: dict[tuple[bytes, str], Balance] = {}
         forks.tell(self)
 
     @contextmanager
@@ -122,6 +124,10 @@ class Sightings:
         with self._alone():
             thread = self._threads.get(message_id)
             return None if thread is None else thread.tokens
+
+    def balance(self, scope: bytes, model: str) -> Balance:
+        """What "auto" has won and lost with a model at an address and key."""
+        return self._balances.setdefault((scope, model), Balance())
 
     def _before(self, outline: Outline, candidate: Candidate) -> _Prefix | None:
         if candidate.place != "messages":
@@ -237,8 +243,9 @@ class Sightings:
         return best if best is not None and _messages_in_common(best, sent) else None
 
     def after_fork(self) -> None:
-        """A thread that is not here any more may have held the lock."""
+        """A thread that is not here any more may have held a lock."""
         self._lock, self._owner = threading.Lock(), None
+        self._balances = {}
 
 
 def _one_more(before: _Prefix, now_s: float) -> Gaps:

@@ -13,7 +13,7 @@ import pytest
 import llmnb
 from llmnb.asking.prewarming import PLACEHOLDER
 from llmnb.errors import InvalidRequest, MissingKey
-from llmnb.middleware import marking
+from llmnb.middleware import placement
 from llmnb.middleware.sightings import Sightings
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
@@ -26,7 +26,7 @@ TOOL: dict[str, Any] = {"name": "look", "description": GUIDE, "input_schema": {"
 @pytest.fixture
 def sim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A simulated API in the environment, and an empty memory."""
-    monkeypatch.setattr(marking, "sightings", Sightings())
+    monkeypatch.setattr(placement, "sightings", Sightings())
     with serve_simulator(environ=True) as simulator:
         yield simulator
         assert simulator.crashes == []

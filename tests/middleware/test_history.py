@@ -14,7 +14,7 @@ import pytest
 import llmnb
 from llmnb.ledger import open_ledger
 from llmnb.middleware import history as room
-from llmnb.middleware import marking
+from llmnb.middleware import placement
 from llmnb.middleware.history import History, history
 from llmnb.middleware.sightings import Sightings
 from llmnb.prompt_cache import Gaps
@@ -31,7 +31,7 @@ MODEL = "claude-sonnet-5-5"
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A memory and a history that know nothing."""
-    monkeypatch.setattr(marking, "sightings", Sightings())
+    monkeypatch.setattr(placement, "sightings", Sightings())
     monkeypatch.setattr(room, "_by_path", {})
     forget_warnings()
     yield

@@ -14,7 +14,7 @@ from anthropic._models import FinalRequestOptions
 from pydantic import BaseModel
 
 import llmnb
-from llmnb.middleware import marking as room
+from llmnb.middleware import placement as room
 from llmnb.middleware.marking import MarkingPart
 from llmnb.middleware.sightings import Sightings
 from llmnb.records import calling
