@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmnb.chat import Chat as Chat
     from llmnb.client import wrap as wrap
     from llmnb.display.meter import meter as meter
+    from llmnb.display.usage_table import show_usage as show_usage
     from llmnb.errors import BudgetExceeded as BudgetExceeded
     from llmnb.errors import CassetteError as CassetteError
     from llmnb.errors import IncompleteReply as IncompleteReply
@@ -66,6 +67,7 @@ _HOME = {
     "CassetteError": "errors",
     "budgets": "budgeting",
     "meter": "display.meter",
+    "show_usage": "display.usage_table",
     "remove_budget": "budgeting",
     "set_budget": "budgeting",
     "BudgetWarning": "trouble",

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from html import escape
 
 from llmnb import origin
 from llmnb.budgeting import BudgetStatus
 from llmnb.budgeting.status import statuses_in
 from llmnb.budgeting.texts import in_words
+from llmnb.display.cells import escaped, marked
 from llmnb.display.footer import dollars
 from llmnb.errors import StoreError
 from llmnb.ledger.connection import reading
@@ -130,7 +130,7 @@ def _is_here(status: BudgetStatus, settings: Settings, project: str | None) -> b
 def html(gauge: Gauge) -> str:
     """As one HTML element, without its style."""
     if gauge.trouble:
-        return _framed(f'<p class="llmnb-error" role="alert">{_escaped(gauge.trouble)}</p>')
+        return _framed(f'<p class="llmnb-error" role="alert">{escaped(gauge.trouble)}</p>')
     head = "".join(f'<th scope="col">{title}</th>' for title in TITLES)
     rows = "".join(f"<tr>{_row(line)}</tr>" for line in gauge.lines)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -140,10 +140,10 @@ def html(gauge: Gauge) -> str:
 def markdown(gauge: Gauge) -> str:
     """As Markdown, for where no HTML is kept."""
     if gauge.trouble:
-        return _marked(gauge.trouble)
-    rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 1)), *(tuple(map(_marked, line.cells)) for line in gauge.lines)]
+        return marked(gauge.trouble)
+    rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 1)), *(tuple(map(marked, line.cells)) for line in gauge.lines)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n\n".join([table, *(_marked(_sentence(status)) for status in gauge.budgets)])
+    return "\n\n".join([table, *(marked(_sentence(status)) for status in gauge.budgets)])
 
 
 def plain(gauge: Gauge) -> str:
@@ -161,7 +161,7 @@ def _framed(content: str) -> str:
 
 
 def _row(line: Line) -> str:
-    what, *numbers = map(_escaped, line.cells)
+    what, *numbers = map(escaped, line.cells)
     return f'<th scope="row">{what}</th>' + "".join(f"<td>{number}</td>" for number in numbers)
 
 
@@ -174,7 +174,7 @@ def _budget(status: BudgetStatus) -> str:
         f'<span class="llmnb-spent" style="width:{percent:.2f}%"></span>'
         f'<span class="llmnb-held" style="width:{held:.2f}%"></span></div>'
     )
-    return f'<div class="llmnb-budget llmnb-{level}">{bar}<span>{_escaped(_sentence(status))}</span></div>'
+    return f'<div class="llmnb-budget llmnb-{level}">{bar}<span>{escaped(_sentence(status))}</span></div>'
 
 
 def _sentence(status: BudgetStatus) -> str:
@@ -188,15 +188,3 @@ def _sentence(status: BudgetStatus) -> str:
 
 def _share(amount: int, status: BudgetStatus) -> float:
     return amount / status.budget.allowance if status.budget.allowance else 0.0
-
-
-def _escaped(text: str) -> str:
-    # an element of its own for a dollar sign: a page-wide typesetter takes text between two of them for math
-    return escape(text).replace("$", "<span>$</span>")
-
-
-def _marked(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("\n", " ")
-    for sign in "$|*_`<[":
-        escaped = escaped.replace(sign, f"\\{sign}")
-    return escaped
