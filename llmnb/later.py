@@ -28,6 +28,7 @@ class Later:
         self._asked = False
         self._running = False
         self._thread: int | None = None
+        self._due: float | None = None
 
     def ask(self) -> None:
         """Has the work done within a moment. Once the interpreter ends, nothing is done any more."""
@@ -35,6 +36,12 @@ class Later:
             return
         self._asked = True
         self._bell.put(None)
+        if not self._running:
+            self._start()
+
+    def ask_after(self, delay_s: float) -> None:
+        """Has the work done after that time, if nobody asks before."""
+        self._due = time.monotonic() + delay_s
         if not self._running:
             self._start()
 
@@ -59,12 +66,18 @@ class Later:
         finally:
             self._thread = None
             self._running = False
-            if self._asked and not self._running:  # asked when the thread was about to end
+            if (self._asked or self._due is not None) and not self._running:  # asked when the thread was about to end
                 self._start()
 
     def _was_asked(self) -> bool:
-        try:
-            self._bell.get(timeout=IDLE_S)
-        except Empty:
-            return False
-        return True
+        while True:
+            due = self._due
+            try:
+                self._bell.get(timeout=IDLE_S if due is None else max(0.0, due - time.monotonic()))
+                return True
+            except Empty:
+                if due is None and self._due is None:
+                    return False
+                if due is not None and due == self._due:
+                    self._due = None
+                    return True

@@ -39,6 +39,7 @@ LONGEST_PAUSE_S = 60.0
 every call for the whole busy timeout."""
 
 MOST_IN_MEMORY = 100_000
+MOST_QUEUED = 10_000
 
 Queued: TypeAlias = "Record | AnsweredCall"
 
@@ -53,10 +54,14 @@ class Books:
         *,
         prices: Mapping[str, PriceOverride] | None = None,
         behind: bool = False,
+        remote: bool = False,
         wrote: Callable[[int], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`behind`: rows are written by a thread, a moment later; otherwise before `record` returns.
+
+        `remote`: the ledger is on another machine, of which no caller ever waits to hear: what cannot be noted goes
+        into the spool instead, and so does what more than `MOST_QUEUED` rows have to wait for.
 
         `wrote` is told by that thread, outside of all locks, how many rows it wrote.
         """
@@ -64,6 +69,7 @@ class Books:
         self._folder = spool_folder
         self._prices = prices
         self._behind = behind
+        self._remote = remote
         self._wrote = wrote
         self._spool = Spool(spool_folder)
         self._underway = Underway(spool_folder / "underway")
@@ -76,7 +82,6 @@ class Books:
         self._queue: deque[Queued] = deque()
         self._writing: int | None = None  # the thread that is writing
         self._memory: deque[Record] = deque(maxlen=MOST_IN_MEMORY)
-        self._spooled = 0
         self._pause_s = 0.0
         self._not_before = 0.0
         self._orphans_done = False
@@ -86,7 +91,7 @@ class Books:
     @property
     def waiting(self) -> int:
         """How many records of this process are not in the ledger yet."""
-        return len(self._queue) + len(self._memory) + self._spooled
+        return len(self._queue) + len(self._memory) + self._spool.waiting
 
     @property
     def has_work(self) -> bool:
@@ -125,11 +130,23 @@ class Books:
 
     def _written(self, noted: bool) -> None:
         """Has what is queued written: soon, when what was queued last would outlive the process."""
-        if noted:
+        if self._remote and (not noted or len(self._queue) > MOST_QUEUED):
+            self._spill()
+            self._later.ask()
+        elif noted:
             self._later.ask()
         else:
             self._flush()
         self._say()
+
+    def _spill(self) -> None:
+        """Puts what is queued into the spool, whoever is writing just now: late rows undo nothing."""
+        with suppress(IndexError):  # the writing thread takes the rest
+            while True:
+                record = self._record_of(self._queue.popleft())
+                self._memory.append(record)
+                self._spool_memory()
+                self._put_down(record[0])
 
     def record_unbilled(self, call: Call) -> None:
         """Puts a call on the books that cost nothing, a moment later; never raises.
@@ -199,6 +216,9 @@ class Books:
     def _flush_behind(self) -> None:
         rows = len(self._queue)
         self._flush()
+        if self.waiting:  # from an earlier time: it may work again
+            with self._alone():
+                self._catch_up()
         if self._wrote is None or not rows:
             return
         try:
@@ -248,6 +268,9 @@ class Books:
             if not self._catch_up():
                 return False
             self._opened().write_all(records)
+        except StoreError as error:
+            self._failed(error)
+            return False
         except Exception:  # which of them it was is found out one by one
             return False
         for call, _ in records:
@@ -290,7 +313,7 @@ class Books:
             return
         self._orphans_done = True
         try:
-            adopted = self._spool.drain_orphans(self._write) + self._underway.drain_orphans(
+            adopted = self._spool.drain_orphans(self._write_many) + self._underway.drain_orphans(
                 self._write_priced, self._prices
             )
             if adopted:
@@ -307,10 +330,20 @@ class Books:
         except Exception as error:
             self._write_mended(ledger, record, error)
 
-    def _write_priced(self, record: Record) -> None:
-        call, children = record
+    def _write_many(self, records: Sequence[Record]) -> None:
+        try:
+            self._opened().write_all(records)
+        except StoreError:
+            raise
+        except Exception:  # which of them it was is found out one by one
+            for record in records:
+                self._write(record)
+
+    def _write_priced(self, records: Sequence[Record]) -> None:
         # one that is not running had ended, and was about to be written
-        self._write((self._priced(call) if call.status == "running" else call, children))
+        self._write_many(
+            [(self._priced(call) if call.status == "running" else call, children) for call, children in records]
+        )
 
     def _priced(self, call: Call) -> Call:
         cost = cost_of_call(call, self._prices)
@@ -328,13 +361,12 @@ class Books:
 
     def _catch_up(self) -> bool:
         """Writes what waits, oldest first; False while the ledger cannot be written."""
-        if not self._spooled and not self._memory:
-            return True
         if self._clock() < self._not_before:
             return False
+        if not self._spool.waiting and not self._memory:
+            return True
         try:
-            self._spool.drain(self._write)
-            self._spooled = 0
+            self._spool.drain(self._write_many)
             while self._memory:
                 self._write(self._memory[0])
                 self._memory.popleft()
@@ -347,6 +379,8 @@ class Books:
     def _failed(self, error: Exception) -> None:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
         self._not_before = self._clock() + self._pause_s
+        if self._behind:
+            self._later.ask_after(self._pause_s)
         self._warn(
             f"books: {type(error).__name__}",
             f"{error} Your calls go on; their rows wait in {self._folder} and are written as soon as it works again.",
@@ -362,7 +396,6 @@ class Books:
         try:
             while self._memory:
                 self._spool.append(self._memory[0])
-                self._spooled += 1
                 self._memory.popleft()
         except Exception as error:
             self._warn(

@@ -22,7 +22,14 @@ def books(settings: Settings | None = None) -> Books:
 
     def new() -> Books:
         upkeep = Upkeep(lambda: open_ledger(place), chosen)
-        return Books(lambda: open_ledger(place), folder, prices=chosen.prices, behind=True, wrote=upkeep.wrote)
+        return Books(
+            lambda: open_ledger(place),
+            folder,
+            prices=chosen.prices,
+            behind=True,
+            remote=not isinstance(place, Path),
+            wrote=upkeep.wrote,
+        )
 
     return _shelf.at((place, folder), new)
 

@@ -9,8 +9,10 @@ import json
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,28 @@ Record = tuple[Call, tuple[Call, ...]]
 """A call with its child rows."""
 
 _TRIES = 5
+_ROWS_TOGETHER = 500
+
+
+Write = Callable[[Sequence[Record]], None]
+"""Writes some records, all or none. Writing one twice is harmless: it has a uid."""
+
+TOGETHER_BYTES = 1 << 19
+"""So much of a spool is written at once: about a thousand rows."""
 
 
 class Spool:
-    """The files in `folder`; this process appends to one of its own."""
+    """The files in `folder`; this process appends to one of its own, from any thread, also while it is drained."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path: Path | None = None
         self._descriptor: int | None = None
+        self.forget()
+
+    @property
+    def waiting(self) -> int:
+        """How many records of this process are in it."""
+        return self._waiting
 
     def append(self, record: Record) -> None:
         """Adds a record with one write.
@@ -38,44 +53,72 @@ class Spool:
         Raises:
             OSError: it was not kept; the file holds what it held before.
         """
-        descriptor = self._opened()
-        line, before = encode(record), os.lseek(descriptor, 0, os.SEEK_END)
-        try:
-            if os.write(descriptor, line) != len(line):
-                raise OSError("the disk is full")
-        except OSError:
-            os.ftruncate(descriptor, before)  # half a line would swallow the next one
-            raise
+        line = encode(record)
+        with self._lock:
+            descriptor = self._opened()
+            before = os.lseek(descriptor, 0, os.SEEK_END)
+            try:
+                if os.write(descriptor, line) != len(line):
+                    raise OSError("the disk is full")
+            except OSError:
+                os.ftruncate(descriptor, before)  # half a line would swallow the next one
+                raise
+            self._waiting += 1
 
-    def drain(self, write: Callable[[Record], None]) -> int:
-        """Hands every record of this process to `write`, then drops them; the number of records.
+    def drain(self, write: Write) -> int:
+        """Hands the records of this process to `write`, some at a time and oldest first; the number of records.
 
-        When `write` raises, all stay: writing a record twice is harmless.
+        What was written is dropped when all is. When `write` raises, the next drain begins with the same records.
         """
-        if self._path is None or self._descriptor is None:
-            return 0
-        count = _write_all(_records(self._path), write)
-        os.ftruncate(self._descriptor, 0)
+        count = 0
+        while lines := self._next_lines():
+            records = list(_decoded(lines))
+            if records:
+                write(records)
+            with self._lock:
+                self._drained += sum(map(len, lines))
+                self._waiting -= len(lines)
+            count += len(records)
         return count
 
-    def drain_orphans(self, write: Callable[[Record], None]) -> int:
+    def _next_lines(self) -> list[bytes]:
+        """What comes after that which was drained; when there is nothing, the file is emptied."""
+        with self._lock:
+            if self._descriptor is None:
+                return []
+            size = os.lseek(self._descriptor, 0, os.SEEK_END)
+            if self._drained >= size:
+                os.ftruncate(self._descriptor, 0)
+                self._drained = self._waiting = 0
+                return []
+            data, wanted = b"", TOGETHER_BYTES
+            while not data.count(b"\n") and len(data) < size - self._drained:  # a line may be longer than is usual
+                os.lseek(self._descriptor, self._drained, os.SEEK_SET)
+                data, wanted = os.read(self._descriptor, wanted), 2 * wanted
+        return data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+
+    def drain_orphans(self, write: Write) -> int:
         """The same for the files of processes that have died."""
         return drain_orphans(self._folder, _records, write, except_for=self._path)
 
     def close(self) -> None:
         """Lets go of the file, and removes it when nothing is in it."""
-        if self._descriptor is None or self._path is None:
-            return
-        if os.fstat(self._descriptor).st_size == 0:
-            self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._path = self._descriptor = None
+        with self._lock:
+            if self._descriptor is None or self._path is None:
+                return
+            if os.lseek(self._descriptor, 0, os.SEEK_END) <= self._drained:
+                self._path.unlink(missing_ok=True)
+            self.forget()
 
     def forget(self) -> None:
         """Leaves the file to the parent, in a child after a fork."""
         if self._descriptor is not None:
             os.close(self._descriptor)  # the parent's descriptor still holds the lock
-        self._path = self._descriptor = None
+        self._lock = threading.RLock()  # reentrant: a finalizer may add a record in the middle of anything
+        self._path: Path | None = None
+        self._descriptor = None
+        self._drained = 0  # bytes at the beginning of the file that are on the books
+        self._waiting = 0
 
     def _opened(self) -> int:
         if self._descriptor is None or self._path is None or not self._path.exists():
@@ -102,7 +145,7 @@ def new_file(folder: Path) -> tuple[Path, int]:
 def drain_orphans(
     folder: Path,
     read: Callable[[Path], Iterable[Record]],
-    write: Callable[[Record], None],
+    write: Write,
     *,
     except_for: Path | None = None,
 ) -> int:
@@ -176,21 +219,25 @@ def _files(folder: Path) -> Sequence[Path]:
 
 def _records(path: Path) -> Iterator[Record]:
     with open(path, "rb") as file:
-        for line in file:
-            record = decode(line)
-            if record is not None:
-                yield record
+        yield from _decoded(file)
 
 
-def _write_all(records: Iterable[Record], write: Callable[[Record], None]) -> int:
+def _decoded(lines: Iterable[bytes]) -> Iterator[Record]:
+    for line in lines:
+        record = decode(line)
+        if record is not None:
+            yield record
+
+
+def _write_all(records: Iterator[Record], write: Write) -> int:
     count = 0
-    for record in records:
-        write(record)
-        count += 1
+    while together := list(islice(records, _ROWS_TOGETHER)):
+        write(together)
+        count += len(together)
     return count
 
 
-def _drain_orphan(path: Path, read: Callable[[Path], Iterable[Record]], write: Callable[[Record], None]) -> int:
+def _drain_orphan(path: Path, read: Callable[[Path], Iterable[Record]], write: Write) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:  # drained by somebody else, or not ours to read
@@ -198,7 +245,7 @@ def _drain_orphan(path: Path, read: Callable[[Path], Iterable[Record]], write: C
     try:
         if not locks.try_lock(descriptor) or os.fstat(descriptor).st_nlink == 0:
             return 0
-        count = _write_all(read(path), write)
+        count = _write_all(iter(read(path)), write)
         with suppress(OSError):
             path.unlink()
         return count

@@ -14,13 +14,13 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 from llmnb.ledger.answered import ANSWER, Prices, rows_of_line
-from llmnb.ledger.spool import Record, call_of, drain_orphans, new_file
+from llmnb.ledger.spool import Record, Write, call_of, drain_orphans, new_file
 
 SLOT_BYTES = 2048
 _FIRST_SLOTS = 32
@@ -92,7 +92,7 @@ class Underway:
                 with suppress(OSError):  # at worst a row that has ended is offered once more, and changes nothing
                     self._write(noted[0], 0, b"\n")
 
-    def drain_orphans(self, write: Callable[[Record], None], prices: Prices = None) -> int:
+    def drain_orphans(self, write: Write, prices: Prices = None) -> int:
         """Hands over what dead processes left, priced where that was left to do; the number of calls."""
         return drain_orphans(self._folder, lambda path: _records(path, prices), write, except_for=self._path)
 

@@ -362,7 +362,7 @@ def test_a_partial_write_to_the_spool_is_taken_back(tmp_path: Path, make_call, m
     monkeypatch.undo()
     held.append((make_call(uid="c"), ()))
     seen: list[Call] = []
-    assert held.drain(lambda record: seen.append(record[0])) == 2
+    assert held.drain(lambda records: seen.extend(call for call, _ in records)) == 2
     assert [call.uid for call in seen] == ["a", "c"]
     held.close()
     assert not list(tmp_path.glob("*.jsonl"))

@@ -58,7 +58,7 @@ def records_left_by(notes: Underway, folder: Path) -> list[Record]:
     """What the next process finds once the owner of the notes is gone without a word."""
     found: list[Record] = []
     notes.forget()  # lets go of the lock, as death does
-    Underway(folder).drain_orphans(found.append)
+    Underway(folder).drain_orphans(found.extend)
     return found
 
 

@@ -81,7 +81,9 @@ def explained(error: Exception, place: PostgresPlace) -> StoreError:
     if code in _BUSY:
         return StoreBusy(f"the ledger {place} is busy ({text}); the next call tries again.", path=str(place))
     why = _WHY.get(code or "") or next((_WHY[of] for sign, of in _SIGNS.items() if sign in text), None)
-    if why is None and (code is None or code.startswith(("08", "57P"))):
+    if why is None and code is None:
+        why = _WHY_UNREACHABLE if isinstance(error, driver().OperationalError) else "correct LLMNB_STORE_URL"
+    elif why is None and code is not None and code.startswith(("08", "57P")):
         why = _WHY_UNREACHABLE
     return StoreError(
         f"the ledger {place} cannot be used ({text}): {why or '`llmnb doctor` may say more'}.", path=str(place)
