@@ -266,6 +266,7 @@ function copyCode(event) {
   if (!button || button.getAttribute("onclick")) return;
   navigator.clipboard?.writeText(button.parentNode.querySelector("code").innerText);
   button.classList.add("llmnb-copied");
+  button.setAttribute("aria-label", "Copied");
 }
 
 export default {

@@ -37,10 +37,12 @@ def html(answer: Answer) -> str:
     facts = items(answer)
     if not facts:
         return ""
+    # a fact and the dot after it are one box: a line never begins with a dot
     spans = [
-        f'<span class="llmnb-{item.kind}" title="{escape(item.title)}">{escape(item.text)}</span>' for item in facts
+        f'<span><span class="llmnb-{item.kind}" title="{escape(item.title)}">{escape(item.text)}</span>{dot}</span>'
+        for item, dot in zip(facts, [*["&nbsp;·"] * (len(facts) - 1), ""], strict=True)
     ]
-    return f'<div class="llmnb-footer">{"&nbsp;· ".join(spans)}</div>'
+    return f'<div class="llmnb-footer">{" ".join(spans)}</div>'
 
 
 def plain(answer: Answer) -> str:

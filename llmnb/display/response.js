@@ -290,6 +290,7 @@ function copyCode(event) {
   if (!button) return;
   navigator.clipboard?.writeText(button.parentNode.querySelector("code").textContent);
   button.classList.add("llmnb-copied");
+  button.setAttribute("aria-label", "Copied");
 }
 
 function runningBar(model, state) {

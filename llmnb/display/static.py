@@ -15,7 +15,7 @@ from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 COPY = (
     "var c=this.parentNode.querySelector('code');navigator.clipboard.writeText(c.innerText);"
-    "this.classList.add('llmnb-copied')"
+    "this.classList.add('llmnb-copied');this.ariaLabel='Copied'"
 )
 """All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
 HANDOVER = "<llmnb-kept hidden></llmnb-kept>"

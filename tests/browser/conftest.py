@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llmnb.display import style
+from llmnb.display.answer import Answer
+from llmnb.display.scene import Scene
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -63,6 +67,66 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     yield context.new_page()
     context.close()
+
+
+# a model as anywidget hands it to a front end, and a kernel that notes what it is asked
+BARE_PAGE = """<!doctype html><html><body><div id="place"></div><script type="module">
+import make from "/response.js";
+const handlers = [];
+window.log = [];
+const traits = { answer_id: "answer-1", model_label: "claude", can_stop: true, stop_hint: "" };
+window.kernel = {
+  supportsSubshells: true,
+  createComm(target) {
+    return { subshellStarted: Promise.resolve(), open: (data) => window.log.push(["open", target, data]) };
+  },
+  interrupt: () => window.log.push(["interrupt"]),
+};
+window.model = {
+  get: (name) => traits[name],
+  on: (event, handler) => handlers.push(handler),
+  off() {},
+  send: (content) => window.log.push(["send", content]),
+  widget_manager: { kernel: window.kernel, rendermime: { latexTypesetter: {
+    typeset: (node) => window.log.push(["typeset", node.textContent]) } } },
+};
+window.receive = (message) => handlers.forEach((handler) => handler(message));
+window.frames_drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+const widget = make();
+widget.initialize({ model });
+widget.render({ model, el: document.getElementById("place") });
+window.ready = true;
+</script></body></html>"""
+
+
+@pytest.fixture
+def bare(page: Page) -> Page:
+    """The front end with a fake model; any other request than the page and the script fails the test."""
+    requests: list[str] = []
+
+    def serve(route: Any) -> None:
+        path = route.request.url.removeprefix("http://llmnb.test")
+        requests.append(path)
+        if path == "/response.js":
+            route.fulfill(body=style.script(), content_type="text/javascript")
+        elif path == "/":
+            styles = f"<style>{style.live_css()}</style>"
+            route.fulfill(body=styles + BARE_PAGE, content_type="text/html; charset=utf-8")
+        else:
+            route.abort()
+
+    page.route("**/*", serve)
+    page.goto("http://llmnb.test/")
+    page.wait_for_function("() => window.ready")
+    yield_requests = [path for path in requests if path not in ("/", "/response.js", "/favicon.ico")]
+    assert yield_requests == []
+    return page
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A scene with an empty answer."""
+    return Scene(Answer("claude"))
 
 
 @dataclass(frozen=True)

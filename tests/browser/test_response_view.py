@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from llmnb.display import static, style
-from llmnb.display.answer import Answer
+from llmnb.display import static
 from llmnb.display.scene import Scene
 from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
 
@@ -18,59 +17,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
-
-# a model as anywidget hands it to a front end, and a kernel that notes what it is asked
-BARE_PAGE = """<!doctype html><html><body><div id="place"></div><script type="module">
-import make from "/response.js";
-const handlers = [];
-window.log = [];
-const traits = { answer_id: "answer-1", model_label: "claude", can_stop: true, stop_hint: "" };
-window.kernel = {
-  supportsSubshells: true,
-  createComm(target) {
-    return { subshellStarted: Promise.resolve(), open: (data) => window.log.push(["open", target, data]) };
-  },
-  interrupt: () => window.log.push(["interrupt"]),
-};
-window.model = {
-  get: (name) => traits[name],
-  on: (event, handler) => handlers.push(handler),
-  off() {},
-  send: (content) => window.log.push(["send", content]),
-  widget_manager: { kernel: window.kernel, rendermime: { latexTypesetter: {
-    typeset: (node) => window.log.push(["typeset", node.textContent]) } } },
-};
-window.receive = (message) => handlers.forEach((handler) => handler(message));
-window.frames_drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-const widget = make();
-widget.initialize({ model });
-widget.render({ model, el: document.getElementById("place") });
-window.ready = true;
-</script></body></html>"""
-
-
-@pytest.fixture
-def bare(page: Page) -> Page:
-    """The front end with a fake model; any other request than the page and the script fails the test."""
-    requests: list[str] = []
-
-    def serve(route: Any) -> None:
-        path = route.request.url.removeprefix("http://llmnb.test")
-        requests.append(path)
-        if path == "/response.js":
-            route.fulfill(body=style.script(), content_type="text/javascript")
-        elif path == "/":
-            styles = f"<style>{style.answer_css()}</style>"
-            route.fulfill(body=styles + BARE_PAGE, content_type="text/html; charset=utf-8")
-        else:
-            route.abort()
-
-    page.route("**/*", serve)
-    page.goto("http://llmnb.test/")
-    page.wait_for_function("() => window.ready")
-    yield_requests = [path for path in requests if path not in ("/", "/response.js", "/favicon.ico")]
-    assert yield_requests == []
-    return page
 
 
 def show(page: Page, *messages: dict[str, object] | None) -> None:
@@ -83,12 +29,6 @@ def show(page: Page, *messages: dict[str, object] | None) -> None:
 def body(page: Page) -> str:
     """The text in the view's body."""
     return page.inner_text(".llmnb-body")
-
-
-@pytest.fixture
-def scene() -> Scene:
-    """A scene with an empty answer."""
-    return Scene(Answer("claude"))
 
 
 def test_frames_bring_the_page_to_pythons_html(bare: Page, scene: Scene) -> None:
