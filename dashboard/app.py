@@ -6,6 +6,7 @@ from pathlib import Path
 
 import books
 import frame
+import login
 import streamlit as st
 
 HERE = Path(__file__).parent
@@ -34,7 +35,13 @@ PAGES = [
 st.set_page_config(page_title="llmnb", page_icon=str(HERE / "mark.svg"), layout="wide")
 st.html(HERE / "look.css")
 st.logo(str(HERE / "logo.svg"), size="large")
-chosen = st.navigation(PAGES, position="top")
 with books.in_plain_words():
-    if frame.draw(chosen.title, works_empty=chosen.url_path in ("budgets", "prices")):
-        chosen.run()
+    may_see = login.passed()
+    chosen = st.navigation(PAGES, position="top" if may_see else "hidden")
+    if may_see:
+        login.leave_ticket()
+        where = chosen.url_path
+        if frame.draw(chosen.title, works_empty=where in ("budgets", "prices"), compares=not where):
+            chosen.run()
+    else:
+        login.ask()

@@ -61,7 +61,8 @@ def burn_down(status: BudgetStatus) -> None:
     points = [(start, budget.allowance), *zip(rows["at"], rows["left"], strict=True), (now, _left(status))]
     left = [_point(budget, at, int(value)) for at, value in points]
     even = [] if period.end_us is None else [_point(budget, start, budget.allowance), _point(budget, end, 0)]
-    spec = _lines(left, even, color(status), "$,.2~f" if budget.unit == "usd" else "~s")
+    when = "%-d %b" if budget.per in ("week", "month") else "%H:%M"
+    spec = _lines(left, even, color(status), "$,.2~f" if budget.unit == "usd" else "~s", when)
     st.vega_lite_chart(spec=spec, width="stretch", key=f"burn-{budget.id}", alt=f"What is left of budget {budget.id}")
     if even:
         st.caption("The dashed line is spending it evenly. " + _pace(status, start, now, end))
@@ -90,13 +91,13 @@ def _point(budget: Budget, at: datetime, value: int) -> dict[str, Any]:
     return {"at": f"{at:%Y-%m-%dT%H:%M:%S}", "left": unit, "said": amount(budget, value), "when": when}
 
 
-def _lines(left: Sequence[Any], even: Sequence[Any], paint: str, format: str) -> dict[str, Any]:
+def _lines(left: Sequence[Any], even: Sequence[Any], paint: str, format: str, when: str) -> dict[str, Any]:
     # wall-clock text read as UTC: a browser elsewhere must not move it to another hour
     x = {
         "field": "at",
         "type": "temporal",
         "timeUnit": "utcyearmonthdatehoursminutes",
-        "axis": {"title": None, "tickCount": 5, "grid": False, "labelOverlap": "greedy"},
+        "axis": {"title": None, "tickCount": 5, "grid": False, "labelOverlap": "greedy", "format": when},
     }
     y = {"field": "left", "type": "quantitative", "axis": {"title": None, "tickCount": 4, "format": format}}
     tooltip = [{"field": "when", "title": "At"}, {"field": "said", "title": "Left"}]

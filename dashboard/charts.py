@@ -210,9 +210,11 @@ def bars(names: pd.Series, nanousd: pd.Series, title: str) -> Spec:
         "field": "name",
         "type": "nominal",
         "sort": order,
-        "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 130},
+        "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 130, "labelOverlap": False},
     }
-    x = {"field": "usd", "type": "quantitative", "axis": None}
+    highest = max((value["usd"] for value in values), default=0.0)
+    # room for the amount beside the longest bar
+    x = {"field": "usd", "type": "quantitative", "axis": None, "scale": {"domain": [0, highest * 1.3 or 1]}}
     tooltip = [{"field": "name", "title": title}, {"field": "dollars", "title": "Spend"}]
     return {
         "height": 30 * len(order) + 20,
@@ -249,7 +251,7 @@ def shares(rows: pd.DataFrame, colors: dict[str, str], what: str) -> Spec:
                 "field": "group",
                 "type": "nominal",
                 "sort": groups,
-                "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 170},
+                "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 150, "labelOverlap": False},
             },
             "x": {"field": "number", "type": "quantitative", "stack": "normalize", "axis": None},
             "color": _named_colors(order, list(colors.values())),
@@ -290,7 +292,7 @@ def distribution(rows: pd.DataFrame, colors: dict[str, str]) -> Spec:
                 "scale": {"type": "log", "nice": False},
                 "axis": {
                     "title": None,
-                    "tickCount": 6,
+                    "values": _round_ms(rows["from_ms"].min(), rows["to_ms"].max()),
                     "grid": False,
                     "labelExpr": "datum.value < 1000 ? datum.value + ' ms' : datum.value / 1000 + ' s'",
                     "labelOverlap": "greedy",
@@ -306,6 +308,13 @@ def distribution(rows: pd.DataFrame, colors: dict[str, str]) -> Spec:
             ],
         },
     }
+
+
+def _round_ms(low: float, high: float) -> list[int]:
+    """Round numbers of milliseconds between two, few enough to stand side by side."""
+    steps = [1, 3, 10] if high > 100 * low else [1, 2, 5, 10]
+    found = {base * step for base in (10**n for n in range(8)) for step in steps}
+    return sorted(number for number in found if low * 0.9 <= number <= high * 1.1)
 
 
 def _named_colors(names: Sequence[str], colors: Sequence[str], field: str = "name") -> Spec:

@@ -36,8 +36,11 @@ def view() -> View:
     return _view.get()
 
 
-def draw(title: str, *, works_empty: bool) -> bool:
-    """Draw the frame; False where there is nothing to show yet, and the page cannot do without calls."""
+def draw(title: str, *, works_empty: bool, compares: bool) -> bool:
+    """Draw the frame; False where there is nothing to show yet, and the page cannot do without calls.
+
+    `compares` says whether the page holds its period against the one before.
+    """
     head = st.container(horizontal=True, vertical_alignment="center", key="head")
     head.title(title, anchor=False, width="content")
     now = clock.now()
@@ -53,16 +56,18 @@ def draw(title: str, *, works_empty: bool) -> bool:
     marks = head.container(horizontal=True, vertical_alignment="center", width="content", key="marks")
     with head:
         st.space("stretch")
-        st.caption(_scope(chosen.period, clock.zone_name(now)), width="content", help=_in_python(chosen))
+        st.caption(
+            _scope(chosen.period, clock.zone_name(now), compares=compares), width="content", help=_in_python(chosen)
+        )
     with marks:
         states.about_the_books()
     _view.set(View(chosen, now, marks))
     return True
 
 
-def _scope(period: Period, zone_name: str) -> str:
+def _scope(period: Period, zone_name: str, *, compares: bool) -> str:
     """What the figures are about and held against, and whose midnight it is."""
-    against = f" vs {period.against}" if period.before else ""
+    against = f" vs {period.against}" if period.before and compares else ""
     return f"{period.name[0].upper()}{period.name[1:]}{against} · {zone_name}"
 
 

@@ -20,8 +20,11 @@ _SLOW = ("numpy", "pandas", "pyarrow", "jinja2", "llmnb.ledger")  # none of them
 
 def main() -> None:
     """Serve until the launcher closes the pipe or a signal comes; the arguments are `streamlit run`'s options."""
+    from streamlit import net_util
     from streamlit.web import cli
 
+    # a page of another origin that knocks would have Streamlit ask the internet for this machine's address
+    net_util.get_external_ip = lambda: None
     for work in (_warm_up, _announce, _leave_with_launcher):
         threading.Thread(target=work, daemon=True).start()
     sys.argv = ["streamlit", "run", str(Path(__file__).with_name("app.py")), *sys.argv[1:]]

@@ -14,7 +14,8 @@ from filters import NOBODY
 NUMBER = st.column_config.NumberColumn
 _TROUBLE = "color: #E5484D"
 _MUTED = "color: #8A93A6"
-_STATUS = {"ok": "", "running": "color: #3FA7E0", "cancelled": _MUTED}
+_FREE = "color: #18B6A4"
+_STATUS = {"ok": "", "running": "color: #3FA7E0", "cancelled": _MUTED, "cache": _FREE, "replay": _FREE}
 """Colours by status; every other one is trouble."""
 
 

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     """Whether budgets are kept; off lets every call pass, for when the ledger is broken and a deadline is near."""
     budget_webhook: str | None = None
     """An http(s) address that is sent a POST when 50, 80 or 100 % of a budget is spent; unset: none is."""
+    dashboard_password: str | None = Field(default=None, repr=False)
+    """What the dashboard asks for, as it is (in the environment only) or as the hash that `llmnb dashboard
+    --hash-password` prints; unset: nothing, and it can be reached from this machine only."""
+    dashboard_users: str | None = None
+    """Who may see the dashboard after `st.login` (OIDC): addresses such as ann@example.org, or @example.org for all of
+    them, with commas between them."""
     prices: dict[str, PriceOverride] = Field(default_factory=dict)
     """Prices of your own by model name; they win over genai-prices, and over those of the file prices.json in `home`,
     which `llmnb.pricing.own` writes."""

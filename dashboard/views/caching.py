@@ -16,6 +16,7 @@ from period import buckets
 from llmnb import ledger, settings
 from llmnb.pricing import cache_bill
 
+# why a prefix that should have been read was not, as the ledger writes it
 REASONS = {
     "below_minimum": "The prompt is too short to cache on this model.",
     "expired": "The entry's lifetime had passed: ask sooner, or use prompt_cache='1h'.",
@@ -27,7 +28,6 @@ REASONS = {
     "settings_changed": "Settings such as thinking or tool choice were not what they were before.",
     "previous_message_not_found": "The API did not know the message before.",
 }
-"""Why a prefix that should have been read was not, as the ledger writes it."""
 
 
 def page() -> None:
@@ -72,15 +72,15 @@ def metrics(chosen: filters.Filters, usage: pd.DataFrame) -> None:
         net = "What calls would have cost without either cache, less what they cost and what writing cost more."
         st.metric("Saved", figures.money(total), help=f"Exactly {figures.exact_money(total)}. {net}", border=True)
         help = f"Exactly {figures.exact_money(prompt)}: reads at a fraction of the price, less the premium of writes."
-        st.metric("By the prompt cache", figures.money(prompt), help=help, border=True)
+        st.metric("Prompt cache", figures.money(prompt), help=help, border=True)
         help = (
             f"Exactly {figures.exact_money(answers)}: what {figures.plural(hits, 'answer')} from disk would have cost."
         )
-        st.metric("By the response cache", figures.money(answers), help=help, border=True)
+        st.metric("Response cache", figures.money(answers), help=help, border=True)
         help = f"{figures.count(read)} of {figures.count(asked)} input tokens."
-        st.metric("Input read from cache", figures.percent(read, asked), help=help, border=True)
+        st.metric("Input cached", figures.percent(read, asked), help=help, border=True)
         help = f"{figures.count(hits)} of {figures.plural(calls, 'call')}: they cost nothing."
-        st.metric("Answered from disk", figures.percent(hits, calls), help=help, border=True)
+        st.metric("From disk", figures.percent(hits, calls), help=help, border=True)
     if note:
         st.caption(f"By which cache: {note[0].lower()}{note[1:]}")
 

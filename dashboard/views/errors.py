@@ -63,12 +63,12 @@ def metrics(totals: books.Totals, steps: pd.DataFrame, ended: pd.DataFrame) -> N
         st.metric("Error rate", figures.percent(totals.errors, totals.calls), help=help, border=True)
         st.metric("Retries", figures.count(repeated), help="Attempts beyond the first of a call.", border=True)
         help = "Slept between attempts, all calls together. What an attempt itself took comes on top."
-        st.metric("Waited for retries", figures.duration(waited_ms), help=help, border=True)
+        st.metric("Retry waits", figures.duration(waited_ms), help=help, border=True)
         help = (
             f"Exactly {figures.exact_money(lost)}: {figures.plural(calls, 'call')} that failed, were cut off or "
             "stopped, as far as their tokens were billed. The API bills no attempt that it refused."
         )
-        st.metric("Spent on unfinished", figures.money(lost), help=help, border=True)
+        st.metric("Unfinished", figures.money(lost), help=help, border=True)
 
 
 def by_error(quick: filters.Filters, grid: list) -> None:

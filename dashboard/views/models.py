@@ -17,6 +17,7 @@ from llmnb import ledger, settings
 from llmnb.pricing import price_table, same_tokens_on
 
 NO_MODEL = filters.NOBODY["model"]
+# how answers end; what the API adds to them later is among the others
 STOP_COLORS = {
     "end_turn": "#18B6A4",
     "stop_sequence": "#3FA7E0",
@@ -26,7 +27,6 @@ STOP_COLORS = {
     "other": "#B06CF0",
     "none": "#8A93A6",
 }
-"""How answers end; what the API adds to them later is among the others."""
 
 
 def page() -> None:
@@ -125,7 +125,7 @@ def elsewhere(chosen: filters.Filters, usage: pd.DataFrame) -> None:
     st.caption(" ".join(notes) + " Another model counts and writes other tokens: this compares prices, not models.")
 
 
+# offered beside the models that were used
 CURRENT = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2")
-"""Offered beside the models that were used."""
 
 page()

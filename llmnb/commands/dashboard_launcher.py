@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, cast
 
+from llmnb.commands.dashboard_access import LOOPBACK, refuse_open_doors
 from llmnb.errors import InvalidRequest, LlmnbError, MissingExtra
 
 PREFERRED_PORT = 8520
 """Tried first, so that a bookmark of a view works the next time, too."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _READY = "llmnb-dashboard-ready"
 
 
@@ -30,16 +30,17 @@ def launch(
 
     Args:
         port: where to listen; None takes 8520, or any free port when that is taken.
-        host: a loopback address; there is no login yet, so no other is accepted.
+        host: where to listen; beyond this machine (0.0.0.0) only with a password or OIDC, see `dashboard_access`.
         ledger: the ledger file to show; None shows the one of the settings in force.
         open_browser: show it in the browser of this machine, where there is a display.
 
     Raises:
         MissingExtra: Streamlit is not installed.
-        InvalidRequest: `host` can be reached from other machines, or `port` is taken or impossible.
+        InvalidRequest: `host` can be reached from other machines and nothing protects it, or `port` is taken or
+            impossible.
         LlmnbError: the dashboard did not start; the message holds what it said.
     """
-    _refuse_open_doors(host)
+    refuse_open_doors(host)
     folder = _app_folder()
     dashboard = _ready(folder, host, _port(port, host), ledger, another_port=port is None)
     if open_browser:
@@ -51,7 +52,8 @@ class Dashboard:
     """A running dashboard at `url`; use it as a context manager, or call `stop`."""
 
     def __init__(self, process: subprocess.Popen[str], host: str, port: int) -> None:
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        seen = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - everywhere is also here
+        self.url = f"http://{f'[{seen}]' if ':' in seen else seen}:{port}"
         self._process = process
         self._said: deque[str] = deque(maxlen=200)
         self._ready = threading.Event()
@@ -113,15 +115,6 @@ class Dashboard:
                     self._said.append(line)
         self._ended = True
         self._ready.set()
-
-
-def _refuse_open_doors(host: str) -> None:
-    if host not in _LOOPBACK:
-        raise InvalidRequest(
-            f"the dashboard has no login yet, so only this machine may see it: host must be one of "
-            f"{', '.join(_LOOPBACK)}, not {host!r}. To see it from another machine, forward its port: "
-            f"ssh -L {PREFERRED_PORT}:127.0.0.1:{PREFERRED_PORT} USER@THIS-MACHINE"
-        )
 
 
 def _app_folder() -> Path:
@@ -194,6 +187,8 @@ def _start(folder: Path, host: str, port: int, ledger: Path | None) -> subproces
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }
+    if host not in LOOPBACK:
+        options["server.allowedHosts"] = "*"  # whatever name others know this machine by; the login protects it
     return subprocess.Popen(
         [sys.executable, "-P", str(folder / "serve.py"), *(f"--{name}={value}" for name, value in options.items())],
         stdin=subprocess.PIPE,

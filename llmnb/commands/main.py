@@ -162,15 +162,29 @@ def export(
 @app.command()
 def dashboard(
     port: Annotated[int | None, typer.Option(help="Port; default: 8520, or a free one.")] = None,
-    host: Annotated[str, typer.Option(help="Loopback address to listen on; others are refused.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with a password or OIDC.")
+    ] = "127.0.0.1",
     ledger: Annotated[Path | None, typer.Option(help="Ledger file; default: the one of the settings.")] = None,
     open_browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open it in a browser of this machine.")
     ] = True,
+    hash_password: Annotated[
+        bool, typer.Option("--hash-password", help="Ask for a password, print its hash for the settings, and exit.")
+    ] = False,
 ) -> None:
-    """Open the dashboard of what was spent, until Ctrl-C."""
+    """Open the dashboard of what was spent, until Ctrl-C.
+
+    It listens to this machine only. For others, set a password first:
+
+    LLMNB_DASHBOARD_PASSWORD=… llmnb dashboard --host 0.0.0.0
+    """
+    from llmnb.commands.dashboard_access import new_hash
     from llmnb.commands.dashboard_launcher import launch
 
+    if hash_password:
+        print(new_hash(typer.prompt("Password", hide_input=True, confirmation_prompt=True)))
+        return
     with launch(port=port, host=host, ledger=ledger, open_browser=open_browser) as running:
         print(f"The dashboard is at {running.url} (Ctrl-C ends it)", flush=True)
         running.wait()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from llmnb.ledger import open_ledger
@@ -19,6 +20,15 @@ sys.path[:0] = [str(DASHBOARD), str(Path(__file__).parent)]
 
 Fill = Callable[..., None]
 Show = Callable[..., AppTest]
+
+
+@pytest.fixture(autouse=True)
+def on_this_machine() -> Iterator[None]:
+    """The server listens to this machine only, as the launcher has it."""
+    before = config.get_option("server.address")
+    config.set_option("server.address", "127.0.0.1")
+    yield
+    config.set_option("server.address", before)
 
 
 @pytest.fixture(autouse=True)

@@ -94,8 +94,8 @@ def test_wait_returns_when_it_ends() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.com", "::"])
 def test_open_doors_are_refused(host: str) -> None:
-    """Without a login nobody else may look; the message says how to look from elsewhere all the same."""
-    with pytest.raises(InvalidRequest, match=r"no login yet.*ssh -L"):
+    """Without a login nobody else may look; the message says how to set one, and how to look without."""
+    with pytest.raises(InvalidRequest, match=r"LLMNB_DASHBOARD_PASSWORD.*\[auth\].*ssh -L"):
         launch(host=host)
 
 

@@ -81,13 +81,13 @@ def test_the_same_tokens_elsewhere(show: Show) -> None:
 def test_caching(show: Show) -> None:
     """Each cache's savings are exact sums, and add up; the rest is told from the tokens."""
     page = show("caching")
-    assert figures_of(page)["By the prompt cache"] == "-$0.00038"
+    assert figures_of(page)["Prompt cache"] == "-$0.00038"
     exact = exact_of(page)
-    assert exact["By the prompt cache"].startswith("Exactly -$0.000380000")
-    assert exact["By the response cache"].startswith("Exactly $0.005000000: what 1 answer from disk")
+    assert exact["Prompt cache"].startswith("Exactly -$0.000380000")
+    assert exact["Response cache"].startswith("Exactly $0.005000000: what 1 answer from disk")
     assert exact["Saved"].startswith("Exactly $0.004620000")
-    assert exact["Input read from cache"] == "900 of 2,113 input tokens."
-    assert exact["Answered from disk"].startswith("1 of 7 calls")
+    assert exact["Input cached"] == "900 of 2,113 input tokens."
+    assert exact["From disk"].startswith("1 of 7 calls")
     by_model, unread, reasons = (table.value for table in page.dataframe)
     # 900 tokens read, 1,000 written for an hour, of a model at $2 a million: its writes cost twice that
     assert (by_model["read"].item(), by_model["written_1h"].item(), by_model["cost_1h"].item()) == (
@@ -129,10 +129,10 @@ def test_errors(show: Show) -> None:
     assert figures_of(page) == {
         "Error rate": "28.6%",
         "Retries": "4",
-        "Waited for retries": "4.00 s",
-        "Spent on unfinished": "$0.000070",
+        "Retry waits": "4.00 s",
+        "Unfinished": "$0.000070",
     }
-    assert exact_of(page)["Spent on unfinished"].startswith("Exactly $0.000070000: 2 calls")
+    assert exact_of(page)["Unfinished"].startswith("Exactly $0.000070000: 2 calls")
     rows = page.dataframe[0].value
     assert rows[["kind", "type", "calls", "cost"]].values.tolist() == [
         ["error", "rate_limit_error", 1, 0],

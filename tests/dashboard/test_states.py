@@ -15,7 +15,7 @@ from shown import call, exact_of, noon, texts
 
 from llmnb.ledger import connection
 
-ROOMS = ("ledger", "pricing", "settings", "records", "errors", "budgeting", "demo", "places")
+ROOMS = ("ledger", "pricing", "settings", "records", "errors", "budgeting", "demo", "places", "passwords")
 
 
 def test_no_ledger_yet(show: Show, llmnb_home: Path) -> None:
