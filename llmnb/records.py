@@ -211,14 +211,30 @@ class Calibration:
         return max(self.base + self.slope * counted, 0.0)
 
 
+class Ended(Protocol):
+    """A call that has ended, or an attempt of one."""
+
+    @property
+    def rows(self) -> tuple[Call, ...]:
+        """Its row and its child rows; made when somebody asks, and the same ones for everybody."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One whose rows are there (`Ended`)."""
+
+    rows: tuple[Call, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """Who asks, for the ledger row of every call made while it is active (see `calling`).
 
     Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
-    finished row, in the thread or task that ended the call; it must not raise. `prompt_cache` is the mode of the prompt
-    cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`). `owner` is
-    who waits for the call, where another thread makes it (see `llmnb.slots.this_owner`).
+    attempt that has ended, in the thread or task that ended it; it must not raise. `prompt_cache` is the mode of the
+    prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`). `owner`
+    is who waits for the call, where another thread makes it (see `llmnb.slots.this_owner`).
     """
 
     chat: str | None = None
@@ -231,7 +247,7 @@ class CallContext:
     log_content: bool | None = None
     owner: tuple[int, int] | None = None
     caching: Caching | None = None
-    on_end: Callable[[Call], None] | None = field(default=None, compare=False)
+    on_end: Callable[[Ended], None] | None = field(default=None, compare=False)
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -19,26 +20,85 @@ if TYPE_CHECKING:
 _SHOWN_CHARS = 60
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Reply:
-    """An answer. `str(reply)` is its text; in a notebook it renders as Markdown.
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What an answer used and cost; see the attributes of `Reply`."""
 
-    Attributes:
-        message: the SDK's `Message`, exactly as the API sent it.
-        usage: its tokens, in disjoint classes; of an answer from the cache those it took when it was asked.
-        cost: what it cost, as the ledger has it; unpriced when no price is known.
-        call: its row of the ledger; None when the books could not be kept.
-        shown_in: the run of the cell in which it was shown live, if it was.
-        prompt_cache: what the API's prompt cache did: breakpoints, tokens read and written, dollars saved or lost, and
-            why it was missed if it was.
-    """
-
-    message: Message
     usage: Usage
     cost: Cost = UNPRICED
     call: Call | None = None
-    shown_in: str | None = field(default=None)
     prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
+
+
+class Reply:
+    """An answer. `str(reply)` is its text; in a notebook it renders as Markdown. It cannot be changed."""
+
+    __slots__ = ("_figures", "_message", "_shown_in", "_worked_out")
+
+    def __init__(
+        self,
+        message: Message,
+        usage: Usage,
+        cost: Cost = UNPRICED,
+        call: Call | None = None,
+        shown_in: str | None = None,
+        prompt_cache: PromptCacheUse | None = None,
+    ) -> None:
+        self._message = message
+        self._shown_in = shown_in
+        self._figures: Figures | None = Figures(usage, cost, call, prompt_cache or PromptCacheUse())
+        self._worked_out: Callable[[], Figures] | None = None
+
+    @classmethod
+    def of(cls, message: Message, worked_out: Callable[[], Figures], shown_in: str | None = None) -> Reply:
+        """An answer whose figures are worked out when somebody asks for one, once."""
+        reply = cls.__new__(cls)
+        reply._message, reply._shown_in, reply._figures, reply._worked_out = message, shown_in, None, worked_out
+        return reply
+
+    def __reduce__(self) -> tuple[type[Reply], tuple[object, ...]]:
+        return Reply, (self.message, self.usage, self.cost, self.call, self.shown_in, self.prompt_cache)
+
+    @property
+    def message(self) -> Message:
+        """The SDK's `Message`, exactly as the API sent it."""
+        return self._message
+
+    @property
+    def shown_in(self) -> str | None:
+        """The run of the cell in which it was shown live, if it was."""
+        return self._shown_in
+
+    @property
+    def figures(self) -> Figures:
+        """Usage, cost, row and prompt cache together."""
+        worked_out = self._worked_out  # before the look at what it gave: another thread may be done with it by then
+        if self._figures is None:
+            assert worked_out is not None
+            self._figures = worked_out()
+            self._worked_out = None
+        return self._figures
+
+    @property
+    def usage(self) -> Usage:
+        """Its tokens, in disjoint classes; of an answer from the cache those it took when it was asked."""
+        return self.figures.usage
+
+    @property
+    def cost(self) -> Cost:
+        """What it cost, as the ledger has it; unpriced when no price is known."""
+        return self.figures.cost
+
+    @property
+    def call(self) -> Call | None:
+        """Its row of the ledger; None when the books could not be kept."""
+        return self.figures.call
+
+    @property
+    def prompt_cache(self) -> PromptCacheUse:
+        """What the API's prompt cache did: breakpoints, tokens read and written, dollars saved or lost, and why it was
+        missed if it was."""
+        return self.figures.prompt_cache
 
     @property
     def text(self) -> str:

@@ -11,9 +11,9 @@ import asyncio
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TypeAlias
 
 Owner: TypeAlias = tuple[int, int]
@@ -35,9 +35,12 @@ class Slots:
         """Slots that are held now."""
         return self._under_way
 
-    @contextmanager
-    def hold(self, limit: int, owner: Owner) -> Generator[None]:
+    def hold(self, limit: int, owner: Owner) -> AbstractContextManager[None]:
         """Waits for a slot, at most `limit` of which are held at once, and holds it."""
+        return _Held(self, limit, owner)
+
+    def enter(self, limit: int, owner: Owner) -> None:
+        """Waits for a slot; `leave` gives it back."""
         waiter = self._enter(owner, limit)
         if waiter is not None:
             try:
@@ -45,10 +48,6 @@ class Slots:
             except BaseException:
                 self._give_up(waiter, owner)
                 raise
-        try:
-            yield
-        finally:
-            self._leave(owner)
 
     @asynccontextmanager
     async def ahold(self, limit: int, owner: Owner) -> AsyncGenerator[None]:
@@ -63,7 +62,7 @@ class Slots:
         try:
             yield
         finally:
-            self._leave(owner)
+            self.leave(owner)
 
     def _enter(self, owner: Owner, limit: int) -> Future[None] | None:
         """Takes a slot, or a place in the queue: then what to wait for."""
@@ -75,7 +74,8 @@ class Slots:
             else:
                 waiter = Future[None]()
                 self._waiting.append((waiter, owner, limit))
-        self._count_left()
+        if self._left:
+            self._count_left()
         return waiter
 
     def _take(self, owner: Owner) -> None:
@@ -84,11 +84,12 @@ class Slots:
 
     def _give_up(self, waiter: Future[None], owner: Owner) -> None:
         if not waiter.cancel():  # the slot was granted while we were giving up
-            self._leave(owner)
+            self.leave(owner)
         else:
             self._grant()  # whoever stood behind a cancelled waiter may be next
 
-    def _leave(self, owner: Owner) -> None:
+    def leave(self, owner: Owner) -> None:
+        """Gives a slot back."""
         # a stream that was dropped leaves in a finalizer, which may run in the middle of anything, with the lock held
         # by this very thread: whoever holds it counts what was left as soon as it is free
         self._left.append(owner)
@@ -97,12 +98,12 @@ class Slots:
     def _count_left(self) -> None:
         while self._left and self._lock.acquire(blocking=False):
             try:
-                with suppress(IndexError):
-                    while True:
-                        self._give_back(self._left.popleft())
+                while self._left:  # nobody takes from it without the lock
+                    self._give_back(self._left.popleft())
             finally:
                 self._lock.release()
-            self._grant()
+            if self._waiting:
+                self._grant()
 
     def _give_back(self, owner: Owner) -> None:
         self._under_way -= 1
@@ -124,6 +125,20 @@ class Slots:
         for waiter in granted:  # outside the lock: it runs callbacks
             waiter.set_result(None)
         self._count_left()
+
+
+class _Held(AbstractContextManager[None]):
+    # no generator: this stands in the way of every call
+    __slots__ = ("_limit", "_owner", "_slots")
+
+    def __init__(self, slots: Slots, limit: int, owner: Owner) -> None:
+        self._slots, self._limit, self._owner = slots, limit, owner
+
+    def __enter__(self) -> None:
+        self._slots.enter(self._limit, self._owner)
+
+    def __exit__(self, *_: object) -> None:
+        self._slots.leave(self._owner)
 
 
 def this_owner() -> Owner:

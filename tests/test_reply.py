@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import dataclasses
 import importlib
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +17,8 @@ from anthropic.types import Message
 from IPython.core.interactiveshell import InteractiveShell
 
 from llmnb import reply as reply_module
-from llmnb.records import Call, Cost, Usage, views
-from llmnb.reply import Reply
+from llmnb.records import Call, Cost, PromptCacheUse, Usage, views
+from llmnb.reply import Figures, Reply
 
 
 def message(*content: dict[str, Any], stop_reason: str = "end_turn") -> Message:
@@ -114,6 +116,27 @@ def test_frozen() -> None:
     """A reply cannot be changed."""
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
         Reply(message(text("Hi")), USAGE).usage = USAGE  # type: ignore[misc]
+
+
+def test_figures_are_worked_out_when_they_are_asked_for() -> None:
+    """Once, and not for who wants no more than the text."""
+    asked: list[str] = []
+
+    def figures() -> Figures:
+        asked.append("asked")
+        return Figures(USAGE, Cost(1_500_000))
+
+    reply = Reply.of(message(text("Hi")), figures)
+    assert (reply.text, str(reply), asked) == ("Hi", "Hi", [])
+    assert (reply.usage, reply.cost, reply.call, reply.prompt_cache) == (USAGE, Cost(1_500_000), None, PromptCacheUse())
+    assert asked == ["asked"]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda reply: pickle.loads(pickle.dumps(reply))])
+def test_a_reply_can_be_copied(again: Callable[[Reply], Reply]) -> None:
+    """And sent to another process, with its figures."""
+    reply = again(Reply.of(message(text("Hi")), lambda: Figures(USAGE, Cost(1_500_000)), "cell"))
+    assert (reply.text, reply.usage, reply.cost, reply.shown_in) == ("Hi", USAGE, Cost(1_500_000), "cell")
 
 
 def test_row_facts() -> None:

@@ -1,24 +1,25 @@
 """One question and its answer: sends the request, reads what comes back, and builds the reply. Shows nothing.
 
-Streams are read as raw events (`create(stream=True)`). The ledger hands over its row of the call, so that a reply and
-the books agree by construction.
+Streams are read as raw events (`create(stream=True)`). The ledger hands over what it knows of the call, so that a reply
+and the books agree by construction.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from llmnb import slots
+from llmnb.asking.figures import figures, rows_of
 from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece
-from llmnb.pricing import cost_of, saved_by_caching
-from llmnb.records import Call, Cost, PromptCacheUse, PromptMarks, Text, Thinking, Usage, calling
+from llmnb.records import Call, Ended, PromptMarks, Text, Thinking, Usage, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ AsyncClient = Callable[[], "AsyncAnthropic"]
 
 
 class Exchange:
-    """Asks once. `call` is the ledger row once the call has ended, `reply` the answer once it is whole.
+    """Asks once. `reply` is the answer once it is whole.
 
     `ask`, `aask`, `stream` and `astream` are four ways to do the same; use one of them, once. `limit` is how many
     requests the process may have under way, `shown_in` is passed to the reply, `on_call` is told each row (a retried
@@ -48,8 +49,7 @@ class Exchange:
         on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self.plan = plan
-        self.call: Call | None = None
-        self._beside: list[Call] = []  # child rows
+        self._call: Ended | None = None
         self._marks: PromptMarks | None = None
         self.reply: Reply | None = None
         self.shown_in = shown_in
@@ -68,7 +68,7 @@ class Exchange:
             for _ in self.stream(client):
                 pass
             return self.replied()
-        with self._slot(), self._calling(), _advice(self.plan.model):
+        with self._slot(), self._calling(), _Advice(self.plan.model):
             message = cast("Any", client()).messages.create(**self._arguments)
         return self._finish(message)
 
@@ -79,7 +79,7 @@ class Exchange:
                 pass
             return self.replied()
         async with self._aslot():
-            with self._calling(), _advice(self.plan.model):
+            with self._calling(), _Advice(self.plan.model):
                 message = await cast("Any", client()).messages.create(**self._arguments)
         return self._finish(message)
 
@@ -88,7 +88,7 @@ class Exchange:
     def stream(self, client: SyncClient) -> Generator[Piece]:
         """The pieces of the answer as they come. Closing the generator closes the HTTP stream at once."""
         broke: Exception | None = None
-        with self._slot(), _advice(self.plan.model):
+        with self._slot(), _Advice(self.plan.model):
             with self._calling():
                 body = client().messages.create(**self._arguments, stream=True)
             try:
@@ -109,7 +109,7 @@ class Exchange:
         """The async twin of `stream`."""
         broke: Exception | None = None
         async with self._aslot():
-            with _advice(self.plan.model):
+            with _Advice(self.plan.model):
                 with self._calling():
                     body = await client().messages.create(**self._arguments, stream=True)
                 try:
@@ -153,13 +153,11 @@ class Exchange:
     def _marked(self, marks: PromptMarks) -> None:
         self._marks = marks
 
-    def _ended(self, call: Call) -> None:
-        if call.is_call:
-            self.call, self._beside = call, []  # told once per attempt; the last one counts
-        else:
-            self._beside.append(call)
+    def _ended(self, call: Ended) -> None:
+        self._call = call  # told once per attempt; the last one counts
         if self._on_call is not None:
-            self._on_call(call)
+            for row in call.rows:
+                self._on_call(row)
 
     def _finish_stream(self, broke: Exception | None) -> None:
         if self.reply is not None:
@@ -174,12 +172,12 @@ class Exchange:
     def _finish(self, message: Any) -> Reply:
         if not hasattr(message, "usage"):  # the SDK passes on what it cannot read
             raise IncompleteReply(f"the server answered with something that is no message: {str(message)[:200]!r}")
-        self.reply = self._reply(message, self._usage(message))
+        self.reply = self._reply(message)
         return self.reply
 
-    def _reply(self, message: Message, usage: Usage) -> Reply:
-        cost = self._cost(message, usage)
-        return Reply(message, usage, cost, self.call, self.shown_in, self._prompt_cache(message, usage, cost))
+    def _reply(self, message: Message, usage: Usage | None = None) -> Reply:
+        worked_out = partial(figures, message, self.plan.model, self._call, self._marks, usage)
+        return Reply.of(message, worked_out, self.shown_in)
 
     def replied(self) -> Reply:
         """The reply of an exchange that came to its end."""
@@ -196,50 +194,6 @@ class Exchange:
         usage = self._usage_so_far(self._pieces.text) or Usage()
         return self._reply(message, usage)
 
-    def _usage(self, message: Message) -> Usage:
-        if self.call is not None and self.call.source == "live":
-            return self.call.usage
-        # of an answer that was kept: what it took when it was asked; its row has what it took now, which is nothing
-        known = wire.read_message({"usage": message.usage.to_dict(), "model": message.model}, self.plan.model)
-        return known.usage or Usage()
-
-    def _cost(self, message: Message, usage: Usage) -> Cost:
-        if self.call is None:
-            return cost_of(usage, message.model)
-        # what a compaction, an advisor or a model that declined cost is part of what this answer cost
-        costs = [self.call.cost_nanousd, *(call.cost_nanousd for call in self._beside)]
-        known = [nanousd for nanousd in costs if nanousd is not None]
-        return Cost(sum(known) if len(known) == len(costs) else None, self.call.price_id)
-
-    def _prompt_cache(self, message: Message, usage: Usage, cost: Cost) -> PromptCacheUse:
-        call, marks = self.call, self._marks
-        if call is not None and call.source != "live":  # answered from disk: the API's cache did nothing
-            return PromptCacheUse(saved_nanousd=0)
-        return PromptCacheUse(
-            breakpoints=() if marks is None else marks.breakpoints,
-            read_tokens=usage.cache_read_tokens,
-            written_5m_tokens=usage.cache_write_5m_tokens,
-            written_1h_tokens=usage.cache_write_1h_tokens,
-            written_unsplit_tokens=usage.cache_write_unsplit_tokens,
-            saved_nanousd=self._saved(message, usage, cost),
-            miss_reason=None if call is None else call.cache_miss_reason,
-            miss="" if marks is None else marks.miss,
-            estimated=usage.estimated,
-            bound_nanousd=self._bound(message),
-        )
-
-    def _bound(self, message: Message) -> int | None:
-        tokens = None if self._marks is None else self._marks.bound_tokens
-        return None if tokens is None else cost_of(Usage(tokens), message.model).nanousd
-
-    def _saved(self, message: Message, usage: Usage, cost: Cost) -> int | None:
-        """Nano-dollars that the prompt cache saved, those of other models that worked on the answer among them."""
-        if cost.nanousd is None:
-            return None
-        if self.call is None:
-            return saved_by_caching([usage], cost, message.model) or 0
-        return sum(row.saved_nanousd or 0 for row in (self.call, *self._beside))
-
     def _incomplete(self, what: str) -> IncompleteReply:
         text = self._pieces.text
         return IncompleteReply(
@@ -250,8 +204,8 @@ class Exchange:
         )
 
     def _usage_so_far(self, text: str) -> Usage | None:
-        if self.call is not None:
-            return self.call.usage
+        if rows := rows_of(self._call):
+            return rows[0].usage
         message = self._pieces.message()
         if message is None:
             return None
@@ -270,12 +224,18 @@ def _broken() -> tuple[type[Exception], ...]:
     return (httpx2.TransportError, OutOfOrder)
 
 
-@contextmanager
-def _advice(model: str) -> Generator[None]:
+class _Advice:
     """Adds a note to a 404 for a model nobody knows; every error passes as it is."""
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "status_code", None) == 404 and (hint := models.hint(model)):
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if getattr(error, "status_code", None) == 404 and (hint := models.hint(self._model)):
+            assert error is not None
             error.add_note(hint)
-        raise

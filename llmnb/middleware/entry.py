@@ -24,7 +24,7 @@ from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.answering import source_of
 from llmnb.middleware.tee import End
-from llmnb.records import Call, CallContext, PromptMarks, Source, Status, Usage, current_context
+from llmnb.records import Call, CallContext, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
 from llmnb.settings import Settings
 from llmnb.tokens.sampling import sampled
 from llmnb.trouble import quietly
@@ -266,8 +266,7 @@ class Entry:
             self._since["latency_ms"] = _ms_since(self._began)
             call = AnsweredCall(self._sent, self._since, body, self._ledgered.settings.prices)
             self._ledgered.books.answered(call)
-            if self._context.on_end is not None:
-                _tell(self._context.on_end, call.rows)
+            self._tell(call)
 
     def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
         """The body has ended, by itself or not."""
@@ -288,8 +287,7 @@ class Entry:
             self._since["content"] = _content(self._request, answer.body)
         call = unbilled_row({**self._sent, **self._since}, "ok", answer.outcome(), self._ledgered.settings.prices)
         self._ledgered.books.record_unbilled(call)
-        if self._context.on_end is not None:
-            _tell(self._context.on_end, (call,))
+        self._tell(Rows((call,)))
 
     def materialised(self, message: Any) -> None:
         """A part inside the ledger's answered with an object instead of a response."""
@@ -320,8 +318,14 @@ class Entry:
         rows = self._record(status, usage, self._settled(outcome))
         if self.on_row is not None:
             self.on_row(rows[0], rows[1:], outcome.message_id)
+        self._tell(Rows(rows))
+
+    def _tell(self, ended: Ended) -> None:
         if self._context.on_end is not None:
-            _tell(self._context.on_end, rows)
+            try:
+                self._context.on_end(ended)
+            except Exception as trouble:
+                quietly("telling of a finished call", trouble)
 
     def _settled(self, outcome: wire.Outcome) -> wire.Outcome:
         """The outcome, after asking what came of the breakpoints that a part inside the ledger's set."""
@@ -353,14 +357,6 @@ class Entry:
 
 UNDER_WAY: ContextVar[Entry | None] = ContextVar("llmnb_entry", default=None)
 """The call for which the parts inside the ledger's are at work."""
-
-
-def _tell(on_end: Callable[[Call], None], rows: tuple[Call, ...]) -> None:
-    try:
-        for row in rows:
-            on_end(row)
-    except Exception as trouble:
-        quietly("telling of a finished call", trouble)
 
 
 MARKS = "llmnb_marks"

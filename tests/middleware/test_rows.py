@@ -17,7 +17,7 @@ import pytest
 import llmnb
 from llmnb import origin, settings, trouble
 from llmnb.ledger import books
-from llmnb.records import Call, calling
+from llmnb.records import Call, Ended, calling
 from llmnb.simulator import Answer, Simulator
 
 from .conftest import QUESTION, row, rows
@@ -133,22 +133,23 @@ def test_content_is_logged_only_when_asked_for(
 
 def test_logged_content_is_the_request_and_the_response(simulator: Simulator) -> None:
     """As JSON, also of streams."""
-    kept: list[Call] = []
+    kept: list[Ended] = []
     with simulator.client() as plain, calling(log_content=True, on_end=kept.append):
         list(llmnb.wrap(plain).messages.create(**QUESTION, stream=True))
-    content = json.loads(kept[0].content or "")
+    content = json.loads(kept[0].rows[0].content or "")
     assert content["request"]["messages"] == QUESTION["messages"]
     assert "event: message_stop" in content["response"]
 
 
-def test_on_end_is_told_each_finished_row(simulator: Simulator, client: anthropic.Anthropic) -> None:
-    """The record given is the row that is written; a listener that fails does not break the call."""
-    kept: list[Call] = []
+def test_on_end_is_told_each_finished_call(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    """The row it gives is the one that is written; a listener that fails does not break the call."""
+    kept: list[Ended] = []
     with calling(on_end=kept.append):
         client.messages.create(**QUESTION)
-    assert (kept[0].uid, kept[0].cost_nanousd) == (row()["uid"], row()["cost_nanousd"])
+    [call] = kept[0].rows
+    assert (call.uid, call.cost_nanousd) == (row()["uid"], row()["cost_nanousd"])
 
-    def fails(call: Call) -> None:
+    def fails(call: Ended) -> None:
         raise RuntimeError("listener")
 
     trouble.forget_warnings()
