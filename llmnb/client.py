@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmnb.middleware.entry import Recorder
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
+    from llmnb.middleware.placement import Marking
 
 ClientT = TypeVar("ClientT")
 
@@ -90,10 +91,16 @@ def wrap(
 
 def marking_mode(client: object) -> Mode | None:
     """The `prompt_cache` that a client was wrapped with; None for one that was wrapped with none."""
+    marking = marking_of(client)
+    return None if marking is None else marking.mode
+
+
+def marking_of(client: object) -> Marking | None:
+    """What a client's breakpoints are decided by; None for one that was wrapped without."""
     from llmnb.middleware.marking import MarkingPart
 
     parts: tuple[object, ...] = getattr(client, "middleware", ())
-    return next((part.marking.mode for part in parts if isinstance(part, MarkingPart)), None)
+    return next((part.marking for part in parts if isinstance(part, MarkingPart)), None)
 
 
 def cache_mode(given: object, unsaid: Mode | None) -> Mode | None:

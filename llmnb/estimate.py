@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from html import escape
+
+from llmnb.records import Breakpoint
 
 _COUNTED = {
     "count_tokens": "by the API (count_tokens)",
@@ -17,10 +20,11 @@ _COUNTED = {
 class CacheEstimate:
     """What the prompt cache makes of a call: `tokens` of its input stand before the last breakpoint.
 
-    `written_usd` is what the first call costs, which writes them with that `ttl`; `read_usd` what each costs that finds
-    them. Both hold a typical answer, or the input alone where none is known, and are None when unpriced. `is_marked` is
-    False when the request has no breakpoint, and this is what one after the tools, the system prompt and the earlier
-    turns would do.
+    `breakpoints` are those that would be set now, by `prompt_cache` and by the caller. `written_usd` is what the first
+    call costs, which writes all of `tokens`; `read_usd` what each costs that finds them. `held_tokens` should be in the
+    API's cache at this moment, so that the call would cost `now_usd`. All hold a typical answer, or the input alone
+    where none is known, and are None when unpriced. `ttl` is that of the last breakpoint. `is_marked` is False when
+    there would be no breakpoint, and this is what one where it fits best would do.
     """
 
     tokens: int
@@ -28,6 +32,19 @@ class CacheEstimate:
     written_usd: Decimal | None
     read_usd: Decimal | None
     is_marked: bool
+    breakpoints: tuple[Breakpoint, ...] = ()
+    held_tokens: int = 0
+    now_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer that is in the response cache: `model` gave it at `created`, and its tokens are as billed then."""
+
+    model: str
+    created: datetime
+    input_tokens: int
+    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,10 @@ class Estimate:
     `cost_usd` is a typical answer without any cache, `cost_low_usd` to `cost_high_usd` the range for eight of ten, and
     `cost_most_usd` what `max_tokens` of output would cost. All are exact Decimals; None where the price or, for
     `cost_usd`, a typical answer is not known. Tools that the model runs on the server, and turns of tools here, come on
-    top. `cache` is what the prompt cache would make of it, None where nothing is long enough for one.
+    top. `cache` is what the prompt cache would make of it, None where nothing is long enough for the model's.
+
+    A question that is in the response cache costs nothing: `kept` is the answer it would get, all costs are 0, and
+    `fresh` is the estimate of asking it again.
     """
 
     model: str
@@ -68,6 +88,8 @@ class Estimate:
     input_cost_usd: Decimal | None = None
     price_id: str | None = None
     cache: CacheEstimate | None = None
+    kept: KeptAnswer | None = None
+    fresh: Estimate | None = None
 
     @property
     def input_tokens_most(self) -> int:
@@ -78,7 +100,18 @@ class Estimate:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """What it says, line by line: what, how much, and how that is known."""
+        if self.kept is not None:
+            return [self._input_row(), *self._kept_rows(self.kept)]
         return [self._input_row(), self._output_row(), *self._cost_rows(), *self._cache_rows()]
+
+    def _kept_rows(self, kept: KeptAnswer) -> list[tuple[str, str, str]]:
+        since = f"{kept.created:%Y-%m-%d %H:%M}"
+        again = [] if self.fresh is None else self.fresh._cost_rows()
+        return [
+            ("output", f"{kept.output_tokens:,} tokens", "as they came"),
+            ("cost", _dollars(Decimal(0)), f"it is in the response cache since {since}: nothing would be sent"),
+            *(("asked again", much, f"with fresh=True; {how}") for _, much, how in again),
+        ]
 
     def _input_row(self) -> tuple[str, str, str]:
         how = _COUNTED.get(self.counted_by, self.counted_by)
@@ -108,10 +141,15 @@ class Estimate:
     def _cache_rows(self) -> list[tuple[str, str, str]]:
         if (cache := self.cache) is None:
             return []
-        how = f"{cache.tokens:,} tokens for {cache.ttl}{'' if cache.is_marked else ', if a breakpoint were set'}"
+        where = ", ".join(dict.fromkeys(point.place for point in cache.breakpoints))
+        how = f"{cache.tokens:,} tokens for {cache.ttl}{f' ({where})' if where else ''}"
+        how += "" if cache.is_marked else ", if a breakpoint were set"
         if cache.read_usd is None or cache.written_usd is None:
             return [("with the prompt cache", "unpriced", how)]
         what = "with the prompt cache" if self.output_tokens is not None else "input with the prompt cache"
+        if cache.held_tokens and cache.is_marked:
+            there = f"{cache.held_tokens:,} tokens should be in it now; the first time ≈ {_dollars(cache.written_usd)}"
+            return [(what, f"≈ {_dollars(cache.now_usd)}", f"{there}; {how}")]
         return [(what, f"≈ {_dollars(cache.read_usd)}", f"the first time ≈ {_dollars(cache.written_usd)}; {how}")]
 
     def __repr__(self) -> str:

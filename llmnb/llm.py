@@ -190,6 +190,9 @@ class LLM:
     ) -> Estimate:
         """What asking this would read, write and cost; nothing is sent and, unless `exact`, no network is used.
 
+        What is in the response cache costs nothing, and is said to. With the prompt cache: by the breakpoints that this
+        call would get now, and without.
+
         Args:
             prompt: as for `ask`.
             tools: tools that would be given: functions, tools of the SDK, dicts.

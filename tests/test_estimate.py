@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmnb
+from llmnb.cache.responses import responses
 from llmnb.errors import InvalidRequest, MissingKey
-from llmnb.estimate import CacheEstimate, Estimate
+from llmnb.estimate import CacheEstimate, Estimate, KeptAnswer
+from llmnb.middleware import placement
+from llmnb.middleware.sightings import Sightings
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 from llmnb.tokens.sampling import start_over
@@ -26,9 +29,10 @@ GUIDE = "Answer in the house style: short sentences, no adjectives, and the sour
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
+def sim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulated API in the environment, and a memory that knows nothing of it."""
     start_over()
+    monkeypatch.setattr(placement, "sightings", Sightings())
     with serve_simulator(environ=True) as simulator:
         yield simulator
         assert simulator.crashes == []
@@ -196,6 +200,49 @@ def test_the_prompt_cache_as_it_is_then_billed(sim: Simulator) -> None:
         assert float(said or 0) == pytest.approx(float(reply.cost_usd or 0), rel=0.03)
 
 
+def test_the_breakpoints_are_those_of_the_call_that_follows(sim: Simulator) -> None:
+    """What "auto" would set now, for how long, and what should be in the cache by now: as the next reply says it."""
+    sim.rule("Yes.")
+    llm = llmnb.LLM("claude-sonnet-5-5", system=GUIDE, cache=False)
+    for number in range(3):
+        found = llm.estimate(f"Question {number}?", exact=True).cache
+        reply = llm(f"Question {number}?")
+        assert found is not None
+        assert found.is_marked == bool(reply.prompt_cache.breakpoints) == (number > 0)
+        if found.is_marked:
+            assert found.breakpoints == reply.prompt_cache.breakpoints
+            assert found.held_tokens == pytest.approx(reply.prompt_cache.read_tokens, rel=0.02)
+            assert float(found.now_usd or 0) == pytest.approx(float(reply.cost_usd or 0), rel=0.03)
+    assert found.held_tokens > 1_000
+    assert "tokens should be in it now" in repr(llm.estimate("Question 4?"))
+    assert llm.estimate("Question 4?", prompt_cache="1h").cache.ttl == "1h"
+    chat = llmnb.LLM("claude-sonnet-5-5", prompt_cache="5m").chat(system=GUIDE)
+    chat(GUIDE)
+    points = chat.estimate("And?").cache.breakpoints
+    assert {point.place for point in points} == {"system", "messages"}
+    assert chat("And?").prompt_cache.breakpoints == points
+
+
+def test_an_estimate_stakes_nothing(sim: Simulator) -> None:
+    """However often it is asked for, the next call is decided as if it had not been."""
+    llm = llmnb.LLM("claude-sonnet-5-5", cache=False)
+    chats = [llm.chat(system=f"{number}: {GUIDE}") for number in range(12)]
+    for chat in chats:
+        assert chat.estimate("Hi").cache.is_marked
+    assert chats[0]("Hi").prompt_cache.written_tokens > 1_000
+
+
+@pytest.mark.parametrize(("model", "minimum"), [("claude-sonnet-5-5", 512), ("claude-haiku-4-5", 4_096)])
+def test_each_model_has_its_own_minimum(model: str, minimum: int) -> None:
+    """A prompt of half as much again is worth a breakpoint, one of half as much is not; what is marked in vain, too."""
+    for share, expected in ((0.5, False), (1.5, True)):
+        text = "word " * round(minimum * share)
+        llm = llmnb.LLM(model, prompt_cache=None)
+        assert (llm.estimate("Hi", system=text).cache is not None) == expected
+        marked: Any = [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+        assert (llm.estimate("Hi", system=marked).cache is not None) == expected
+
+
 def test_what_a_breakpoint_would_do(sim: Simulator) -> None:
     """Without one it is said what it would bring; a short prompt has nothing to keep."""
     llm = llmnb.LLM("claude-sonnet-5-5")
@@ -232,6 +279,82 @@ def test_an_estimate_leaves_no_row(sim: Simulator) -> None:
     assert llmnb.calls().empty
 
 
+# The response cache ---------------------------------------------------------------------------------------------------
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+QUESTIONS: list[tuple[Any, dict[str, Any]]] = [
+    ("Plain", {}),
+    ("Settings", {"max_tokens": 50, "effort": "low", "thinking": True, "stop_sequences": "END"}),
+    ("Blocks", {"system": [{"type": "text", "text": GUIDE, "cache_control": {"type": "ephemeral"}}]}),
+    ("Sampling", {"model": "claude-sonnet-4-6", "temperature": 0.5}),
+    ("Headers", {"extra_headers": {"anthropic-beta": "b,a", "x-request-id": "1"}, "extra_query": {"a": 1}}),
+    ("More", {"extra_body": {"top_p": 0.5}, "model": "claude-sonnet-4-6", "metadata": {"user_id": "me"}}),
+    (["Look", {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}], {}),
+    ("Long", {"max_tokens": 60_000}),
+    ("Sample", {"sample": 3}),
+]
+
+
+@pytest.mark.parametrize(("prompt", "options"), QUESTIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_question_that_is_on_disk_costs_nothing(sim: Simulator, prompt: Any, options: dict[str, Any]) -> None:
+    """It is named as the call names it, whatever belongs to it; nothing is sent to find out."""
+    llm = llmnb.LLM(display="none")
+    before = llm.estimate(prompt, **options)
+    assert before.kept is None
+    assert before.cost_most_usd
+    reply = llm(prompt, **options)
+    count = len(sim.requests)
+    found = llm.estimate(prompt, **options)
+    assert found.kept is not None
+    assert (found.kept.output_tokens, found.kept.model) == (reply.usage.output_tokens, reply.model)
+    costs = (found.cost_usd, found.cost_low_usd, found.cost_high_usd, found.cost_most_usd, found.input_cost_usd)
+    assert costs == (0,) * 5
+    assert found.fresh == llm.estimate(prompt, fresh=True, **options)
+    assert found.fresh.cost_most_usd > 0
+    assert "in the response cache since" in repr(found)
+    assert len(sim.requests) == count
+    assert llm(prompt, **options).source == "cache"
+
+
+def test_what_is_not_answered_from_disk_is_not_said_to_be(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked afresh, without the cache, by age, as another sample, of another address, or where it is switched off."""
+    llm = llmnb.LLM(display="none")
+    llm("Hi")
+    for options in ({"fresh": True}, {"cache": False}, {"sample": 1}, {"max_tokens": 9}):
+        assert llm.estimate("Hi", **options).kept is None, options
+    assert llm.estimate("Hi", ttl="7d").kept is not None
+    search: Any = {"type": "web_search_20250305", "name": "web_search"}
+    assert llm.estimate("Hi", tools=[search]).kept is None
+    monkeypatch.setenv("LLMNB_CACHE", "off")
+    assert llmnb.LLM().estimate("Hi").kept is None
+    monkeypatch.setenv("LLMNB_CACHE", "on")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    assert llm.estimate("Hi").kept is None
+
+
+async def test_a_client_of_ones_own_and_a_chat(sim: Simulator) -> None:
+    """Its address and headers count; the next turn of a chat that went the same way before is found, too."""
+    async with sim.async_client(default_headers={"x-gateway-model": "large"}) as client:
+        llm = llmnb.LLM(client=client, display="none")
+        await llm.aask("Hi")
+        assert (await llm.aestimate("Hi")).kept is not None
+        assert llmnb.LLM().estimate("Hi").kept is None
+    chat = llmnb.LLM(display="none").chat()
+    chat("One")
+    chat("Two")
+    assert chat.undo().estimate("Two").kept is not None
+    assert chat.estimate("Three").kept is None
+
+
+def test_it_is_found_before_the_sdk_is_imported(sim: Simulator) -> None:
+    """In a new kernel, by the environment alone."""
+    llmnb.LLM(display="none")("Hi")
+    responses().settle()
+    code = "import llmnb, sys; print(llmnb.LLM().estimate('Hi').cost_usd, 'anthropic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 False\n"
+
+
 # How it is shown ------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +374,10 @@ def test_an_estimate_leaves_no_row(sim: Simulator) -> None:
     cache=st.none() | st.builds(
         CacheEstimate, tokens=st.integers(0, 10**7), ttl=st.just("5m"),
         written_usd=st.none() | st.decimals(0, 9, places=9), read_usd=st.none() | st.decimals(0, 9, places=9),
-        is_marked=st.booleans(),
+        is_marked=st.booleans(), held_tokens=st.integers(0, 9), now_usd=st.none() | st.decimals(0, 9, places=9),
+    ),
+    kept=st.none() | st.builds(
+        KeptAnswer, st.text(), st.datetimes(), input_tokens=st.integers(0, 9), output_tokens=st.integers(0, 9)
     ),
 ))  # fmt: skip
 def test_every_estimate_can_be_shown(found: Estimate) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from llmnb import forks
 from llmnb.cassette import scope
 from llmnb.client import marking_mode, provider_of, sdk_client, wrap
-from llmnb.errors import InvalidRequest
+from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _SDK_VARIABLES = (
     "ANTHROPIC_CONFIG_DIR",
 )
 """What the SDK's client is made from; when one changes, the next call gets another client."""
+_SDK_PROFILES = ("ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_PROFILE", "ANTHROPIC_CONFIG_DIR")
+"""Those of them that say more than an address and a key."""
 
 
 class Access(Protocol):
@@ -53,6 +56,10 @@ class Access(Protocol):
     @property
     def prompt_cache(self) -> Mode:
         """How calls that do not say so use the prompt cache."""
+        ...
+
+    def known(self) -> Anthropic | AsyncAnthropic | None:
+        """A client like those that ask, to be looked at; None where the SDK was not needed yet, or has no key."""
         ...
 
     def sync(self) -> Anthropic:
@@ -78,6 +85,15 @@ class OurClients:
         self._settings = settings
         self.prompt_cache: Mode = settings.prompt_cache
         self._sync: tuple[tuple[object, ...], Anthropic] | None = None
+
+    def known(self) -> Anthropic | None:
+        # its import takes seconds, and what it would find besides these variables is looked for only if it must be
+        if "anthropic" not in sys.modules and not any(map(os.environ.get, _SDK_PROFILES)):
+            return None
+        try:
+            return self.sync()
+        except (LlmnbError, ValueError, OSError):  # no key, or a configuration that the SDK refuses
+            return None
 
     def sync(self) -> Anthropic:
         # looking the client up costs as much as all else llmnb does before a call, so the last one is kept
@@ -114,6 +130,9 @@ class UserClient:
     @property
     def provider(self) -> str:
         return provider_of(self._client)
+
+    def known(self) -> Anthropic | AsyncAnthropic:
+        return self._client
 
     def sync(self) -> Anthropic:
         if not self._is_async:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, cast
 
+from llmnb.asking.kept import kept_answer
 from llmnb.asking.question import Question
+from llmnb.cache.stored import StoredAnswer
+from llmnb.client import marking_of
 from llmnb.errors import InvalidRequest, LlmnbError
-from llmnb.estimate import CacheEstimate, Estimate
+from llmnb.estimate import CacheEstimate, Estimate, KeptAnswer
 from llmnb.ledger.history import History, history
 from llmnb.ledger.sums import quantile
+from llmnb.middleware.placement import Marking, Placement
 from llmnb.pricing import cost_of
-from llmnb.records import Calibration, Cost, Usage
+from llmnb.prompt_cache import Mode, breakpoints
+from llmnb.records import Calibration, CallContext, Cost, Usage
 from llmnb.settings import Settings
-from llmnb.tokens import Counter, offline_counter
-from llmnb.tokens.blocks import Count
+from llmnb.tokens import offline_counter
 from llmnb.tokens.calibration import COUNTED_ERROR, fitted
 from llmnb.trouble import quietly
 
@@ -66,6 +71,7 @@ class _Sketch:
     """A question that is estimated: its body, and what the books say about such questions."""
 
     def __init__(self, question: Question, settings: Settings, tools: object) -> None:
+        self._question = question
         self._plan = plan = question.plan
         self._provider = question.access.provider
         self._settings = settings
@@ -107,7 +113,22 @@ class _Sketch:
     # The whole --------------------------------------------------------------------------------------------------------
 
     def estimate(self, read: _Input) -> Estimate:
-        """The estimate for this input."""
+        """The estimate for this input; one that is in the response cache costs nothing."""
+        fresh = self._asked(read)
+        answer = kept_answer(self._question, self._body, self._settings)
+        if answer is None:
+            return fresh
+        kept = _kept(answer)
+        nothing = dict.fromkeys(_COSTS, Decimal(0))
+        known = {
+            "output_tokens": kept.output_tokens,
+            "output_low": kept.output_tokens,
+            "output_high": kept.output_tokens,
+        }
+        return replace(fresh, **nothing, **known, cache=None, kept=kept, fresh=fresh)
+
+    def _asked(self, read: _Input) -> Estimate:
+        """The same for a question that is sent."""
         most = int(self._body["max_tokens"])
         outputs = sorted(min(tokens, most) for tokens in self._history.outputs)
         low, typical, high = (_whole(quantile(outputs, share)) for share in (LOW, TYPICAL, HIGH))
@@ -136,20 +157,41 @@ class _Sketch:
         )
 
     def _cache(self, read: _Input, output: int) -> CacheEstimate | None:
-        prefix = prefix_before_breakpoint(self._body, self._counter)
-        if prefix is None or not self._offline.tokens:
+        """What the breakpoints do that the marking part would set now, or could set."""
+        placement = self._placement()
+        prompt = placement.outline
+        set_ = breakpoints(prompt, placement.likely())
+        points = set_ or breakpoints(prompt, placement.possible())
+        if not points or not prompt.pieces[-1].total or points[-1].tokens < placement.minimum:
             return None
-        counted, ttl, is_marked = prefix
-        tokens = min(round(read.tokens * counted.tokens / self._offline.tokens), round(read.tokens))
-        rest = Usage(round(read.tokens) - tokens, output_tokens=output)
-        written = {"cache_write_1h_tokens" if ttl == "1h" else "cache_write_5m_tokens": tokens}
-        return CacheEstimate(
-            tokens,
-            ttl,
-            self._usd(replace(rest, **written)),
-            self._usd(replace(rest, cache_read_tokens=tokens)),
-            is_marked,
+        # breakpoints are counted by characters, without what stands around the pieces
+        counted = self._offline.tokens if self._counted_by == "characters" else prompt.pieces[-1].total
+        scale = read.tokens / max(counted, 1)
+        end, held = (
+            min(round(tokens * scale), round(read.tokens)) for tokens in (points[-1].tokens, placement.held_tokens)
         )
+        hour = min(round(max((point.tokens for point in points if point.ttl == "1h"), default=0) * scale), end)
+        held = min(held, end)
+        return CacheEstimate(
+            end,
+            points[-1].ttl,
+            self._usd(_cached(read, output, end, hour, 0)),
+            self._usd(_cached(read, output, end, hour, end)),
+            is_marked=bool(set_),
+            breakpoints=points,
+            held_tokens=held,
+            now_usd=self._usd(_cached(read, output, end, hour, held)) if set_ else None,
+        )
+
+    def _placement(self) -> Placement:
+        access, plan = self._question.access, self._plan
+        mode = cast("Mode", plan.ledger.get("prompt_cache") or access.prompt_cache)
+        client = access.known()
+        marking = None if client is None else marking_of(client)
+        if marking is None:  # nothing was sent by this process yet
+            marking = Marking(self._settings, mode, provider=self._provider, project=self._project)
+        context = CallContext(chat=self._question.chat, project=plan.ledger.get("project"))
+        return Placement(marking, mode, context, self._body)
 
     # Money ------------------------------------------------------------------------------------------------------------
 
@@ -169,57 +211,32 @@ class _Sketch:
         )
 
 
+_COSTS = ("cost_usd", "cost_low_usd", "cost_high_usd", "cost_most_usd", "input_cost_usd")
+
+
+def _kept(answer: StoredAnswer) -> KeptAnswer:
+    usage = answer.outcome().usage or Usage()
+    return KeptAnswer(
+        model=str(answer.message.get("model") or answer.model_requested),
+        created=datetime.fromtimestamp(answer.created_us / 1e6, timezone.utc).astimezone(),  # noqa: UP017
+        input_tokens=usage.total_input_tokens,
+        output_tokens=usage.output_tokens,
+    )
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-# What a cache can hold ------------------------------------------------------------------------------------------------
-
-
-def prefix_before_breakpoint(body: Mapping[str, Any], counter: Counter) -> tuple[Count, str, bool] | None:
-    """The tokens before the last breakpoint of a request, its TTL, and True.
-
-    Without a breakpoint: those before the last message, where the next one would be set, and False; None when that is
-    less than the API keeps.
-    """
-    parts = list(_parts(body, counter))
-    marked = [at for at, (_, control) in enumerate(parts) if control]
-    if body.get("cache_control"):
-        return sum((count for count, _ in parts), Count()), _ttl(body["cache_control"]), True
-    if marked:
-        count = sum((count for count, _ in parts[: marked[-1] + 1]), Count())
-        return count, _ttl(parts[marked[-1]][1]), True
-    last = len(list(_blocks(body["messages"][-1])))
-    count = sum((count for count, _ in parts[: len(parts) - last]), Count())
-    return (count, "5m", False) if count.tokens >= LEAST_CACHED_TOKENS else None
-
-
-LEAST_CACHED_TOKENS = 1_024
-"""No model keeps a shorter prefix (the API's documentation, "Prompt caching")."""
-
-
-def _parts(body: Mapping[str, Any], counter: Counter) -> Iterable[tuple[Count, object]]:
-    """The prompt in the order the cache sees it, each part with its breakpoint."""
-    tools = _listed(body.get("tools") or [])
-    if tools:
-        extra = counter.tools(tools[:1], body.get("tool_choice")).tokens - counter.tool(tools[0]).tokens
-        for at, tool in enumerate(tools):
-            yield counter.tool(tool) + Count(0 if at else extra), tool.get("cache_control")
-    system = body.get("system")
-    for block in [{"type": "text", "text": system}] if isinstance(system, str) else _listed(system or []):
-        yield counter.block(block), block.get("cache_control")
-    for message in body["messages"]:
-        for block in _blocks(message):
-            yield counter.block(block), block.get("cache_control")
-
-
-def _blocks(message: Mapping[str, Any]) -> list[Json]:
-    content = message.get("content")
-    return [{"type": "text", "text": content}] if isinstance(content, str) else _listed(content or [])
-
-
-def _ttl(control: object) -> str:
-    return str(cast("Json", control).get("ttl") or "5m") if isinstance(control, Mapping) else "5m"
+def _cached(read: _Input, output: int, end: int, hour: int, held: int) -> Usage:
+    """A call whose input is cached up to `end`, up to `hour` for an hour, and of which `held` is there."""
+    return Usage(
+        round(read.tokens) - end,
+        cache_read_tokens=held,
+        cache_write_1h_tokens=max(hour - held, 0),
+        cache_write_5m_tokens=max(end - max(hour, held), 0),
+        output_tokens=output,
+    )
 
 
 def _listed(value: object) -> list[Any]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,15 @@ def out() -> Console:
 
 def as_json(value: object) -> None:
     """Prints a value as JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_number) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
-def _number(value: object) -> float:
-    """Decimals are numbers to a script; exact amounts are in the `nanousd` fields."""
+def _plain(value: object) -> float | str:
+    """Decimals are numbers to a script (exact amounts are in the `nanousd` fields), moments are ISO 8601."""
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

@@ -17,6 +17,7 @@ from llmnb import keys
 from llmnb.cache.flights import PATIENCE_S, Flight, is_worth_waiting
 from llmnb.cache.responses import Arrived, ResponseCache
 from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
+from llmnb.cache.world import depends_on_the_world
 from llmnb.messages.folding import CannotFold
 from llmnb.middleware import answering
 from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause, sending
@@ -29,10 +30,6 @@ from llmnb.trouble import quietly
 FIRST_LOOK_S = 0.002
 LONGEST_LOOK_S = 0.05
 """How long a waiting call waits between two looks, at first and at most."""
-
-HARMLESS_TOOLS = ("advisor_", "bash_", "browser_", "computer_", "memory_", "text_editor_", "tool_search_")
-"""Beginnings of tool types that read nothing of the world by themselves: most of them are run by the caller. Any other
-type may be run by the server (web search, code execution, …), and gives another answer on another day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,14 +260,3 @@ class _Body:
             return sse_of_aws_frames(raw, response) if is_aws_frames(http.headers) else raw
 
         self._part.keep(self._asked, http, self._flight, body)
-
-
-def depends_on_the_world(body: dict[str, Any]) -> bool:
-    """Whether tools that the server runs may answer differently on another day, or a container holds a state."""
-    if body.get("container") or body.get("mcp_servers"):
-        return True
-    tools = body.get("tools")
-    if not isinstance(tools, list):
-        return False
-    kinds = [cast("dict[str, Any]", tool).get("type") for tool in cast("list[Any]", tools) if isinstance(tool, dict)]
-    return any(kind not in (None, "custom") and not str(kind).startswith(HARMLESS_TOOLS) for kind in kinds)

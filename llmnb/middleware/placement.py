@@ -119,6 +119,17 @@ class Placement:
                 return marks, stake
         return [], balance.stake(0.0, prompt) or Stake(0.0, 0.0)
 
+    def likely(self) -> list[Mark]:
+        """The breakpoints that would be set now; nothing is staked."""
+        marks, stake = self.risked()
+        if stake is not None:
+            self.balance.give_back(stake)
+        return marks
+
+    def possible(self) -> list[Mark]:
+        """The breakpoints that could be set, whether they pay or not."""
+        return place(self.outline, self.wanted, lambda candidate, piece: "5m", self.minimum)
+
     @property
     def balance(self) -> Balance:
         """The account that the request's stake is taken from."""

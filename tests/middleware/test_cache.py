@@ -16,8 +16,9 @@ import pytest
 
 import llmnb
 from llmnb.cache.responses import responses
+from llmnb.cache.world import depends_on_the_world
 from llmnb.messages import folding
-from llmnb.middleware.cache import CachePart, depends_on_the_world
+from llmnb.middleware.cache import CachePart
 from llmnb.records import Caching, calling
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
