@@ -222,14 +222,17 @@ def html(shown: Table) -> str:
 
 
 def _kind(place: int) -> str:
-    """The class of a column of figures that a narrow screen can do without."""
-    return ' class="llmnb-wide"' if 1 <= place <= 3 else ""
+    """The class of a column, counted from the figures: of a name, or of figures a narrow screen can do without."""
+    return ' class="llmnb-name"' if place < 0 else ' class="llmnb-wide"' if 1 <= place <= 3 else ""
 
 
 def _cells(line: Line, step: str) -> str:
     names = "".join(f'<th scope="row">{escaped(name)}</th>' for name in line.names or ("total",))
-    numbers = "".join(f"<td{_kind(at)}>{escaped(text)}</td>" for at, text in enumerate(line.numbers))
-    return f"{names}{numbers}<td>{_sparkline(line, step)}</td>"
+    *counts, cost = line.numbers
+    numbers = "".join(f"<td{_kind(at)}>{escaped(text)}</td>" for at, text in enumerate(counts))
+    priced, plus, unpriced = cost.partition(" + ")
+    more = f' <span class="llmnb-more">{plus.strip()} {escaped(unpriced)}</span>' if plus else ""
+    return f"{names}{numbers}<td>{escaped(priced)}{more}</td><td>{_sparkline(line, step)}</td>"
 
 
 def _sparkline(line: Line, step: str) -> str:
