@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ from llmnb.ledger.sql import Store
 from llmnb.places import Place
 from llmnb.records import Call
 from llmnb.settings import Settings, load
-from llmnb.sqlite_files import identity, is_corrupt, leak
+from llmnb.sqlite_files import identity, is_corrupt, leak, primary_code
 
 _SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "uid")
 _ROWS_AT_ONCE = (16, 4, 1)
@@ -83,13 +84,13 @@ class Ledger(Store):
         """
         with self._lock:
             try:
-                _commit(self._connected(), records)
+                _commit(self._connected(), records, self._busy_timeout_s)
             except sqlite3.DatabaseError as error:
                 if not is_corrupt(error):
                     self._refuse(error)
                 self._set_aside()
                 with in_our_words(self.path):
-                    _commit(self._connected(), records)
+                    _commit(self._connected(), records, self._busy_timeout_s)
 
     def sweep(self) -> int:
         """Marks rows that dead processes left `running` as `interrupted`; the number of rows.
@@ -114,7 +115,7 @@ class Ledger(Store):
             connection = self._connected()
             if connection.in_transaction:  # a finalizer in the middle of one
                 raise StoreBusy(f"the ledger {self.path} is being written by this thread", path=str(self.path))
-            connection.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
+            _begin(connection, self._busy_timeout_s, reading=reading)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -185,6 +186,8 @@ class Ledger(Store):
             self._set_aside()
             self._connection = connection = open_writer(self.path, self._busy_timeout_s)
             self._file = identity(self.path)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {min(_TURN_MS, int(self._busy_timeout_s * 1e3))}")
         return connection
 
     def _set_aside(self) -> None:
@@ -218,11 +221,34 @@ class Ledger(Store):
         self._lock.release()
 
 
-def _commit(connection: sqlite3.Connection, records: Collection[tuple[Call, Sequence[Call]]]) -> None:
+# SQLite waits for a lock in pauses that grow to 100 ms, in which others take it again and again: of eight who
+# write without a pause some waited for over a second. Begun anew every few milliseconds, all of them get their turn.
+_TURN_MS = 10
+
+
+def _begin(connection: sqlite3.Connection, patience_s: float, *, reading: bool = False) -> None:
+    """Begins a transaction that has the write lock, or that sees one moment of the ledger."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            connection.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
+            if reading:
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+
+
+def _commit(
+    connection: sqlite3.Connection, records: Collection[tuple[Call, Sequence[Call]]], patience_s: float
+) -> None:
     if connection.in_transaction:
         raise StoreError("a call was recorded while this thread was writing another; it is written right after it")
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection, patience_s)
         calls: list[Call] = []
         for call, children in records:
             calls.append(call)

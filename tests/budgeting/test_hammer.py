@@ -35,7 +35,7 @@ MOST_HELD = 1000 * OUTPUT_NANOUSD + 60 * 2_000
 
 CHILD = """
 import random, sys, threading, warnings
-import anthropic, llmnb
+import anthropic, httpx2, llmnb
 
 seed, threads, kinds = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",")
 warnings.simplefilter("ignore")
@@ -61,7 +61,7 @@ def work(number):
         except llmnb.BudgetExceeded as error:
             if not error.partial:
                 return
-        except anthropic.APIError:
+        except (anthropic.APIError, httpx2.HTTPError):  # a stream that breaks off raises what httpx2 does
             pass
 
 print("ready", flush=True)
