@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmnb import forks, origin
 from llmnb.budgeting import counting
 from llmnb.budgeting.alerts import Alert, due, said
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
+from llmnb.budgeting.look_behind import LookBehind
 from llmnb.errors import StoreBusy, StoreError
 from llmnb.ledger import Store, new_ledger
 from llmnb.ledger.connection import reading
+from llmnb.ledger.sql import Connection
 from llmnb.places import Place
 from llmnb.slots import Owner
 
@@ -124,6 +128,8 @@ class Reservations:
         self._seen: dict[int, _Seen] = {}
         self.trouble: StoreError | None = None
         """Why the budgets could not be read when that was last tried."""
+        self._is_remote = not isinstance(path, Path)
+        self._behind = LookBehind(self._look)
         forks.tell(self)
 
     # Which budgets there are ------------------------------------------------------------------------------------------
@@ -133,7 +139,12 @@ class Reservations:
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= (self._pause_s or LOOK_S):
             self._looked_at = now
-            self._look()
+            if self._is_remote:
+                self._behind.look()
+            else:
+                self._look()
+        if self._is_remote:
+            self._behind.wait()
         return self._known
 
     @property
@@ -145,6 +156,7 @@ class Reservations:
         """Has the budgets read anew for the next call."""
         self._looked_at = None
         self._pause_s = 0.0
+        self._behind.forget()
 
     def _look(self) -> None:
         try:
@@ -159,6 +171,9 @@ class Reservations:
             self._pause_s = 0.0
 
     def _read(self) -> tuple[Budget, ...]:
+        if self._is_remote:  # in a thread: not on the connection that callers hold money with
+            with reading(self.path) as connection:
+                return () if connection is None else all_budgets(connection)
         try:
             with self.ledger.transaction(reading=True) as connection:
                 return all_budgets(connection)
@@ -179,6 +194,12 @@ class Reservations:
             self._ledger = new_ledger(self.path, busy_timeout_s=BUSY_S)
         return self._ledger
 
+    def _transaction(self, *, reading: bool = False) -> AbstractContextManager[Connection]:
+        """A transaction; while another machine is away, at once what was wrong when it was last looked for."""
+        if self._is_remote and self.trouble is not None and not isinstance(self.trouble, StoreBusy):
+            raise self.trouble
+        return self.ledger.transaction(reading=reading)
+
     # Holding ----------------------------------------------------------------------------------------------------------
 
     def reserve(self, ask: Ask, owner: Owner) -> Verdict:
@@ -188,7 +209,7 @@ class Reservations:
             StoreBusy: the ledger is locked just now.
             StoreError: it cannot be read or written.
         """
-        with self.ledger.transaction() as connection:
+        with self._transaction() as connection:
             concerned = [budget for budget in all_budgets(connection) if budget.concerns(ask.call)]
             desk = _Desk(connection, ask)
             verdict = desk.judge(concerned)
@@ -207,7 +228,7 @@ class Reservations:
         Raises:
             StoreBusy, StoreError: as in `reserve`.
         """
-        with self.ledger.transaction() as connection:
+        with self._transaction() as connection:
             concerned = [b for b in all_budgets(connection) if b.action == "stop" and b.concerns(ask.call)]
             desk = _Desk(connection, ask)
             granted = Stretched(wanted)
@@ -233,7 +254,7 @@ class Reservations:
             StoreBusy, StoreError: as in `reserve`.
         """
         desk = None
-        with self.ledger.transaction(reading=True) as connection:
+        with self._transaction(reading=True) as connection:
             desk = _Desk(connection, Ask("", 1, ts, call, {}))
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
@@ -253,14 +274,14 @@ class Reservations:
                 crossing = crossing or due(seen.spent, budget.allowance) > seen.percent
         if not crossing:
             return ()
-        with self.ledger.transaction(reading=True) as connection:
+        with self._transaction(reading=True) as connection:
             desk = _Desk(connection, Ask(call["uid"], 1, call["ts"], call, {}), unwritten=amounts)
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
         return self._claim(alerts) if alerts else ()
 
     def _claim(self, alerts: tuple[Alert, ...]) -> tuple[Alert, ...]:
-        with self.ledger.transaction() as connection:
+        with self._transaction() as connection:
             now = {budget.id: budget for budget in all_budgets(connection)}
             return tuple(alert for alert in alerts if said(connection, now.get(alert.budget.id), alert))
 
@@ -271,6 +292,8 @@ class Reservations:
 
     def after_fork(self) -> None:
         """Begins anew in a forked child."""
+        self._behind.after_fork()
+        self._looked_at = None
         self.open.clear()  # these calls are the parent's
 
 

@@ -18,6 +18,7 @@ import llmnb
 from llmnb.budgeting import set_budget, statuses
 from llmnb.budgeting.guard import guard
 from llmnb.ledger import books
+from llmnb.places import PostgresPlace
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
@@ -176,11 +177,28 @@ def test_four_processes_spend_one_budget_to_its_end(simulator: Simulator) -> Non
     assert len(llmnb.calls(where={"error_type": "BudgetExceeded"})) == 8
 
 
+def test_processes_spend_one_budget_of_a_team(
+    simulator: Simulator, postgres: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In PostgreSQL, as processes of several machines would: the bill is within the limit, which is used to its end."""
+    monkeypatch.setenv("LLMNB_STORE_URL", postgres.url)
+    outcome = hammer(simulator, "0.08", processes=2, threads=3, kinds="create,stream")
+    assert outcome.billed == outcome.booked <= outcome.limit
+    assert outcome.limit - outcome.booked < MOST_HELD
+    assert outcome.calls > 10
+    assert outcome.waited > 0
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_eight_processes_spend_one_budget_to_its_end(simulator: Simulator, seed: int) -> None:
+def test_eight_processes_spend_one_budget_to_its_end(
+    simulator: Simulator, seed: int, where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same with eight, four threads each, and streams among them, of which some are left early."""
+    if where == "postgres":
+        monkeypatch.setenv("LLMNB_STORE_URL", request.getfixturevalue("postgres").url)
     outcome = hammer(simulator, "4", processes=8, threads=4, kinds="create,create,stream,stream,break", seed=seed)
     # of a stream that was left, the API bills what was under way, and the books estimate what was read
     left_early = sum(row[0] for row in rows("SELECT count(*) FROM calls WHERE status = 'cancelled'"))

@@ -183,8 +183,10 @@ class PostgresConnection:
             self._raw.close()
 
     def __del__(self) -> None:
-        with suppress(Exception):
+        try:
             self.close()
+        except Exception:  # the interpreter is ending, and the server notices by itself
+            return
 
     def define_steps(self, name: str, cuts: Cuts) -> None:
         """See `llmnb.ledger.sql.define_steps`."""
