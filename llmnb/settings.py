@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     store_url: str | None = Field(default=None, repr=False)
     """Where the ledger lives: sqlite:///absolute/path.db, or postgresql://user@host/database for a team; unset:
     ledger.db in `home`."""
+    network_store: Literal["refuse", "allow"] = "refuse"
+    """Whether a ledger file on a network file system is written: SQLite can lose rows there, or damage it."""
     model: str = "claude-sonnet-5-5"
     """The model used where none is named."""
     max_tokens: int | None = Field(default=None, ge=1)

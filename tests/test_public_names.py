@@ -95,8 +95,8 @@ def test_imports_never_go_upwards() -> None:
 
 
 FLOORS = (
-    {"durations", "errors", "forks", "interrupts", "keys", "later", "locks", "passwords", "places", "records",
-     "sqlite_files", "trouble"},
+    {"durations", "errors", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords", "places",
+     "records", "sqlite_files", "trouble"},
     {"messages", "origin", "pricing", "settings", "simulator", "slots", "testing", "tokens"},
     {"prompt_cache"},
     {"cache", "cassette", "ledger"},

@@ -20,6 +20,8 @@ from llmnb import cache, settings
 from llmnb.cache.browse import ADVICE
 from llmnb.errors import LlmnbError, MissingExtra, SettingsError
 from llmnb.ledger import settle
+from llmnb.ledger.connection import why_not_there
+from llmnb.network_files import network_filesystem
 from llmnb.places import Place, PostgresPlace
 
 if TYPE_CHECKING:
@@ -117,6 +119,8 @@ def _ledger() -> Iterator[Check]:
     try:
         if not isinstance(path, Path):
             yield _ledger_of_a_team(path)
+        elif (kind := network_filesystem(path)) is not None and settings.load().network_store == "refuse":
+            yield Check("ledger", "fix", f"{path} lies on a network file system ({kind})", why_not_there(path, kind))
         elif not path.exists():
             yield _ledger_to_be(path)
         else:

@@ -13,7 +13,9 @@ from llmnb import locks
 from llmnb.errors import StoreBusy, StoreError, StoreReadOnly
 from llmnb.ledger import migrations
 from llmnb.ledger.sql import Connection
+from llmnb.network_files import network_filesystem
 from llmnb.places import Place
+from llmnb.settings import load
 from llmnb.sqlite_files import create, is_corrupt, is_damaged, open_reader, primary_code
 from llmnb.trouble import LlmnbWarning, warn_once
 
@@ -65,8 +67,9 @@ def open_writer(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.C
 
     Raises:
         StoreReadOnly: a newer llmnb wrote the file.
-        StoreError: it cannot be opened or written.
+        StoreError: it cannot be opened or written, or lies on a network file system.
     """
+    _refuse_network(path)
     with in_our_words(path):
         create(path)
         try:
@@ -78,6 +81,21 @@ def open_writer(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.C
                 raise
         create(path)
         return _writer(path, busy_timeout_s)
+
+
+def _refuse_network(path: Path) -> None:
+    kind = network_filesystem(path)
+    if kind is not None and load().network_store == "refuse":
+        raise StoreError(why_not_there(path, kind), path=str(path))
+
+
+def why_not_there(path: Path, kind: str) -> str:
+    """Why a ledger on a network file system is not written, and what to do."""
+    return (
+        f"the ledger {path} lies on a network file system ({kind}), where SQLite can lose rows or damage the file. Set "
+        "LLMNB_STORE_URL to sqlite:/// and a path on a local disk, or to the postgresql:// URL of a database, which is "
+        "made to be shared; or, if only one machine ever uses it, set LLMNB_NETWORK_STORE=allow."
+    )
 
 
 def _repair_lock(path: Path) -> Path:
