@@ -128,3 +128,43 @@ def test_recorded_replayed_and_from_the_cache(meta: Path, tmp_path: Path, monkey
         simulator.stop()
         assert asked(llmnb.wrap(plain, cache="all"), body, beta=beta) == live
     assert list(llmnb.calls()["source"]) == ["cache", "replay", "live"]
+
+
+NOT_CACHED = {
+    "/v1/messages/count_tokens": "it is free, and a model's tokenizer may change",
+    "/v1/models": "it is free, and what there is changes",
+    "/v1/messages/batches": "it begins a job: told from disk, none would have begun",
+    "/v1/messages": "it is an error, and the next try may succeed",
+}
+"""Why the cache keeps nothing of the other five, by what they asked."""
+
+OTHERS = [meta for meta in METAS if meta not in ANSWERS]
+
+
+@pytest.mark.parametrize("meta", OTHERS, ids=lambda path: path.name[:3])
+def test_what_is_no_answer_passes_the_cache_by(meta: Path, tmp_path: Path) -> None:
+    """Recorded and replayed through a client with the cache, to the byte; kept is nothing, so it is asked each time."""
+    told = json.loads(meta.read_text())
+    request, response = told["request"], told["response"]
+    assert request["path"].partition("?")[0] in NOT_CACHED
+    body, path = (meta.parent / response["file"]).read_bytes(), tmp_path / "a.jsonl"
+    with serve_simulator() as simulator, simulator.client(max_retries=0) as plain:
+        simulator.replay(response["status"], response["headers"], body, response["kind"], times=4)
+        client = llmnb.wrap(plain, cache="all")
+        with llmnb.record(path):
+            first = seen(client, request)
+        with llmnb.replay(path):
+            assert seen(client, request) == first
+        assert len(simulator.requests) == 2  # asked in two ways
+        seen(client, request)
+        assert len(simulator.requests) == 4
+        responses().settle()
+        assert list(responses().backend.names()) == []
+
+
+def test_each_of_the_five_others_has_its_reason() -> None:
+    """Two counts, a list of models, a batch, a refused request."""
+    if not FOLDER:
+        pytest.skip("set LLMNB_TEST_RECORDINGS to a folder of recorded responses to run this")
+    routes = [json.loads(meta.read_text())["request"]["path"].partition("?")[0] for meta in OTHERS]
+    assert (len(ANSWERS), len(routes), set(routes)) == (35, 5, set(NOT_CACHED))

@@ -160,6 +160,14 @@ def test_ask_passes_its_options_on(run: Llmnb, llmnb_simulator: Simulator) -> No
     assert (body["model"], body["system"], body["max_tokens"]) == ("claude-haiku-5-5", "Be brief.", 77)
 
 
+def test_ask_fresh_asks_again(llmnb_simulator: Simulator) -> None:
+    """The same question is answered from disk until --fresh replaces the answer."""
+    llmnb_simulator.script("one", "two")
+    said = [quick("ask", "Hi", *options) for options in ((), (), ("--fresh",), ("--no-stream",))]
+    assert said == ["one\n", "one\n", "two\n", "two\n"]
+    assert len(llmnb_simulator.requests) == 2
+
+
 def test_ask_without_stream_prints_the_same(run: Llmnb, llmnb_simulator: Simulator) -> None:
     """`--no-stream` differs in when it prints, not in what."""
     llmnb_simulator.script("Yes.")

@@ -117,6 +117,18 @@ def test_options(shell: InteractiveShell, sim: Simulator, tmp_path: Path) -> Non
     assert [block["type"] for block in body["messages"][0]["content"]] == ["image", "image", "text"]
 
 
+def test_fresh(shell: InteractiveShell, sim: Simulator) -> None:
+    """A cell that is run again is answered from disk; with --fresh it is asked again, in a chat, too."""
+    sim.script("one", "two", "three", "four", "five")
+    cell = "%%llm {}\nHi"
+    said = [run(shell, cell.format(options)) for options in ("", "", "--fresh", "")]
+    assert [reply.text for reply in said] == ["one", "one", "two", "two"]
+    assert [reply.source for reply in said] == ["live", "cache", "live", "cache"]
+    assert run(shell, cell.format("--chat a --fresh")).text == "three"
+    assert run(shell, cell.format("--chat b")).source == "cache"
+    assert len(sim.requests) == 3
+
+
 def test_a_named_chat_goes_on(shell: InteractiveShell, sim: Simulator) -> None:
     """--chat begins a chat and continues it, and one that code made keeps its own LLM."""
     run(shell, "%%llm --chat 'my review'\none")
