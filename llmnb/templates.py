@@ -21,17 +21,18 @@ _FIELD = re.compile(rf"\{{\{{[ \t]*(?P<name>[^\W\d]\w*)(?P<path>(?:\.[^\W\d]\w*|
 _STEP = re.compile(rf"\.(?P<attribute>\w+)|\[(?P<index>-?\d+|{_STRING})\]")
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str:
+def fill(template: str, values: Mapping[str, Any], offered: Iterable[str] | None = None) -> str:
     """The template with its fields replaced: a str as it is, anything else as `str()` gives it.
 
-    What a value brings is not looked at again.
+    What a value brings is not looked at again. `offered` are the names to suggest where one is missing; default: all.
 
     Raises:
         InvalidRequest: a name, attribute or index is missing; all missing names are told, with the nearest there is.
     """
     missing = [name for name in names(template) if name not in values]
     if missing:
-        raise InvalidRequest(f"{' '.join(_no_variable(name, values) for name in missing)} Nothing was sent.")
+        mine = [known for known in (values if offered is None else offered) if not known.startswith("_")]
+        raise InvalidRequest(f"{' '.join(_no_variable(name, mine) for name in missing)} Nothing was sent.")
     return _FIELD.sub(lambda found: _value(found, values), template)
 
 
@@ -76,8 +77,7 @@ def _there(value: Any, step: re.Match[str]) -> list[str]:
     return [str(key) for key in cast("Iterable[object]", keys)] if isinstance(keys, Iterable) else []
 
 
-def _no_variable(name: str, values: Mapping[str, Any]) -> str:
-    mine = [known for known in values if not known.startswith("_")]
+def _no_variable(name: str, mine: list[str]) -> str:
     near = difflib.get_close_matches(name, mine, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{{{{ {name} }}}}: there is no variable {name!r}.{hint}"

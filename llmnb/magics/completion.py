@@ -88,9 +88,17 @@ class Completer:
         return list(kinds.get(wanted.dest, ())) if wanted is not None else []
 
     def _variables(self, kind: type = object) -> list[str]:
-        hidden = self._shell.user_ns_hidden
-        return sorted(
-            name
-            for name, value in self._shell.user_ns.items()
-            if not name.startswith("_") and name not in hidden and isinstance(value, kind)
-        )
+        return variables(self._shell, kind)
+
+
+def variables(shell: Any, kind: type = object) -> list[str]:
+    """The names that a person has given to something in a shell, without those that IPython brings along."""
+    brought = shell.user_ns_hidden
+    return sorted(
+        name
+        for name, value in shell.user_ns.items()
+        if not name.startswith("_") and brought.get(name, _NOT_THERE) is not value and isinstance(value, kind)
+    )
+
+
+_NOT_THERE = object()

@@ -21,7 +21,7 @@ from llmnb.chat import Chat, named_chat
 from llmnb.errors import InvalidRequest, MissingKey, SettingsError, UnknownModel
 from llmnb.llm import LLM
 from llmnb.magics import options as magic_options
-from llmnb.magics.completion import Completer
+from llmnb.magics.completion import Completer, variables
 from llmnb.messages import models
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class LLMMagics(Magics):
     def _prompt(self, options: Namespace, cell: str) -> Any:
         text = cell.rstrip("\n")  # IPython ends every body with one, a terminal with as many as it takes to run it
         if not options.raw:
-            text = templates.fill(text, self._namespace())
+            text = templates.fill(text, self._namespace(), offered=variables(self.shell))
         return [*map(Path, options.image), text] if options.image else text
 
     def _options(self, options: Namespace) -> dict[str, Any]:
@@ -99,12 +99,12 @@ class LLMMagics(Magics):
         return {name: value for name, value in given.items() if value is not None}
 
     def _variable(self, name: str) -> Any:
-        variables = self._namespace()
-        if name not in variables:
-            near = difflib.get_close_matches(name, [known for known in variables if known[:1] != "_"], n=1)
+        values = self._namespace()
+        if name not in values:
+            near = difflib.get_close_matches(name, variables(self.shell), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InvalidRequest(f"--system {name}: there is no variable {name!r}.{hint} Nothing was sent.")
-        return variables[name]
+        return values[name]
 
 
 def _chat(options: Namespace, asked: dict[str, Any]) -> Chat:

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=100)
+        super().__init__(prog, max_help_position=24, width=79)
 
 
 def _words(line: str) -> list[str]:
@@ -100,26 +100,32 @@ def _count(text: str) -> int:
     return count
 
 
-_LLM = """Ask a model; the body of the cell is the prompt, and the answer streams in below.
+_LLM = """Ask a model; the body of the cell is the prompt, the answer streams in below.
 
-{{ name }} in the body is replaced by the variable of that name: a str as it is, anything else
-as str() gives it. {{ row["title"] }}, {{ paper.year }} and {{ rows[0] }} work, too. All else is
-sent as it is: single braces, %, $, quotes, and double braces around anything but a name; only
-empty lines at the end are dropped. When a name is missing, nothing is sent."""
+{{ name }} in the body is replaced by the variable of that name: a str as it is,
+anything else as str() gives it. {{ row["title"] }}, {{ paper.year }} and
+{{ rows[0] }} work, too. All else is sent as it is: single braces, %, $, quotes,
+and double braces around anything but a name; only empty lines at the end are
+dropped. When a name is missing, nothing is sent."""
 
 _LLM_END = """examples:
-  %%llm                            ask the default model
-  %%llm -o reply                   …and keep the Reply: reply.text, reply.usage, reply.cost_usd
-  %%llm --chat review              a conversation that the next cell can go on with
+  %%llm                   ask the default model
+  %%llm -o reply          …and keep the Reply: reply.text, reply.cost_usd
+  %%llm --chat review     a conversation that the next cell can go on with
   %%llm -m claude-opus-5-5 -i plot.png --max-tokens 500
 
-The answer is the cell's value, so _ holds it; llmnb.last() brings back the last one, even when it
-was stopped or its view was lost. %llm_cost tells what was spent."""
+The answer is the cell's value, so _ holds it; llmnb.last() brings back the last
+one, even when it was stopped or its view was lost. %llm_cost tells what was
+spent."""
 
-_MODEL = """Show the model that is asked where none is named, or choose another one for this session.
+_MODEL = """Show the model that is asked where none is named, or choose another one for
+this session.
 
-It also counts for llmnb.LLM() objects made from then on (it sets LLMNB_MODEL in this process)."""
+It also counts for llmnb.LLM() objects made from then on (it sets LLMNB_MODEL in
+this process)."""
 
-_COST = """What was spent: by the last cell that asked, in this notebook, in this session, and today.
+_COST = """What was spent: by the last cell that asked, in this notebook, in this session,
+and today.
 
-The sums are the ledger's, exact to the nano-dollar. llmnb.usage() answers other questions."""
+The sums are the ledger's, exact to the nano-dollar. llmnb.usage() answers other
+questions."""

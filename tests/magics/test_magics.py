@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -102,8 +103,34 @@ def test_ask(shell: InteractiveShell, sim: Simulator) -> None:
 def test_the_body_arrives_as_it_was_typed(shell: InteractiveShell, sim: Simulator, body: str) -> None:
     """IPython, the magic and llmnb change no character of a body, but for empty lines at its end."""
     sim.reset()
-    shell.run_cell_magic("llm", "--raw", body + "\n")
+    shell.run_cell_magic("llm", "--raw --fresh", body + "\n")
     assert sim.requests[-1].body["messages"] == [{"role": "user", "content": body.rstrip("\n")}]
+
+
+PIECES = st.one_of(
+    st.sampled_from([
+        "{{ name }}", "{{name}}", "{{ row['k'] }}", "{{", "}}", "{", "}", "%", "%%", "%s", "%(name)s", "%time", "$",
+        "$name", "${name}", "'", '"', '"' * 3, "\\", "\\n", "{name}", "{{ 1 + 1 }}", "{{ name() }}", "{{}}", "!ls", "?",
+        "??", "# x", "--model", "-o", "\t", "\n", "\n%%llm", "\n%cd /", "é", "🎉", "f'{name}'", "{% if x %}", "{# c #}",
+        "  ",
+    ]),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), max_size=5),
+)  # fmt: skip
+
+
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
+@given(st.lists(PIECES, min_size=1, max_size=12).filter(lambda pieces: "".join(pieces).strip()))
+def test_only_fields_of_a_body_are_replaced(shell: InteractiveShell, sim: Simulator, pieces: list[str]) -> None:
+    """A whole cell as a person types it: IPython's own syntax, braces, %, $ and quotes in the body mean nothing."""
+    name, value = "{{ row }} %s $HOME", "'\"\\"
+    shell.user_ns |= {"name": name, "row": {"k": value}}
+    body = "".join(pieces)
+    wanted = re.sub(r"\{\{ ?name ?\}\}", lambda found: name, re.sub(r"\{\{ row\['k'\] \}\}", lambda found: value, body))
+    sim.reset()
+    shell.run_cell("%%llm --display none --fresh\n" + body).raise_error()
+    assert sim.requests[-1].body["messages"] == [{"role": "user", "content": wanted.rstrip("\n")}]
 
 
 def test_options(shell: InteractiveShell, sim: Simulator, tmp_path: Path) -> None:
@@ -150,6 +177,8 @@ def test_a_named_chat_goes_on(shell: InteractiveShell, sim: Simulator) -> None:
     ("cell", "said"),
     [
         ("%%llm\nHi {{ nmae }}", "UsageError: {{ nmae }}: there is no variable 'nmae'. Did you mean 'name'?"),
+        ("%%llm\nHi {{ opne }}", "{{ opne }}: there is no variable 'opne'. Nothing was sent."),
+        ("%%llm -s exti\nHi", "there is no variable 'exti'. Nothing was sent."),
         ("%%llm --modle x\nHi", "UsageError: %%llm: unrecognized arguments: --modle x."),
         ("%%llm --max-tokens 0\nHi", "'0' is no whole number from 1"),
         ("%%llm --effort huge\nHi", "invalid choice: 'huge'"),
@@ -263,9 +292,11 @@ def test_help(shell: InteractiveShell) -> None:
     assert text.startswith("usage: %%llm [-m MODEL]")
     for option in ("--model", "--chat", "--system", "--output", "--image", "--max-tokens", "--display", "--raw"):
         assert option in text
-    assert max(map(len, text.splitlines())) <= 100
+    texts = [text]
     for magic in ("%llm_model", "%llm_cost"):
-        assert shell.object_inspect(magic)["docstring"].startswith(f"usage: {magic}")
+        texts.append(shell.object_inspect(magic)["docstring"])
+        assert texts[-1].startswith(f"usage: {magic}")
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 80
 
 
 @pytest.mark.parametrize(
