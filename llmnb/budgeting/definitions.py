@@ -48,6 +48,14 @@ def set_budget(
     There is one budget in dollars and one in tokens for each `per` and scope; setting it again replaces its limit and
     action. What was spent before in the current period counts. Calls under way when it is set end undisturbed.
 
+    Before a call is sent, what it may take is held: a bound of its input, and its `max_tokens`. Calls held like that
+    never pass the limit, however many processes make them. With a hundred calls of the model in the project on the
+    books, the 99th percentile of their answers is held instead. A streamed answer that grows longer takes what is free,
+    and is cut off where nothing is. One that is not streamed cannot be cut: the limit can be passed by what its
+    `max_tokens` allows beyond the percentile, and while several are under way there is room for the one that can most.
+    Of calls that were killed, cut off or left early an estimate is on the books; the bill can differ by what each of
+    them held. What is left unused for want of certainty is less than what the next call would hold.
+
     Args:
         usd: the limit in dollars; pass a Decimal or a text for an exact one.
         tokens: the limit in tokens instead: all that is read (also from the prompt cache) and written.
