@@ -135,7 +135,8 @@ def _timings(call: Call) -> None:
     if call.latency_ms is not None and call.ttft_ms is not None and call.latency_ms > call.ttft_ms:
         writing_ms = call.latency_ms - call.ttft_ms
         facts["Writing"] = figures.duration(writing_ms)
-        facts["Speed"] = f"{call.output_tokens / writing_ms * 1000:,.0f} tokens/s"
+        if call.output_tokens:
+            facts["Speed"] = f"{call.output_tokens / writing_ms * 1000:,.0f} tokens/s"
     facts["Attempts"] = f"{call.attempts}"
     if call.attempts > 1:
         facts["Waited between"] = figures.duration(call.wait_ms)

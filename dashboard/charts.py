@@ -243,7 +243,7 @@ def shares(rows: pd.DataFrame, colors: dict[str, str], what: str) -> Spec:
     drawn = rows.assign(share=parts, rank=rows["name"].map(order.index), number=rows["number"].astype("int64"))
     groups = list(dict.fromkeys(rows["group"]))
     return {
-        "height": 34 * len(groups) + 20,
+        "height": 30 * len(groups) + 80,  # the legend is inside of it
         "data": {"values": drawn.to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 2, "height": {"band": 0.7}},
         "encoding": {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import books
+import budget_view
 import charts
 import figures
 import filters
@@ -17,8 +18,12 @@ import streamlit as st
 import tables
 from period import buckets
 
+from llmnb import ledger
+from llmnb.budgeting import statuses
+
 RECENT = 12
 REDRAW_S = 2.5
+BUDGETS = 3
 
 
 def page() -> None:
@@ -34,6 +39,7 @@ def page() -> None:
     first = view.steps["at"].min().to_pydatetime()
     grid = buckets(chosen.period, now=now, first=first)
     metrics(view, chosen, grid)
+    outlook(view, chosen)
     drawings(view, chosen, grid)
     st.subheader("Models", anchor=False)
     tables.models(view.models)
@@ -72,6 +78,39 @@ def metrics(view: books.Overview, chosen: filters.Filters, grid: list[datetime])
         rates = [100 * bad / tried if tried else 0 for bad, tried in zip(course("errors"), calls, strict=True)]
         exact = f"{figures.count(now.errors)} of {figures.plural(now.calls, 'call')} failed."
         metric("Error rate", figures.percent(now.errors, now.calls), change, rates, exact, "inverse")
+
+
+def outlook(view: books.Overview, chosen: filters.Filters) -> None:
+    """Where the month is going, what caching saved, and what is left of the budgets; each where there is something."""
+    ahead = ledger.month_end(where=chosen.where, path=books.location())
+    saved = [books.nano(usd) for usd in view.models["saved_usd"].dropna()]
+    found = [] if books.shows_demo() else budget_view.concerned(statuses(), chosen)
+    if not (ahead or saved or found):
+        return
+    row = st.container(horizontal=True, key="outlook")
+    with row:
+        if ahead:
+            low, high = figures.money(ahead.low_nanousd), figures.money(ahead.high_nanousd)
+            help = (
+                f"What {ahead.ends_at - timedelta(days=1):%B} will have cost, if it goes on like the last {ahead.days} "
+                f"days: eight of ten such months end in this range. {figures.money(ahead.spent_nanousd)} is spent."
+            )
+            look = {"delta_color": "blue", "delta_arrow": "off", "help": help, "border": True}
+            st.metric("Month-end forecast", figures.money(ahead.expected_nanousd), f"{low} – {high}", **look)
+        if saved:
+            spent = view.totals.cost_nanousd or 0
+            share = figures.percent(max(sum(saved), 0), max(sum(saved), 0) + spent)
+            help = f"Exactly {figures.exact_money(sum(saved))}, by both caches, less what writing to them cost more."
+            look = {"delta_color": "blue", "delta_arrow": "off", "help": help, "border": True}
+            st.metric("Net savings", figures.money(sum(saved)), f"{share} of the full price", **look)
+    if found:
+        nearest = sorted(found, key=lambda one: one.share, reverse=True)[:BUDGETS]
+        with st.container(border=True, key="budget-bars"):
+            for column, status in zip(st.columns(len(nearest), gap="medium"), nearest, strict=True):
+                with column:
+                    budget_view.bar(status)
+            if len(found) > BUDGETS:
+                st.caption(f"The {BUDGETS} most spent of {len(found)} budgets.")
 
 
 def drawings(view: books.Overview, chosen: filters.Filters, grid: list[datetime]) -> None:

@@ -8,6 +8,8 @@ from llmnb.ledger.bookkeeping import Books as Books
 from llmnb.ledger.choices import choices as choices
 from llmnb.ledger.choices import is_empty as is_empty
 from llmnb.ledger.filters import DIMENSIONS as DIMENSIONS
+from llmnb.ledger.forecast import Forecast as Forecast
+from llmnb.ledger.forecast import month_end as month_end
 from llmnb.ledger.latencies import LATENCY_COLUMNS as LATENCY_COLUMNS
 from llmnb.ledger.latencies import latencies as latencies
 from llmnb.ledger.reach import newest_from as newest_from
@@ -31,6 +33,7 @@ __all__ = [
     "TOTAL_COLUMNS",
     "UNREAD_COLUMNS",
     "Books",
+    "Forecast",
     "Ledger",
     "Store",
     "books",
@@ -38,6 +41,7 @@ __all__ = [
     "choices",
     "is_empty",
     "latencies",
+    "month_end",
     "new_ledger",
     "newest_from",
     "open_ledger",

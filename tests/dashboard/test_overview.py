@@ -6,11 +6,13 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+import figures
 import pandas as pd
 import pytest
 from conftest import Fill, Show
 from shown import UTC, call, exact_of, figures_of, noon, spend_chart, texts
 
+import llmnb
 from llmnb import ledger
 from llmnb.records import Call
 
@@ -123,7 +125,7 @@ def test_changes_compare_with_the_same_hours_before(fill: Fill, show: Show) -> N
         call("before", noon(9), cost_nanousd=2_000_000, input_tokens=10),
         call("older", noon(20), cost_nanousd=9_000_000_000, input_tokens=10_000),
     )
-    assert [metric.delta for metric in show(period="7d").metric] == ["+50%", "+100%", "no change", "+50.0 pp"]
+    assert [metric.delta for metric in show(period="7d").metric[:4]] == ["+50%", "+100%", "no change", "+50.0 pp"]
 
 
 def test_nothing_to_compare_with_is_said(fill: Fill, show: Show) -> None:
@@ -259,3 +261,19 @@ def test_new_calls_are_there_on_the_next_look(fill: Fill, show: Show) -> None:
     page = show()
     fill(call("b", noon(1), cost_nanousd=2_000))
     assert exact_of(page.run())["Spend"] == "Exactly $0.000003000."
+
+
+def test_outlook(fill: Fill, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Month-end forecast, net savings and budget bars are the ledger's own figures."""
+    llmnb.set_budget(usd="0.000010", per="total", project="thesis")
+    llmnb.set_budget(usd="0.000010", per="total", project="triage")
+    fill(*(call(f"{n}", noon(n), project="thesis", cost_nanousd=1_000, saved_nanousd=200 + n) for n in range(1, 9)))
+    page = show(project="thesis")
+    assert not page.exception
+    ahead = ledger.month_end(where={"project": ["thesis"]})
+    assert ahead is not None
+    assert figures_of(page)["Month-end forecast"] == figures.money(ahead.expected_nanousd)
+    assert exact_of(page)["Net savings"].startswith("Exactly $0.000001636,")
+    said = texts(page)
+    assert "**project thesis** · \\$0.0000080 of \\$0.000010 in total" in said
+    assert "project triage" not in said
