@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import llmnb
+from llmnb import settings
 from llmnb.commands.dashboard_launcher import Dashboard, launch
+from llmnb.demo import history
 from llmnb.ledger import open_ledger
 from llmnb.records import Call
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -97,3 +101,60 @@ def test_dashboard(page: Page, dashboard: Dashboard, tmp_path: Path) -> None:
     cards = [box for card in page.locator("[data-testid=stMetric]").all() if (box := card.bounding_box())]
     assert cards[0]["y"] == cards[1]["y"] < cards[2]["y"] == cards[3]["y"], "two and two"
     assert trouble == []
+
+
+PAGES = {
+    "Overview": "Recent calls",
+    "Models": "The same tokens on another model",
+    "Caching": "Writes that were never read",
+    "Projects & notebooks": "Dearest cells",
+    "Calls": "Choose one to open it",
+    "Errors & limits": "How calls ended, other than well",
+    "Budgets": "The dashed line is spending it evenly",
+    "Prices & data": "Load demo data",
+}
+"""What each page says once it is drawn to its end."""
+SIZES = {"wide": (1280, 900), "tablet": (834, 1112), "phone": (390, 844)}
+
+
+def test_every_page_at_three_sizes(browser: Browser, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clicking through all pages, wide, on a tablet in the dark and on a phone: no error, nothing too wide."""
+    history.write(settings.load(), datetime.now().astimezone())
+    llmnb.set_budget(usd=20, per="month")
+    llmnb.set_budget(usd=1, per="rolling 24h", project="thesis")
+    monkeypatch.setenv("LLMNB_DASHBOARD_PASSWORD", "correct horse battery")
+    trouble = list[str]()
+    with launch() as running:
+        context = browser.new_context(color_scheme="dark", reduced_motion="reduce")
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
+        page.goto(running.url)
+        page.get_by_label("Password", exact=True).fill("correct horse battery")
+        page.get_by_role("button", name="Log in").click()
+        page.locator("[data-testid=stMetricValue]").first.wait_for()
+        page.reload()  # the browser's ticket opens the door again
+        page.locator("[data-testid=stMetricValue]").first.wait_for()
+        for size, (width, height) in SIZES.items():
+            page.set_viewport_size({"width": width, "height": height})
+            for title, told in PAGES.items():
+                _go_to(page, title, narrow=width < 700)
+                page.get_by_role("heading", name=title, exact=True).wait_for()
+                page.get_by_text(told).first.wait_for()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (title, size)
+                assert page.locator("[data-testid=stException]").count() == 0, (title, size)
+        context.close()
+    assert trouble == []
+
+
+def _go_to(page: Page, title: str, *, narrow: bool) -> None:
+    """Click a page's name in the navigation, which a phone has behind a button, and a tablet in part."""
+    link = page.get_by_role("link", name=title, exact=True).first
+    if narrow:
+        page.get_by_test_id("stExpandSidebarButton").click()
+    elif not link.is_visible():
+        page.get_by_text(re.compile(r"^\d+ more$")).click()
+        link = page.get_by_role("menuitem", name=title, exact=True)
+    link.click()
+    if narrow:
+        page.get_by_test_id("stSidebarCollapseButton").click()
