@@ -7,7 +7,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmnb.pricing import cache_prices, cost_of, cost_of_call, cost_of_prompts, saved_by_caching, saved_of_call
+from llmnb.pricing import Terms, cache_prices, cost_of, cost_of_call, cost_of_prompts, saved_by_caching, saved_of_call
 from llmnb.pricing.caching import uncached
 from llmnb.records import UNPRICED, Call, Cost, Usage
 from llmnb.settings import PriceOverride
@@ -26,7 +26,7 @@ usages = st.builds(
 
 def saved(usage: Usage, model: str = "claude-sonnet-5-5") -> int | None:
     """What the cache saved of a usage."""
-    return saved_by_caching([usage], cost_of(usage, model), model)
+    return saved_by_caching([usage], cost_of(usage, model), Terms(model))
 
 
 def test_by_hand() -> None:
@@ -77,9 +77,9 @@ def test_against_the_simulators_own_tariff(usage: Usage, model: str) -> None:
 def test_several_prompts_keep_their_own_tiers(prompts: list[Usage]) -> None:
     """Each prompt of an answer has its own length, with the cache and without."""
     model = "claude-haiku-5-5"
-    cost = cost_of_prompts(prompts, model)
-    found = saved_by_caching(prompts, cost, model)
-    plain = cost_of_prompts([uncached(usage) for usage in prompts], model)
+    cost = cost_of_prompts(prompts, Terms(model))
+    found = saved_by_caching(prompts, cost, Terms(model))
+    plain = cost_of_prompts([uncached(usage) for usage in prompts], Terms(model))
     assert plain.nanousd is not None
     assert cost.nanousd is not None
     assert (found or 0) == (plain.nanousd - cost.nanousd if found is not None else 0)
@@ -88,8 +88,8 @@ def test_several_prompts_keep_their_own_tiers(prompts: list[Usage]) -> None:
 def test_what_is_not_known() -> None:
     """Nothing cached is nothing to say; without a price it is unknown, not 0."""
     assert saved(Usage(input_tokens=10)) is None
-    assert saved_by_caching([Usage(cache_read_tokens=1)], UNPRICED, "mystery") is None
-    assert saved_by_caching([Usage(cache_read_tokens=1)], Cost(5), "mystery") is None
+    assert saved_by_caching([Usage(cache_read_tokens=1)], UNPRICED, Terms("mystery")) is None
+    assert saved_by_caching([Usage(cache_read_tokens=1)], Cost(5), Terms("mystery")) is None
 
 
 def test_of_a_row() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmnb.messages import wire
-from llmnb.pricing import cost_of, saved_by_caching
+from llmnb.pricing import Terms, cost_of, saved_by_caching
 from llmnb.records import Call, Cost, Ended, PromptCacheUse, PromptMarks, Usage
 from llmnb.reply import Figures
 from llmnb.trouble import quietly
@@ -87,5 +87,5 @@ def _saved(message: Message, usage: Usage, cost: Cost, rows: tuple[Call, ...]) -
     if cost.nanousd is None:
         return None
     if not rows:
-        return saved_by_caching([usage], cost, message.model) or 0
+        return saved_by_caching([usage], cost, Terms(message.model)) or 0
     return sum(row.saved_nanousd or 0 for row in rows)

@@ -15,9 +15,9 @@ from typing import Any, cast
 from llmnb.budgeting.budget import Unit
 from llmnb.budgeting.past import Past
 from llmnb.messages import models
-from llmnb.pricing import billed_model
-from llmnb.pricing.costs import Overrides, rates_for
+from llmnb.pricing import Terms, billed_model
 from llmnb.pricing.rates import Rates
+from llmnb.pricing.terms import Overrides
 from llmnb.records import Usage
 from llmnb.tokens import Counter
 
@@ -76,14 +76,8 @@ def bound_of(
     model = str(body.get("model") or "")
     most = _max_tokens(body, model)
     usual = past.of(model, project)
-    rates = rates_for(
-        billed_model(provider, model, None),
-        provider=provider,
-        ts=ts,
-        speed=_text(body.get("speed")),
-        inference_geo=_text(body.get("inference_geo")),
-        overrides=prices,
-    )
+    conditions = {name: _text(body.get(name)) for name in ("speed", "inference_geo")}
+    rates = Terms(billed_model(provider, model, None), provider, ts, **conditions, overrides=prices).rates
     usage = _dearest(_input_tokens(body, model, past, usual.input_tokens), body, rates)
     expected = most if usual.output_tokens is None else min(most, usual.output_tokens)
     return Bound(usage, expected, most, rates, lost or _NOTHING)

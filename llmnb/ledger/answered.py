@@ -14,7 +14,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from llmnb.messages import wire
-from llmnb.pricing import billed_model, cost_of_prompts, saved_by_caching
+from llmnb.pricing import Terms, billed_model, cost_of_prompts, saved_by_caching
 from llmnb.records import USAGE_FIELDS, Call, Cost, Status, Usage, made
 from llmnb.settings import PriceOverride
 
@@ -144,8 +144,8 @@ def unbilled_row(known: Mapping[str, Any], status: Status, outcome: wire.Outcome
     row: dict[str, Any] = {**known, "status": status, "input_tokens": 0, "cost_nanousd": 0}
     row["estimated_input_tokens"] = row["estimated_by"] = None
     _add_facts(row, outcome)
-    costs = [_cost(row, outcome.prompts or (outcome.usage or Usage(),), row["model"], prices).nanousd]
-    costs += [_cost(row, (beside.usage,), beside.model, prices).nanousd for beside in outcome.iterations]
+    costs = [_cost(outcome.prompts or (outcome.usage or Usage(),), _terms(row, row["model"], prices)).nanousd]
+    costs += [_cost((beside.usage,), _terms(row, beside.model, prices)).nanousd for beside in outcome.iterations]
     known_costs = [nanousd for nanousd in costs if nanousd is not None]
     row["saved_nanousd"] = sum(known_costs) if len(known_costs) == len(costs) else None
     return made(Call, row)
@@ -168,28 +168,25 @@ def _add_facts(row: dict[str, Any], outcome: wire.Outcome) -> None:
 
 def _add_cost(row: dict[str, Any], usages: tuple[Usage, ...], prices: Prices) -> None:
     """What the call cost, and what the prompt cache saved."""
-    cost = _cost(row, usages, row["model"], prices)
+    terms = _terms(row, row["model"], prices)
+    cost = _cost(usages, terms)
     row["cost_nanousd"], row["price_id"] = cost.nanousd, cost.price_id
-    if any(usage.cache_read_tokens or usage.cache_write_tokens for usage in usages):
-        row["saved_nanousd"] = saved_by_caching(usages, cost, **_priced_as(row, row["model"], prices))
+    saved = saved_by_caching(usages, cost, terms)
+    if saved is not None:
+        row["saved_nanousd"] = saved
 
 
-def _cost(row: Mapping[str, Any], usages: tuple[Usage, ...], model: str, prices: Prices) -> Cost:
+def _cost(usages: tuple[Usage, ...], terms: Terms) -> Cost:
     if not usages[0].output_tokens and usages == _NOTHING_USED:
         return _FREE
-    return cost_of_prompts(usages, **_priced_as(row, model, prices))
+    return cost_of_prompts(usages, terms)
 
 
-def _priced_as(row: Mapping[str, Any], model: str, prices: Prices) -> dict[str, Any]:
-    return {
-        "model": billed_model(row["provider"], row["model_requested"], model),
-        "provider": row["provider"],
-        "ts": row["ts"],
-        "service_tier": row.get("service_tier"),
-        "speed": row.get("speed"),
-        "inference_geo": row.get("inference_geo"),
-        "overrides": prices,
-    }
+def _terms(row: Mapping[str, Any], model: str, prices: Prices) -> Terms:
+    told = row.get
+    provider = row["provider"]
+    served = billed_model(provider, row["model_requested"], model)
+    return Terms(served, provider, row["ts"], told("service_tier"), told("speed"), told("inference_geo"), prices)
 
 
 _NOT_A_CALLS = {

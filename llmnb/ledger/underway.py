@@ -25,6 +25,7 @@ from llmnb.ledger.spool import Record, Write, call_of, drain_orphans, new_file
 SLOT_BYTES = 2048
 _FIRST_SLOTS = 32
 _EMPTY = b"\n" * SLOT_BYTES
+_NEWLINE = 0x0A  # first in a slot, it says that nothing is in it
 
 
 _Note: TypeAlias = tuple[int, int, int]
@@ -89,8 +90,8 @@ class Underway:
             if noted is not None and noted[1] == attempt:
                 del self._slots[uid]
                 self._free.append(noted[0])
-                with suppress(OSError):  # at worst a row that has ended is offered once more, and changes nothing
-                    self._write(noted[0], 0, b"\n")
+                if self._map is not None:
+                    self._map[noted[0] * SLOT_BYTES] = _NEWLINE
 
     def drain_orphans(self, write: Write, prices: Prices = None) -> int:
         """Hands over what dead processes left, priced where that was left to do; the number of calls."""

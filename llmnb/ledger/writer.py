@@ -282,7 +282,9 @@ def _filled(call: Call) -> dict[str, Any]:
 
     Without None and truth values: for each, sqlite3 looks for an adapter, which takes as long as all else it does.
     """
-    row = {**_NEVER_NULL, **{name: value for name, value in vars(call).items() if value is not None}}
+    row = {**_NEVER_NULL, **vars(call)}
+    if None in row.values():
+        row = {name: value for name, value in row.items() if value is not None}
     for name in TRUTHS:
         row[name] = int(row[name])
     return row

@@ -1,7 +1,7 @@
 """Usage → cost: thin over genai-prices, exact in integer nano-dollars, None where no price is known.
 
-`rates` computes, `book` looks prices up, `costs` puts them together, `caching` says what the prompt cache saves,
-`table` lists prices, `repricing` prices old rows anew.
+`rates` computes, `book` looks prices up, `terms` are the facts of a call that decide, `costs` puts them together,
+`caching` says what the prompt cache saves, `table` lists prices, `repricing` prices old rows anew.
 """
 
 from llmnb.pricing.caching import CachePrices as CachePrices
@@ -12,7 +12,6 @@ from llmnb.pricing.comparison import CacheBill as CacheBill
 from llmnb.pricing.comparison import OnModel as OnModel
 from llmnb.pricing.comparison import cache_bill as cache_bill
 from llmnb.pricing.comparison import same_tokens_on as same_tokens_on
-from llmnb.pricing.costs import billed_model as billed_model
 from llmnb.pricing.costs import cost_of as cost_of
 from llmnb.pricing.costs import cost_of_call as cost_of_call
 from llmnb.pricing.costs import cost_of_prompts as cost_of_prompts
@@ -22,6 +21,9 @@ from llmnb.pricing.repricing import Repricing as Repricing
 from llmnb.pricing.repricing import reprice as reprice
 from llmnb.pricing.table import PriceRow as PriceRow
 from llmnb.pricing.table import price_table as price_table
+from llmnb.pricing.terms import Terms as Terms
+from llmnb.pricing.terms import billed_model as billed_model
+from llmnb.pricing.terms import terms_of as terms_of
 
 __all__ = [
     "CacheBill",
@@ -29,6 +31,7 @@ __all__ = [
     "OnModel",
     "PriceRow",
     "Repricing",
+    "Terms",
     "billed_model",
     "cache_bill",
     "cache_prices",

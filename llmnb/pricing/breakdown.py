@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from llmnb.pricing.costs import Overrides, billed_model, rates_for
 from llmnb.pricing.rates import Class, Dollars, Rates
+from llmnb.pricing.terms import Overrides, terms_of
 from llmnb.records import Call, Usage
 
 _MILLION, _THOUSAND = Decimal(1_000_000), Decimal(1_000)
@@ -43,15 +43,7 @@ def cost_lines(call: Call, overrides: Overrides | None = None) -> list[CostLine]
 
     Their sum, rounded to the nearest nano-dollar, is what `cost_of_call` says.
     """
-    rates = rates_for(
-        billed_model(call.provider, call.model_requested, call.model),
-        provider=call.provider,
-        ts=call.ts,
-        service_tier=call.service_tier,
-        speed=call.speed,
-        inference_geo=call.inference_geo,
-        overrides=overrides,
-    )
+    rates = terms_of(call, overrides).rates
     return list(_lines(call.usage, None if rates is None else _dollars(rates, call.usage)))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from llmnb.pricing.costs import Overrides, billed_model, cost_of, cost_of_prompts, rates_for
+from llmnb.pricing.costs import cost_of_prompts
+from llmnb.pricing.terms import Overrides, Terms, terms_of
 from llmnb.records import Call, Cost, Usage
 
 
@@ -24,7 +24,7 @@ def cache_prices(model: str, *, provider: str = "anthropic", overrides: Override
 
     For deciding, not for the books: conditions of a call (batch, fast, tiers) multiply all of a model's prices alike.
     """
-    rates = rates_for(model, provider=provider, overrides=overrides)
+    rates = Terms(model, provider, overrides=overrides).rates
     band = None if rates is None else rates.bands[0]
     if band is None or not band.input or band.cache_read is None or band.cache_write_5m is None:
         return None
@@ -44,7 +44,7 @@ def uncached(usage: Usage) -> Usage:
     )
 
 
-def saved_by_caching(prompts: Sequence[Usage], cost: Cost, model: str, **conditions: Any) -> int | None:
+def saved_by_caching(prompts: Sequence[Usage], cost: Cost, terms: Terms) -> int | None:
     """Nano-dollars that the prompt cache saved of an answer that cost `cost`; negative where writing cost more.
 
     Exact: the cost of the same tokens as plain input (see `cost_of_prompts`) less `cost`. None where nothing was read
@@ -52,25 +52,13 @@ def saved_by_caching(prompts: Sequence[Usage], cost: Cost, model: str, **conditi
     """
     if cost.nanousd is None or not any(_is_cached(usage) for usage in prompts):
         return None
-    plain = cost_of_prompts([uncached(usage) for usage in prompts], model, **conditions).nanousd
+    plain = cost_of_prompts([uncached(usage) for usage in prompts], terms).nanousd
     return None if plain is None else plain - cost.nanousd
 
 
 def saved_of_call(call: Call, cost: Cost, overrides: Overrides | None = None) -> int | None:
     """The same for a ledger row that costs `cost`, at the prices of when it was made."""
-    if cost.nanousd is None or not _is_cached(call.usage):
-        return None
-    plain = cost_of(
-        uncached(call.usage),
-        billed_model(call.provider, call.model_requested, call.model),
-        provider=call.provider,
-        ts=call.ts,
-        service_tier=call.service_tier,
-        speed=call.speed,
-        inference_geo=call.inference_geo,
-        overrides=overrides,
-    )
-    return None if plain.nanousd is None else plain.nanousd - cost.nanousd
+    return saved_by_caching([call.usage], cost, terms_of(call, overrides))
 
 
 def _is_cached(usage: Usage) -> bool:

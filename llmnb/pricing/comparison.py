@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmnb.pricing.costs import Overrides, rates_for
+from llmnb.pricing.terms import Overrides, Terms
 from llmnb.records import Usage
 
 
@@ -29,7 +29,7 @@ def same_tokens_on(
     Another model would have written another number of tokens, and counted the prompt's in another way: this compares
     prices, not models.
     """
-    rates = rates_for(model, provider=provider, overrides=overrides)
+    rates = Terms(model, provider, overrides=overrides).rates
     if rates is None:
         return OnModel(model, None)
     return OnModel(model, rates.bands[0].nanousd(usage), is_tiered=len(rates.bands) > 1)
@@ -56,7 +56,7 @@ def cache_bill(
 
     Writes of unknown lifetime count as five-minute ones, as everywhere.
     """
-    rates = rates_for(model, provider=provider, overrides=overrides)
+    rates = Terms(model, provider, overrides=overrides).rates
     if rates is None:
         return None
     band = rates.bands[0]

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from llmnb.pricing.caching import saved_of_call
-from llmnb.pricing.costs import BY_PROMPT, Overrides, cost_of_call
+from llmnb.pricing.costs import BY_PROMPT, cost_of_call
+from llmnb.pricing.terms import Overrides
 from llmnb.records import Call, Cost
 from llmnb.settings import load
 
