@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmnb.display.usage_table import show_usage as show_usage
     from llmnb.errors import BudgetExceeded as BudgetExceeded
     from llmnb.errors import CassetteError as CassetteError
+    from llmnb.errors import ExtractionFailed as ExtractionFailed
     from llmnb.errors import IncompleteReply as IncompleteReply
     from llmnb.errors import InvalidRequest as InvalidRequest
     from llmnb.errors import LlmnbError as LlmnbError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from llmnb.llm import LLM as LLM
     from llmnb.records import Cost as Cost
     from llmnb.records import Done as Done
+    from llmnb.records import Partial as Partial
     from llmnb.records import Text as Text
     from llmnb.records import Thinking as Thinking
     from llmnb.records import Usage as Usage
@@ -61,6 +63,7 @@ _HOME = {
     "Cost": "records",
     "Done": "records",
     "Estimate": "estimate",
+    "Partial": "records",
     "Text": "records",
     "Thinking": "records",
     "Usage": "records",
@@ -72,6 +75,7 @@ _HOME = {
     "set_budget": "budgeting",
     "BudgetWarning": "trouble",
     "BudgetExceeded": "errors",
+    "ExtractionFailed": "errors",
     "IncompleteReply": "errors",
     "InvalidRequest": "errors",
     "LlmnbError": "errors",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 from llmnb import chat_file
-from llmnb.asking.content import Block, content_of
+from llmnb.asking.content import THINKING, Block, content_of, taken_back
 from llmnb.asking.params import Options
 from llmnb.errors import InvalidRequest
 from llmnb.records import NANO, Call, StreamEvent, Usage
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from llmnb.asking.question import Question
     from llmnb.estimate import Estimate
     from llmnb.llm import LLM
-
-_THINKING = ("thinking", "redacted_thinking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +279,7 @@ class Chat:
         def keep(reply: Reply) -> None:
             if reply.call is None:  # the books failed; what the reply says is all there is
                 self._before = self._before.plus(reply.usage, reply.cost.nanousd)
-            if answer := _answer(reply):
+            if answer := taken_back(reply):
                 self._turns = (*turns, Turn(content, answer, model))
             self._changed()
 
@@ -398,7 +396,7 @@ def _messages(turns: Sequence[Turn], model: str | None = None) -> list[dict[str,
     messages: list[dict[str, Any]] = []
     for turn in turns:
         foreign = model is not None and turn.model != model
-        answer = [block for block in turn.assistant if not (foreign and block["type"] in _THINKING)]
+        answer = [block for block in turn.assistant if not (foreign and block["type"] in THINKING)]
         messages.append({"role": "user", "content": turn.user})
         messages.append({"role": "assistant", "content": answer})
     return messages
@@ -407,18 +405,3 @@ def _messages(turns: Sequence[Turn], model: str | None = None) -> list[dict[str,
 def _turns(messages: Sequence[Mapping[str, Any]], models: Sequence[str]) -> tuple[Turn, ...]:
     pairs = zip(messages[::2], messages[1::2], models, strict=True)
     return tuple(Turn(user["content"], answer["content"], model) for user, answer, model in pairs)
-
-
-def _answer(reply: Reply) -> list[Block]:
-    """What the API takes back of an answer; empty when it takes nothing back.
-
-    A refused turn must be left out, or every later one is refused, too (API documentation, "Handle streaming
-    refusals"); a message can neither be empty nor hold empty text nor end with thinking, as one cut off can.
-    """
-    if reply.refused:
-        return []
-    blocks = [block.to_dict(mode="json") for block in reply.message.content]
-    blocks = [block for block in blocks if block["type"] != "text" or str(block["text"]).strip()]
-    while blocks and blocks[-1]["type"] in _THINKING:
-        blocks.pop()
-    return blocks

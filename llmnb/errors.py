@@ -4,6 +4,7 @@
     ├── UnknownPrice            (also a LookupError) no price is known for a model
     ├── UnknownModel            (also a LookupError) nothing is known under that model name
     ├── IncompleteReply         the stream ended before the message did
+    ├── ExtractionFailed        no answer was a value of the type that was asked for
     ├── BudgetExceeded          a budget does not allow the call, or the rest of its answer
     ├── StoreError              the ledger cannot be opened or written
     │   ├── StoreBusy           another process keeps the ledger locked
@@ -105,6 +106,19 @@ class BudgetExceeded(LlmnbError):
         self.resets_at = resets_at
         self.partial = partial
         self.usage = usage
+        super().__init__(message)
+
+
+class ExtractionFailed(LlmnbError):
+    """No answer was a value of the type asked for, `attempts` times; what they cost is in the ledger.
+
+    `text` is the last answer as it came, `errors` what is wrong with it: a line each, with the field it is about.
+    """
+
+    def __init__(self, message: str, *, text: str, errors: tuple[str, ...], attempts: int) -> None:
+        self.text = text
+        self.errors = errors
+        self.attempts = attempts
         super().__init__(message)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Never, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast, overload
 
 from llmnb import settings as settings_room
 from llmnb.asking.access import Access, OurClients, UserClient
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anthropic.types import TextBlockParam, ThinkingConfigParam
 
     from llmnb.asking.content import Prompt
+    from llmnb.asking.extraction import Rows
     from llmnb.asking.params import Effort
     from llmnb.chat import Chat
     from llmnb.durations import Duration
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
 
+T = TypeVar("T")
+
+RETRIES = 2
+"""How often `extract` tells a model what was wrong: one that fails three times fails on."""
 _SHOWN_CHARS = 40
 _LONG_BYTES = 1_024
 """A shorter system prompt is below every model's minimum for caching."""
@@ -170,18 +175,82 @@ class LLM:
         """The async twin of `ask`, for `await` at the top level of a cell and elsewhere."""
         return await self._question(self._messages(prompt), options).aask()
 
-    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Generator[StreamEvent, None, Reply]:
+    def stream(
+        self, prompt: Prompt, *, into: Any = None, **options: Unpack[Options]
+    ) -> Generator[StreamEvent, None, Reply]:
         """Asks, and gives events as they come: `Thinking`, `Text`, and `Done` with usage and cost at the end.
 
         Tools that run on the API's side, such as web search, are `ToolCall` and `ToolResult`; sources are `Citation`.
+        With `into`, a type as for `extract`, the value so far comes as `Partial` in the place of text, and the last one
+        is the whole, validated; what does not fit raises ExtractionFailed.
 
         Errors are raised, as in `ask`. Closing the generator, or leaving its loop, ends the answer at once.
         """
-        return self._question(self._messages(prompt), options).stream()
+        question = self._question(self._messages(prompt), options)
+        if into is None:
+            return question.stream()
+        from llmnb.asking import extraction
 
-    def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
+        return extraction.stream(question, into)
+
+    def astream(self, prompt: Prompt, *, into: Any = None, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
         """The async twin of `stream`: `async for event in llm.astream("…")`."""
-        return self._question(self._messages(prompt), options).astream()
+        question = self._question(self._messages(prompt), options)
+        if into is None:
+            return question.astream()
+        from llmnb.asking import extraction
+
+        return extraction.astream(question, into)
+
+    # Values -----------------------------------------------------------------------------------------------------------
+
+    @overload
+    def extract(
+        self, prompt: Prompt, into: type[list[T]], *, retries: int = ..., **options: Unpack[Options]
+    ) -> Rows[T]: ...
+    @overload
+    def extract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
+    @overload
+    def extract(self, prompt: Prompt, into: Any, *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
+    def extract(self, prompt: Prompt, into: Any, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
+        """Asks for a value of a type: `llm.extract("Ann is 30", Person)` is a `Person`, validated.
+
+        The model is held to the type's JSON schema by the API's structured output, or by a tool where the model or the
+        type (recursive ones, dictionaries with free keys) does not take that. An answer that does not validate goes
+        back to it with what is wrong. Every attempt is a call of its own in the ledger, and comes from the cache when
+        it was made before.
+
+        Args:
+            prompt: as for `ask`.
+            into: a Pydantic model, dataclass, TypedDict or enum, a list, union or Optional of these, or a plain type.
+            retries: how often the model is told what was wrong before it is given up.
+            **options: any setting of `LLM`, for this call.
+
+        Returns:
+            The value. A list is one with `.to_frame()`, which makes a DataFrame of a row an item.
+
+        Raises:
+            ExtractionFailed: no answer fits, the model refused, or the answer was cut off; `.text` is the last answer,
+                `.errors` what is wrong with it.
+            InvalidRequest: there is no JSON schema of `into`; nothing was sent.
+        """
+        from llmnb.asking import extraction
+
+        return extraction.extract(self._question(self._messages(prompt), options), into, retries)
+
+    @overload
+    async def aextract(
+        self, prompt: Prompt, into: type[list[T]], *, retries: int = ..., **options: Unpack[Options]
+    ) -> Rows[T]: ...
+    @overload
+    async def aextract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
+    @overload
+    async def aextract(self, prompt: Prompt, into: Any, *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
+    async def aextract(self, prompt: Prompt, into: Any, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
+        """The async twin of `extract`."""
+        from llmnb.asking import extraction
+
+        return await extraction.aextract(self._question(self._messages(prompt), options), into, retries)
 
     # Before asking ----------------------------------------------------------------------------------------------------
 

@@ -447,7 +447,18 @@ class Done:
         return self.usage.output_tokens / (self.latency_ms - self.ttft_ms) * 1000
 
 
-StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Retry | Done
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A value of a type, as far as the answer has come: plain JSON values (dicts, lists, texts that may go on).
+
+    The last one `is_complete`: its `value` is of the type that was asked for.
+    """
+
+    value: Any
+    is_complete: bool = False
+
+
+StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Retry | Partial | Done
 
 
 # How an answer is shown ----------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from llmnb.errors import InvalidRequest
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from llmnb.reply import Reply
+
 Block: TypeAlias = dict[str, Any]
 """A content block of the Messages API as plain data, such as {"type": "text", "text": "…"}."""
 
@@ -205,3 +207,23 @@ def _weight(block: Block) -> int:
     source: Any = block.get("source")
     data: Any = cast("Block", source).get("data") if isinstance(source, dict) else block.get("text")
     return len(data) if isinstance(data, str) else 0
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+THINKING = ("thinking", "redacted_thinking")
+
+
+def taken_back(reply: Reply) -> list[Block]:
+    """What the API takes back of an answer; empty when it takes nothing back.
+
+    A refused turn must be left out, or every later one is refused, too (API documentation, "Handle streaming
+    refusals"); a message can neither be empty nor hold empty text nor end with thinking, as one cut off can.
+    """
+    if reply.refused:
+        return []
+    blocks = [block.to_dict(mode="json") for block in reply.message.content]
+    blocks = [block for block in blocks if block["type"] != "text" or str(block["text"]).strip()]
+    while blocks and blocks[-1]["type"] in THINKING:
+        blocks.pop()
+    return blocks

@@ -22,7 +22,8 @@ class Question:
     """What will be sent, through which client, for which chat.
 
     `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
-    `on_reply` the answer, once it is whole and before anybody else sees the end of it.
+    `on_reply` the answer, once it is whole and before anybody else sees the end of it. `shown_as` puts something before
+    the view.
     """
 
     plan: Plan
@@ -32,10 +33,11 @@ class Question:
     chat: str | None = None
     on_call: Callable[[Call], None] | None = None
     on_reply: Callable[[Reply], None] | None = None
+    shown_as: Callable[[View], View] | None = None
 
     def ask(self) -> Reply:
         """The reply, shown live where a view fits."""
-        view = views.view(self.plan.display)
+        view = self._view()
         exchange = self._exchange(view)
         try:
             if view is None:
@@ -51,7 +53,7 @@ class Question:
 
     async def aask(self) -> Reply:
         """The async twin of `ask`."""
-        view = views.view(self.plan.display)
+        view = self._view()
         exchange = self._exchange(view)
         try:
             if view is None:
@@ -87,6 +89,10 @@ class Question:
             recent.remember(exchange.partial())
             raise
         yield self._told(exchange.replied()).done()
+
+    def _view(self) -> View | None:
+        view = views.view(self.plan.display)
+        return view if view is None or self.shown_as is None else self.shown_as(view)
 
     def _told(self, reply: Reply) -> Reply:
         recent.remember(reply)

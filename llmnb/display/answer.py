@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Citation, Done, Partial, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
 
 # C0 and C1 controls but \t and \n: terminals obey them, browsers drop some of them silently
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -95,6 +95,8 @@ class Answer:
                 self._result(event)
             case Retry():
                 self._append(Waiting(event))
+            case Partial():
+                pass  # the JSON it is read from is shown
             case Done():
                 self.done = event
                 self._end_last()

@@ -68,6 +68,7 @@ class ModelFacts:
     takes_thinking_budget: bool = True
     takes_adaptive_thinking: bool = True
     thinking_can_be_off: bool = True
+    takes_output_format: bool = True
     cache_minimum_tokens: int = HIGHEST_CACHE_MINIMUM
 
     @property
@@ -92,6 +93,7 @@ def facts(model: str) -> ModelFacts:
         takes_thinking_budget=(3, 7) <= version <= (4, 6),
         takes_adaptive_thinking=version >= (4, 6),
         thinking_can_be_off=not (family in ("fable", "mythos") or (version >= (5, 5) and family in ("opus", "sonnet"))),
+        takes_output_format=version >= ((4, 1) if family == "opus" else (4, 5)),
         cache_minimum_tokens=_cache_minimum(family, version),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import assert_type
@@ -14,6 +15,14 @@ from anthropic.types import Message, MessageParam, TextBlock
 import llmnb
 from llmnb.cassette import Cassette, Interaction
 from llmnb.records import StreamEvent, ToolCall
+
+
+@dataclass
+class Point:
+    """What may be extracted."""
+
+    x: float
+    y: float
 
 
 def asking(llm: llmnb.LLM) -> None:
@@ -36,6 +45,17 @@ def estimating(llm: llmnb.LLM, chat: llmnb.Chat) -> None:
     assert_type(llm.estimate("Hi", tools=[len], exact=True, max_tokens=5), llmnb.Estimate)
     assert_type(chat.estimate("Hi").cost_usd, Decimal | None)
     llm.estimate("Hi", exakt=True)  # pyright: ignore[reportCallIssue]
+
+
+async def extracting(llm: llmnb.LLM) -> None:
+    """A value is of the type that was asked for; a list makes a frame."""
+    assert_type(llm.extract("1, 2", Point), Point)
+    assert_type(await llm.aextract("1, 2", Point, retries=0, max_tokens=5), Point)
+    assert_type(llm.extract("1, 2", list[Point])[0], Point)
+    llm.extract("1, 2", list[Point]).to_frame()
+    llm.extract("1, 2", Point | None)
+    llm.stream("1, 2", into=Point)
+    llm.extract("1, 2", Point, retries="no")  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def configuring() -> None:

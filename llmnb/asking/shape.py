@@ -1,0 +1,210 @@
+"""`Shape`: the type an answer is wanted in, as the JSON schema that the API is sent, and the way back to a value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from llmnb.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+_VALUE = "value"
+"""What a value that is no object is wrapped under: the API's schemas, and those of tools, are of objects."""
+_SHOWN_ERRORS = 12
+
+
+class Misfit(Exception):  # noqa: N818 - it says what happened
+    """A text that is no value of the shape; `errors` says where and why, a line each."""
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A type, ready to be asked for.
+
+    `name` is one that a tool may have, `schema` the type's own JSON schema, of an object (a list, a union or a plain
+    value stands under "value" in it), and `strict` what the API's structured output takes of it: None where the type
+    holds what that cannot express (recursion, dictionaries with free keys, values of any kind). `item_fields` are the
+    names of the fields of a list's items, where these are objects of one type.
+    """
+
+    name: str
+    adapter: TypeAdapter[Any]
+    schema: dict[str, Any]
+    strict: dict[str, Any] | None
+    wrapped: bool
+    item_fields: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, into: Any) -> Shape:
+        """The shape of a Pydantic model, dataclass, TypedDict, enum, list, union, or anything else Pydantic knows.
+
+        Raises:
+            InvalidRequest: there is no JSON schema of it.
+        """
+        try:
+            return _shape(into)
+        except TypeError:  # what cannot be hashed cannot be remembered
+            return _shape.__wrapped__(into)
+
+    def read(self, text: str) -> Any:
+        """The value that the JSON text says.
+
+        Raises:
+            Misfit: it is no JSON, or no value of this shape.
+        """
+        from pydantic_core import from_json
+
+        try:
+            said = from_json(_unfenced(text))
+        except ValueError as error:
+            raise Misfit((f"no JSON: {error}",)) from None
+        return self.take(said)
+
+    def take(self, said: Any) -> Any:
+        """The value that parsed JSON says.
+
+        Raises:
+            Misfit: it is no value of this shape.
+        """
+        from pydantic import ValidationError
+        from pydantic_core import to_json
+
+        if self.wrapped:
+            if not isinstance(said, dict) or _VALUE not in said:
+                raise Misfit((f'no object with the field "{_VALUE}"',))
+            said = cast("dict[str, Any]", said)[_VALUE]
+        try:
+            # as JSON: "2026-11-26" is a date there, and an enum is told by its value
+            return self.adapter.validate_json(to_json(said))
+        except ValidationError as error:
+            raise Misfit(_told(error)) from None
+
+    def so_far(self, text: str) -> Any:
+        """What the beginning of a JSON text says, as plain JSON values; None while it says nothing."""
+        from pydantic_core import from_json
+
+        try:
+            said: Any = from_json(text, allow_partial="trailing-strings")
+        except ValueError:
+            return None
+        if self.wrapped:
+            return cast("dict[str, Any]", said).get(_VALUE) if isinstance(said, dict) else None
+        return said
+
+
+@lru_cache(maxsize=256)
+def _shape(into: Any) -> Shape:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+    from pydantic_core import SchemaError
+
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(into)
+        schema = adapter.json_schema()
+    except (PydanticUserError, SchemaError, AttributeError, NameError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise InvalidRequest(
+            f"no JSON schema can be made of {_called(into)}: {why} Give a Pydantic model, a dataclass, a TypedDict, an "
+            "enum, or a list or union of these. Nothing was sent."
+        ) from None
+    defs: dict[str, Any] = schema.get("$defs", {})
+    fields = _item_fields(schema, defs)
+    wrapped = schema.get("type") != "object"
+    if wrapped:
+        schema = _under_value(schema)
+    return Shape(_name(into), adapter, schema, _strict(schema), wrapped, fields)
+
+
+def _under_value(schema: dict[str, Any]) -> dict[str, Any]:
+    inner = {key: part for key, part in schema.items() if key != "$defs"}
+    outer: dict[str, Any] = {"type": "object", "properties": {_VALUE: inner}, "required": [_VALUE]}
+    return {**outer, "$defs": schema["$defs"]} if "$defs" in schema else outer
+
+
+def _item_fields(schema: dict[str, Any], defs: dict[str, Any]) -> tuple[str, ...]:
+    items: dict[str, Any] = schema.get("items", {})
+    if "$ref" in items:
+        items = defs[items["$ref"].rsplit("/", 1)[-1]]
+    return tuple(items.get("properties", {}))
+
+
+def _called(into: Any) -> str:
+    return getattr(into, "__name__", None) or repr(into)
+
+
+def _name(into: Any) -> str:
+    """A name that a tool may have: of letters, digits, - and _."""
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", _called(into)).strip("_")[:64] or "answer"
+
+
+def _strict(schema: dict[str, Any]) -> dict[str, Any] | None:
+    if _is_recursive(schema) or not _is_closed(schema):
+        return None
+    from anthropic import transform_schema
+
+    try:
+        return transform_schema(schema)
+    except (ValueError, AssertionError):  # the SDK's word for what it cannot transform
+        return None
+
+
+def _is_closed(schema: Any) -> bool:
+    """Whether every object in it lists its fields and every value has a type: structured output takes nothing else."""
+    if isinstance(schema, list):
+        return all(map(_is_closed, cast("list[Any]", schema)))
+    if not isinstance(schema, dict):
+        return True
+    parts = cast("dict[str, Any]", schema)
+    if parts.get("type") == "object" and ("properties" not in parts or parts.get("additionalProperties")):
+        return False
+    if "prefixItems" in parts or "patternProperties" in parts:
+        return False
+    named = [*parts.get("properties", {}).values(), *parts.get("$defs", {}).values()]
+    if any(not _has_kind(part) for part in (*named, *([parts["items"]] if "items" in parts else []))):
+        return False
+    nested = [parts[key] for key in ("items", "anyOf", "oneOf", "allOf") if key in parts]
+    return all(map(_is_closed, (*named, *nested)))
+
+
+def _has_kind(part: Any) -> bool:
+    return isinstance(part, dict) and bool({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"} & part.keys())
+
+
+def _is_recursive(schema: dict[str, Any]) -> bool:
+    defs: dict[str, Any] = schema.get("$defs", {})
+
+    def reaches(part: Any, above: tuple[str, ...]) -> bool:
+        if isinstance(part, list):
+            return any(reaches(item, above) for item in cast("list[Any]", part))
+        if not isinstance(part, dict):
+            return False
+        inside = cast("dict[str, Any]", part)
+        if isinstance(inside.get("$ref"), str):
+            name = inside["$ref"].rsplit("/", 1)[-1]
+            return name in above or reaches(defs.get(name), (*above, name))
+        return any(reaches(item, above) for key, item in inside.items() if key != "$defs")
+
+    return reaches(schema, ())
+
+
+def _unfenced(text: str) -> str:
+    """The JSON of an answer that put it into a Markdown fence, as models without structured output like to."""
+    found = re.fullmatch(r"\s*```(?:json)?[ \t]*\n(.*?)\n?```\s*", text, re.DOTALL)
+    return found[1] if found else text
+
+
+def _told(error: ValidationError) -> tuple[str, ...]:
+    lines = [
+        f"{'.'.join(map(str, one['loc'])) or 'the value'}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    more = len(lines) - _SHOWN_ERRORS
+    return (*lines[:_SHOWN_ERRORS], f"and {more} more") if more > 0 else tuple(lines)
