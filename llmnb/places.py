@@ -36,3 +36,18 @@ class PostgresPlace:
 
 Place = Path | PostgresPlace
 """A file of SQLite, or a database of PostgreSQL."""
+POSTGRES = ("postgresql://", "postgres://")
+SQLITE = "sqlite:///"
+
+
+def place_of(url: str) -> Place:
+    """The place that a URL names: sqlite:/// and an absolute path, or a postgresql:// URL.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if url.startswith(POSTGRES):
+        return PostgresPlace(url)
+    if url.startswith(SQLITE):
+        return Path(url.removeprefix(SQLITE)).expanduser().absolute()
+    raise ValueError("must start with sqlite:/// and go on with an absolute path, or be a postgresql:// URL")

@@ -25,14 +25,11 @@ from pydantic_settings import (
 )
 
 from llmnb.errors import SettingsError
-from llmnb.places import Place, PostgresPlace
+from llmnb.places import Place, PostgresPlace, place_of
 
 PREFIX = "LLMNB_"
 TEST_PREFIX = "LLMNB_TEST_"
 """Variables with this prefix belong to llmnb's own test-suite and are no settings."""
-
-
-_POSTGRES = ("postgresql://", "postgres://")
 
 
 class PriceOverride(BaseModel):
@@ -138,8 +135,8 @@ class Settings(BaseSettings):
     @field_validator("store_url", mode="after")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("sqlite:///", *_POSTGRES)):
-            raise ValueError("must start with sqlite:/// and go on with an absolute path, or be a postgresql:// URL")
+        if value is not None:
+            place_of(value)
         return value
 
     @field_validator("budget_webhook", mode="after")
@@ -163,11 +160,7 @@ class Settings(BaseSettings):
     @property
     def ledger_path(self) -> Place:
         """Where the ledger is: its file, or the database of a team."""
-        if self.store_url is None:
-            return self.home / "ledger.db"
-        if self.store_url.startswith(_POSTGRES):
-            return PostgresPlace(self.store_url)
-        return Path(self.store_url.removeprefix("sqlite:///")).expanduser().absolute()
+        return self.home / "ledger.db" if self.store_url is None else place_of(self.store_url)
 
     @property
     def prices_path(self) -> Path:

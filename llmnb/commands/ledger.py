@@ -11,6 +11,8 @@ import typer
 
 from llmnb import settings
 from llmnb.commands import console
+from llmnb.errors import InvalidRequest
+from llmnb.places import Place, place_of
 
 app = typer.Typer(help="Look after the ledger: its state, its roll-ups, its size.", no_args_is_help=True)
 
@@ -64,6 +66,49 @@ def prune(
         typer.confirm(f"Delete the rows of all calls from before {before:%Y-%m-%d}?", abort=True)
     deleted = _counted(upkeep.prune_older(open_ledger(), chosen, older, vacuum=vacuum), "deleted")
     print(f"{deleted:,} rows from before {before:%Y-%m-%d} deleted; their totals are kept.")
+
+
+@app.command()
+def copy(
+    source: Annotated[str | None, typer.Option("--from", help="URL of the ledger that is read.", metavar="URL")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="URL of the one that is written.", metavar="URL")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a ledger into another: from a file into a team's database, or back.
+
+    Without --from or --to it is the ledger of the settings. Nothing is deleted
+    on either side, and what is there already is not written again: interrupted,
+    the same command goes on. A URL is sqlite:/// and an absolute path, or
+    postgresql://user@host/name; a password is better kept in ~/.pgpass.
+    """
+    from llmnb.ledger import open_ledger, upkeep
+    from llmnb.ledger.copying import Copied, copy
+
+    places = [_place(source, "--from"), _place(target, "--to")]
+    last = Copied()
+    for last in copy(*places):
+        if sys.stderr.isatty():
+            print(f"\r{last.rows:,} rows", end="", file=sys.stderr, flush=True)
+    upkeep.fold(open_ledger(places[1]), settings.load())
+    if as_json:
+        console.as_json(asdict(last))
+        return
+    print(f"{last.rows:,} rows of {places[0]} are in {places[1]}; {last.written:,} of them were written now.")
+    if last.pruned:
+        print(f"Of {last.pruned:,} calls that were pruned the sums were taken over.")
+    if last.budgets:
+        print(f"{last.budgets:,} budgets were taken over.")
+    if last.newer:
+        print(f"Of {last.newer:,} rows the target knew more, and kept it.")
+    else:
+        print(f"All sums are equal, to the token and the nano-dollar: ${last.cost_nanousd / 10**9:,.9f}.")
+
+
+def _place(url: str | None, option: str) -> Place:
+    try:
+        return settings.load().ledger_path if url is None else place_of(url)
+    except ValueError as error:
+        raise InvalidRequest(f"{option}: {error}.") from None
 
 
 def _counted(steps: Iterable[int], verb: str) -> int:

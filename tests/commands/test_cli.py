@@ -33,7 +33,7 @@ COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_co
 GROUPS = {
     "budget": ["list", "remove", "set"],
     "cache": ["clear", "export", "import", "list", "show", "stats"],
-    "ledger": ["prune", "rebuild", "status"],
+    "ledger": ["copy", "prune", "rebuild", "status"],
     "tokens": ["count", "fetch"],
 }
 """Commands that have commands of their own."""
