@@ -47,10 +47,11 @@ class Alert:
         budget = self.budget
         left = budget.amount(max(0, budget.allowance - self.spent))
         ends = " Calls are stopped from here on." if self.percent == 100 and budget.action == "stop" else ""
-        return (
-            f"llmnb: {self.percent} % of the budget of {budget} is spent: {budget.amount(self.spent)}, "
-            f"{left} is left.{ends} {resets(budget, self.ts)}"
-        ).strip()
+        if self.percent == 100 and self.spent < budget.allowance:  # a call was refused that needed more than there is
+            said = f"the budget of {budget} is used up but for {left}, and a call that needs more was not sent."
+        else:
+            said = f"{self.percent} % of the budget of {budget} is spent: {budget.amount(self.spent)}, {left} is left."
+        return f"llmnb: {said}{ends} {resets(budget, self.ts)}".strip()
 
     def facts(self) -> dict[str, Any]:
         """What is posted to a webhook: `text` is what Slack, Mattermost and others show."""

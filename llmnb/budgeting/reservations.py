@@ -6,8 +6,9 @@ transaction that writes the call's row: at no moment is a call counted twice, or
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ BUSY_S = 0.01
 """How long one try waits for a locked ledger: an event loop may be waiting with it."""
 
 _LONGEST_PAUSE_S = 60.0
+_MOST_ENDED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,14 @@ class _Seen:
     percent: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A call that has ended, by the fields of its row, and what it took."""
+
+    call: Mapping[str, Any]
+    took: Mapping[Unit, int]
+
+
 class Reservations:
     """The budgets of the ledger at `path`, and what this process holds of them. Safe in threads and after a fork."""
 
@@ -126,6 +136,8 @@ class Reservations:
         self.open: dict[str, Owner] = {}
         """Calls of this process that hold money, and who made them."""
         self._seen: dict[int, _Seen] = {}
+        self._ended: dict[str, _Ended] = {}
+        """Calls of this process that ended a moment ago: their rows may not be on the books yet."""
         self.trouble: StoreError | None = None
         """Why the budgets could not be read when that was last tried."""
         self._is_remote = not isinstance(path, Path)
@@ -255,7 +267,7 @@ class Reservations:
         """
         desk = None
         with self._transaction(reading=True) as connection:
-            desk = _Desk(connection, Ask("", 1, ts, call, {}))
+            desk = _Desk(connection, Ask("", 1, ts, call, {}), self._unwritten(connection))
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
         return self._claim(alerts) if alerts else ()
@@ -267,6 +279,9 @@ class Reservations:
             StoreBusy, StoreError: as in `reserve`.
         """
         crossing = False
+        self._ended[call["uid"]] = _Ended(call, amounts)
+        if len(self._ended) > _MOST_ENDED:
+            self._ended.pop(next(iter(self._ended)), None)
         for budget in self._known:
             seen = self._seen.get(budget.id)
             if seen is not None and budget.concerns(call):
@@ -275,7 +290,8 @@ class Reservations:
         if not crossing:
             return ()
         with self._transaction(reading=True) as connection:
-            desk = _Desk(connection, Ask(call["uid"], 1, call["ts"], call, {}), unwritten=amounts)
+            ask = Ask(call["uid"], 1, call["ts"], call, {})
+            desk = _Desk(connection, ask, self._unwritten(connection))
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
         return self._claim(alerts) if alerts else ()
@@ -285,15 +301,30 @@ class Reservations:
             now = {budget.id: budget for budget in all_budgets(connection)}
             return tuple(alert for alert in alerts if said(connection, now.get(alert.budget.id), alert))
 
+    def _unwritten(self, connection: Connection) -> Sequence[_Ended]:
+        """The calls that have ended and are not on the books yet; those that are by now are forgotten."""
+        ended = dict(self._ended)
+        if not ended:
+            return ()
+        sql = "SELECT uid FROM calls WHERE uid IN (SELECT value FROM json_each(?)) AND status <> 'running'"
+        written = {uid for (uid,) in connection.execute(sql, (json.dumps(list(ended)),))}
+        for uid in written:
+            self._ended.pop(uid, None)
+        return [one for uid, one in ended.items() if uid not in written]
+
     def _note(self, desk: _Desk) -> None:
         for budget, (period, count) in desk.looked_up.items():
+            before = self._seen.get(budget.id)
+            # what calls of this process took that ended a moment ago may not be in what was counted
+            known = before.spent if before is not None and before.period == period else 0
             percent = due(count.amount, budget.allowance)
-            self._seen[budget.id] = _Seen(period, count.amount, percent)
+            self._seen[budget.id] = _Seen(period, max(known, count.amount), percent)
 
     def after_fork(self) -> None:
         """Begins anew in a forked child."""
         self._behind.after_fork()
         self._looked_at = None
+        self._ended.clear()
         self.open.clear()  # these calls are the parent's
 
 
@@ -303,8 +334,8 @@ class _Desk:
 
     connection: Any
     ask: Ask
-    unwritten: Mapping[Unit, int] = field(default_factory=dict[Unit, int])
-    """What the call took by its end, where its row may not be on the books yet."""
+    unwritten: Sequence[_Ended] = ()
+    """Calls that have ended, and are not on the books yet."""
     looked_up: dict[Budget, tuple[int, counting.Count]] = field(
         default_factory=dict[Budget, tuple[int, counting.Count]]
     )
@@ -377,9 +408,11 @@ class _Desk:
         if budget not in self.looked_up:
             period = budget.period(self.ask.ts)
             count = counting.spent(self.connection, budget, period)
-            if self.unwritten and not counting.on_the_books(self.connection, budget, self.ask.uid):
-                count = count._replace(amount=count.amount + self.unwritten[budget.unit])
-            self.looked_up[budget] = (_number(period.start_us, budget), count)
+            number = _number(period.start_us, budget)
+            for one in self.unwritten:
+                if budget.concerns(one.call) and _number(budget.period(one.call["ts"]).start_us, budget) == number:
+                    count = count._replace(amount=count.amount + one.took[budget.unit])
+            self.looked_up[budget] = (number, count)
         return self.looked_up[budget][1]
 
     def own(self, budget: Budget) -> int:

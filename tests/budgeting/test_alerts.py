@@ -126,6 +126,23 @@ def test_the_call_that_crosses_a_line_says_so_at_its_end(ledger: Store, store: R
     assert alerts_of(store) == []
 
 
+def test_calls_that_end_together_count_together(ledger: Store, store: Reservations, make_call) -> None:
+    """A burst is over before its rows are on the books: the last counts those that ended before, and none twice."""
+    set_budget(usd=1, per="day", action="warn")
+    store.known()
+    call = ask("a", 0).call
+    assert alerts_of(store) == []
+    assert store.settled({**call, "uid": "a"}, {"usd": 30 * CENT, "tokens": 0}) == ()
+    assert store.look(call, NOON_US) == ()
+    (alert,) = store.settled({**call, "uid": "b"}, {"usd": 40 * CENT, "tokens": 0})
+    assert (alert.percent, alert.spent) == (50, 70 * CENT)
+    ledger.write(make_call(uid="a", cost_nanousd=30 * CENT))
+    ledger.write(make_call(uid="b", cost_nanousd=40 * CENT))
+    assert store.settled({**call, "uid": "c"}, {"usd": 5 * CENT, "tokens": 0}) == ()
+    (alert,) = store.settled({**call, "uid": "d"}, {"usd": 5 * CENT, "tokens": 0})
+    assert (alert.percent, alert.spent) == (80, 80 * CENT)
+
+
 def test_a_refusal_near_the_end_says_that_the_budget_is_used_up(ledger: Store, store: Reservations, make_call) -> None:
     """Once; a refusal of one call that is too dear while there is plenty does not."""
     set_budget(usd=1, per="day")
@@ -135,6 +152,7 @@ def test_a_refusal_near_the_end_says_that_the_budget_is_used_up(ledger: Store, s
     ledger.write(make_call(cost_nanousd=90 * CENT))
     refusals = [store.reserve(ask("b", 20 * CENT), (1, 0)) for _ in range(2)]
     assert [[alert.percent for alert in refusal.alerts] for refusal in refusals] == [[80, 100], []]
+    assert "is used up but for $0.10, and a call that needs more was not sent" in refusals[0].alerts[1].text
 
 
 # How they are said ----------------------------------------------------------------------------------------------------
