@@ -40,6 +40,8 @@ def page() -> None:
     if not totals.calls:
         states.no_match(chosen)
         return
+    quick, note = books.quick(chosen)
+    found = books.usage(quick, ["source", "cache_miss_reason"])  # one look at the rows for both
     used = usage[["cache_read_tokens", "cached_calls", *WRITTEN]].sum().sum()
     if not used:
         st.info(
@@ -48,22 +50,21 @@ def page() -> None:
             icon=":material/cached:",
         )
     else:
-        metrics(chosen, usage)
+        metrics(usage, found, note)
         over_time(chosen)
         by_model(usage)
         unread(chosen)
-    misses(chosen)
+    misses(found[found["source"] == "live"], note)
 
 
 WRITTEN = ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_unsplit_tokens")
 
 
-def metrics(chosen: filters.Filters, usage: pd.DataFrame) -> None:
+def metrics(usage: pd.DataFrame, found: pd.DataFrame, note: str) -> None:
     """What was saved in all and by each cache, and how much of the input was read from the cache."""
-    quick, note = books.quick(chosen)
-    by_source = books.usage(quick, ["source"]).set_index("source")["saved_usd"].map(books.nano)
-    prompt = int(by_source.get("live", 0))
-    answers = int(by_source.sum()) - prompt
+    saved = found["saved_usd"].map(books.nano)
+    prompt = int(saved[found["source"] == "live"].sum())
+    answers = int(saved.sum()) - prompt
     total = sum(books.nano(saved) for saved in usage["saved_usd"])
     read, written = int(usage["cache_read_tokens"].sum()), int(usage[list(WRITTEN)].sum().sum())
     asked = read + written + int(usage["input_tokens"].sum())
@@ -161,10 +162,8 @@ def unread(chosen: filters.Filters) -> None:
     )
 
 
-def misses(chosen: filters.Filters) -> None:
+def misses(found: pd.DataFrame, note: str) -> None:
     """Why a prefix that should have been in the prompt cache was not."""
-    quick, note = books.quick(chosen)
-    found = books.usage(quick, ["cache_miss_reason"], source=["live"])
     missed = found[found["cache_miss_reason"].notna()]
     with st.container(border=True):
         st.markdown("**Misses of the prompt cache by reason**")
