@@ -86,7 +86,7 @@ SEARCHED = (
     },
 )
 WIDTH, HEIGHT, SCALE = 1040, 860, 1.5
-SEARCH_HEIGHT, DASHBOARD_HEIGHT = 960, 812
+SEARCH_HEIGHT, DASHBOARD_HEIGHT = 960, 1052
 COLOURS = 256
 MAX_BYTES = 250_000
 
@@ -213,13 +213,15 @@ def _wait_for_the_second(page: Page) -> None:
 
 
 def _dashboard(browser: Browser, home: Path, file: Path) -> None:
-    from llmnb import settings
+    from llmnb import set_budget, settings
     from llmnb.commands.dashboard_launcher import launch
     from llmnb.demo import history
 
     books = home / "books.db"
     os.environ["LLMNB_STORE_URL"] = f"sqlite:///{books}"
     history.write(settings.load(), datetime.now().astimezone())
+    set_budget(usd=12, per="month")
+    set_budget(usd=8, per="month", project="thesis")
     with launch(ledger=books) as dashboard, _page(browser, DASHBOARD_HEIGHT, width=1280) as page:
         page.goto(dashboard.url)
         page.locator("[data-testid=stMetricValue]").first.wait_for(timeout=25_000)
