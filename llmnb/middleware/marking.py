@@ -16,7 +16,7 @@ from llmnb.middleware.entry import MARKS, UNDER_WAY
 from llmnb.middleware.flow import Flow, Part
 from llmnb.middleware.ledger import is_billable
 from llmnb.middleware.placement import Marking, Placement, is_surely_small
-from llmnb.prompt_cache import Change, Mode, breakpoints, marked
+from llmnb.prompt_cache import Change, Mark, Mode, breakpoints, marked
 from llmnb.records import Breakpoint, CallContext, PromptMarks, Usage, current_context
 from llmnb.trouble import quietly
 
@@ -42,25 +42,27 @@ class MarkingPart(Part):
 
     def flow(self, request: APIRequest) -> Flow:
         context = current_context()
-        marks = self._marked(request, context)
+        marks, outgoing = self._marked(request, context)
         if marks is None:
             return (yield request)
         try:
-            response = yield marks.request
+            response = yield outgoing
         except BaseException:
             marks.unanswered()
             raise
         self._answered(marks, context, response)
         return response
 
-    def _marked(self, request: APIRequest, context: CallContext) -> Marks | None:
+    def _marked(self, request: APIRequest, context: CallContext) -> tuple[Marks | None, APIRequest]:
         mode = cast(Mode, context.prompt_cache or self.marking.mode)
         try:
             placement = Placement(self.marking, mode, context, cast("dict[str, Any]", request.json))
-            return Marks(request, placement)
+            chosen, stake = placement.risked()
+            body = marked(placement.body, placement.outline, chosen) if chosen else None
+            return Marks(placement, chosen, stake), request if body is None else _copy(request, body)
         except Exception as trouble:
             quietly("placing the prompt cache's breakpoints", trouble)
-            return None
+            return None, request
 
     def _answered(self, marks: Marks, context: CallContext, response: Any) -> None:
         try:
@@ -77,18 +79,18 @@ class MarkingPart(Part):
 
 
 class Marks(PromptMarks):
-    """What was marked in one request; `request` is what is sent."""
+    """What was marked in one request. It lives as long as the reply, and so holds nothing of the prompt."""
 
-    def __init__(self, request: APIRequest, placement: Placement) -> None:
-        chosen, self._stake = placement.risked()
-        self._bound = None if self._stake is None else self._stake.bound_tokens
-        self._placement = placement
-        self.request = _copy(request, marked(placement.body, placement.outline, chosen)) if chosen else request
+    def __init__(self, placement: Placement, chosen: list[Mark], stake: Stake | None) -> None:
         self.sent = placement.sent(chosen)
         self.memory = placement.marking.memory
         self._breakpoints = breakpoints(placement.outline, chosen)
         self._too_short = None if self._breakpoints else placement.too_short()
         self._miss = ""
+        self._stake = stake
+        self._bound = None if stake is None else stake.bound_tokens
+        self._balance = placement.balance
+        self._prices = placement.prices
 
     @property
     def breakpoints(self) -> tuple[Breakpoint, ...]:
@@ -105,11 +107,13 @@ class Marks(PromptMarks):
     def unanswered(self) -> None:
         """Nothing was written, so nothing is lost."""
         if (stake := self._open_stake()) is not None:
-            self._placement.balance.give_back(stake)
+            self._balance.give_back(stake)
 
     def settle(self, usage: Usage, told: str | None, message_id: str | None) -> str | None:
-        if (stake := self._open_stake()) is not None:
-            self._placement.settle(stake, usage)
+        if (stake := self._open_stake()) is not None and self._prices is not None:
+            # what breakpoints of the caller's won is not counted, only what was lost
+            theirs = any(point.yours for point in self._breakpoints)
+            self._balance.settle(stake, usage, self._prices, only_losses=theirs)
         missed = self.memory.settled(self.sent, usage, message_id) or self._too_short
         if missed is None and self._breakpoints and not usage.cache_read_tokens + usage.cache_write_tokens:
             missed = Change("below_minimum", "the API cached nothing: the prefix is below the model's minimum")

@@ -32,7 +32,7 @@ from llmnb.prompt_cache import (
     kind_of,
     place,
 )
-from llmnb.records import CallContext, Usage
+from llmnb.records import CallContext
 from llmnb.settings import Settings
 
 _FEWEST_BYTES_A_TOKEN = 2
@@ -134,13 +134,6 @@ class Placement:
     def balance(self) -> Balance:
         """The account that the request's stake is taken from."""
         return self.marking.memory.balance(self.marking.scope, self.outline.model)
-
-    def settle(self, stake: Stake, usage: Usage) -> None:
-        """What the cache did is known. What breakpoints of the caller's won is not counted, only what was lost."""
-        if self.prices is None:
-            return
-        theirs = self.outline.automatic_ttl is not None or any(piece.ttls for piece in self.outline.pieces)
-        self.balance.settle(stake, usage, self.prices, only_losses=theirs)
 
     def _risk(self, marks: list[Mark], prices: CachePrices) -> float:
         """What writing costs more than plain input where nothing is ever read, in tokens at the input price."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import llmnb
 from llmnb.cache.backends import Item
 from llmnb.cache.redis import RedisBackend
 from llmnb.errors import MissingExtra
+from llmnb.testing import serve_simulator
 
 from .backend_contract import BackendContract, Make
 from .conftest import RedisServer
@@ -79,3 +82,25 @@ def test_without_its_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
     with pytest.raises(MissingExtra, match=r"pip install 'llmnb\[redis\]'"):
         RedisBackend("redis://x")
+
+
+def test_what_is_looked_at_and_taken_along_is_the_same_in_a_server(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`llmnb.cache` on Redis: entries, show, export, clear by model and all, import; asked again it costs nothing."""
+    monkeypatch.setenv("LLMNB_CACHE_URL", redis_server.url)
+    with serve_simulator(environ=True) as simulator:
+        for model in ("claude-sonnet-5-5", "claude-haiku-5-5"):
+            llmnb.LLM(model, display="none")("Hi")
+            llmnb.LLM(model, display="none")("Long " * 3_000)
+        assert (
+            llmnb.cache.stats().answers == len(llmnb.cache.entries()) == llmnb.cache.export(tmp_path / "a.jsonl") == 4
+        )
+        assert llmnb.cache.clear(model="claude-haiku-5-5") == 2
+        key = llmnb.cache.entries().key[0]
+        assert llmnb.cache.show(key[:10]).message["model"] == "claude-sonnet-5-5"
+        assert (llmnb.cache.clear(key), llmnb.cache.clear()) == (1, 1)
+        assert list(RedisBackend(redis_server.url).names()) == []
+        assert llmnb.cache.import_(tmp_path / "a.jsonl").added == 4
+        assert llmnb.LLM("claude-haiku-5-5", display="none")("Long " * 3_000).source == "cache"
+        assert len(simulator.requests) == 4

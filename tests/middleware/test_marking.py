@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -188,6 +189,23 @@ def test_a_retry_sends_the_same(sim: Simulator) -> None:
     first, second = sim.requests[-2:]
     assert first.body == second.body
     assert first.body["system"][0]["cache_control"] == MARK
+
+
+def test_what_a_reply_keeps_of_its_marks_holds_no_prompt(sim: Simulator) -> None:
+    """A loop over long documents keeps its replies, and not each prompt a second time."""
+    found: list[Any] = []
+    with calling(on_marked=found.append):
+        wrapped(sim, "auto").messages.create(**ask(f"{GUIDE} And?", system=GUIDE))
+    seen: set[int] = set()
+    open_ = [found[0]]
+    while open_:
+        one = open_.pop()
+        if id(one) in seen or isinstance(one, (type, type(sim), type(copy))) or callable(one):
+            continue
+        seen.add(id(one))
+        assert not (isinstance(one, str) and len(one) > 1_000)
+        open_ += gc.get_referents(one)
+    assert len(seen) > 50
 
 
 def test_a_fault_in_here_does_not_stop_a_call(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import assert_type
 
 import anthropic
 from anthropic.types import Message, MessageParam, TextBlock
+from pandas import DataFrame
 
 import llmnb
 from llmnb.cassette import Cassette, Interaction
@@ -100,6 +101,16 @@ async def awaiting(llm: llmnb.LLM, chat: llmnb.Chat) -> None:
     assert_type(llm.astream("Hi"), AsyncGenerator[StreamEvent, None])
     async for event in chat.astream("Hi"):
         assert_type(event, StreamEvent)
+
+
+def keeping(llm: llmnb.LLM) -> None:
+    """The response cache, looked into and taken along."""
+    assert_type(llmnb.cache.entries(model="claude-sonnet-5-5", older="30d"), DataFrame)
+    assert_type(llmnb.cache.stats().answers, int)
+    assert_type(llmnb.cache.clear(older="30d"), int)
+    assert_type(llmnb.cache.export("a.jsonl"), int)
+    assert_type(llmnb.cache.import_("a.jsonl", replace=True).added, int)
+    assert_type(llm.estimate("Hi").cost_usd, Decimal | None)
 
 
 def conversing(llm: llmnb.LLM) -> None:
