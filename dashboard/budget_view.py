@@ -36,9 +36,8 @@ def bar(status: BudgetStatus) -> None:
     held = f", {amount(budget, status.held_amount)} held" if status.held_amount else ""
     when = status.resets_at
     anew = f" · anew {when:%a} {when.day} {when:%b, %H:%M}" if when else ""
-    scope = budget.scope.replace("'", "") or "everything"
-    said = f"**{scope}** · {spent} of {limit} {_per(budget)}{held}{anew}"
-    st.markdown(said.replace("$", "\\$"))
+    scope = figures.plain(budget.scope.replace("'", "") or "everything")
+    st.markdown(f"**{scope}** · {figures.plain(f'{spent} of {limit} {_per(budget)}{held}{anew}')}")
     held_too = (status.spent_amount + status.held_amount) / budget.allowance if budget.allowance else 1
     percent = round(min(status.share, 1) * 100)
     st.html(

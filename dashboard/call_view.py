@@ -49,7 +49,7 @@ def _body(uid: str) -> None:
     with books.in_plain_words():
         calls = found(uid)
         if not calls:
-            st.write(f"No call has the uid `{uid}`: it may have been pruned, or be in another ledger.")
+            st.write(f"No call has the uid {figures.plain(uid)}: it may have been pruned, or be in another ledger.")
             return
         call, *children = calls
         _head(call)
@@ -60,8 +60,8 @@ def _body(uid: str) -> None:
 
 
 def _head(call: Call) -> None:
-    name = call.model or call.model_requested
-    st.markdown(f"**{name}** · {call.status}" + (f" · {call.error_type}" if call.error_type else ""))
+    name, kind = figures.plain(call.model or call.model_requested), figures.plain(call.error_type or "")
+    st.markdown(f"**{name}** · {call.status}" + (f" · {kind}" if kind else ""))
     when = from_us(call.ts, clock.zone())
     st.caption(f"{when:%a} {when.day} {when:%b %Y, %H:%M:%S} · {clock.zone_name(when)}")
 
@@ -112,7 +112,7 @@ def _lines(call: Call) -> Iterator[dict[str, Any]]:
 
 def _price(call: Call) -> str:
     """The version of the price on the books, and whether the lines above are worked out with another one."""
-    name = call.model or call.model_requested
+    name = figures.plain(call.model or call.model_requested)
     if call.cost_nanousd is None:
         return f"{name} has no price: give it one on the page Prices & data."
     said = f"Price of {name}: `{call.price_id}`."

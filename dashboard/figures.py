@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 
 NANO = Decimal(1_000_000_000)
@@ -83,6 +84,14 @@ def change_of_rate(now: tuple[int, int], before: tuple[int, int]) -> str | None:
     if not now[1] or not before[1] or now[0] * before[1] == before[0] * now[1]:
         return None
     return f"{100 * (now[0] / now[1] - before[0] / before[1]):+.1f} pp"
+
+
+def plain(text: object) -> str:
+    """Text of a user or a model so that Markdown shows it as it is: a project's name must not become an image."""
+    return _MARKS.sub(r"\\\1", str(text))
+
+
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

@@ -21,6 +21,7 @@ def no_calls() -> None:
         st.code(FIRST_CALL, language="python")
         st.write("Without an API key, look around in a notebook and a dashboard filled by a local simulator:")
         st.code("llmnb demo", language="bash")
+        st.page_link("views/prices.py", label="Or load a month of invented calls here", icon=":material/science:")
         st.caption(f"Ledger: `{books.location()}`. This page fills by itself.")
     _fill_by_itself(None)
 
@@ -39,7 +40,7 @@ def no_match(chosen: filters.Filters) -> None:
         st.subheader("No calls match", anchor=False)
         narrowed = " and ".join(_spoken(dimension, values) for dimension, values in chosen.where.items())
         when = f"called in {chosen.period.name}" if chosen.period.since else "ever called"
-        st.write(f"Nothing was {when}" + (f" with {narrowed}." if narrowed else "."))
+        st.write(figures.plain(f"Nothing was {when}" + (f" with {narrowed}." if narrowed else ".")))
         st.button("Reset filters", icon=":material/filter_alt_off:", on_click=filters.reset)
     if chosen.period.goes_on:
         _fill_by_itself(chosen)

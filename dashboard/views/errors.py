@@ -48,6 +48,7 @@ def page() -> None:
     with right.container(border=True, height="stretch"):
         st.markdown(f"**Retries per {step}**")
         retries(steps, grid, chosen)
+        st.caption("A call that went well after a retry counts here, and not among the failed ones.")
     table(ended)
     if note:
         st.caption(note)

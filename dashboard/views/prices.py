@@ -130,7 +130,7 @@ def published() -> None:
         if rows:
             price_tables.prices(rows[:100])
         else:
-            st.caption(f"No price is known for a model called {match!r}.")
+            st.caption(figures.plain(f"No price is known for a model called {match!r}."))
 
 
 @st.cache_data(ttl=60, show_spinner=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -47,6 +48,6 @@ def spend_chart(app: AppTest) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def texts(app: AppTest) -> str:
-    """All plain text on the page."""
+    """All plain text on the page, without the backslashes that keep it plain."""
     groups = (app.markdown, app.caption, app.subheader, app.error, app.code)
-    return "\n".join(str(element.value) for group in groups for element in group)
+    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for group in groups for element in group))

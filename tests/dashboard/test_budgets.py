@@ -74,8 +74,8 @@ def test_what_is_spent_is_what_the_budget_says(show: Show, fill: Fill) -> None:
         call("old", noon(3), project="thesis", cost_nanousd=9),
     )
     page = show("budgets")
-    assert "\\$0.0085 of \\$0.0100 in any 24 hours" in texts(page)
-    assert "\\$0.0095 of \\$1.00 in total" in texts(page)
+    assert "$0.0085 of $0.0100 in any 24 hours" in texts(page)
+    assert "$0.0095 of $1.00 in total" in texts(page)
     status = statuses()[1]
     rows = course(status)
     assert rows[["spent", "left"]].values.tolist() == [[2_000_000, 8_000_000], [8_500_000, 1_500_000]]

@@ -159,4 +159,4 @@ def test_text_is_shown_as_text(fill: Fill, show: Show) -> None:
 def test_a_call_that_is_not_there(fill: Fill, show: Show) -> None:
     """A link to a call that was pruned says so."""
     fill(*numbered(1))
-    assert "No call has the uid `gone`" in texts(show("calls", call="gone"))
+    assert "No call has the uid gone" in texts(show("calls", call="gone"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from decimal import Decimal
 
 import figures
@@ -125,3 +126,12 @@ def test_change_of_rate() -> None:
 def test_plural() -> None:
     """One call, two calls."""
     assert [figures.plural(n, "call") for n in (0, 1, 1_200)] == ["0 calls", "1 call", "1,200 calls"]
+
+
+@pytest.mark.parametrize("text", ["![x](http://evil/a.png)", "**a** _b_ `c` $d$", "<img src=x>", ":material/x:", "# h"])
+def test_plain_text_stays_plain(text: str) -> None:
+    """Whatever Markdown reads, what it shows is the text as it was."""
+    from markdown_it import MarkdownIt
+
+    shown = MarkdownIt("commonmark").renderInline(figures.plain(text))
+    assert html.unescape(shown) == text

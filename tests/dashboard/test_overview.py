@@ -275,5 +275,5 @@ def test_outlook(fill: Fill, show: Show, monkeypatch: pytest.MonkeyPatch) -> Non
     assert figures_of(page)["Month-end forecast"] == figures.money(ahead.expected_nanousd)
     assert exact_of(page)["Net savings"].startswith("Exactly $0.000001636,")
     said = texts(page)
-    assert "**project thesis** · \\$0.0000080 of \\$0.000010 in total" in said
+    assert "**project thesis** · $0.0000080 of $0.000010 in total" in said
     assert "project triage" not in said

@@ -13,7 +13,7 @@ import pytest
 from conftest import DASHBOARD, Fill, Show
 from shown import call, exact_of, noon, texts
 
-from llmnb.ledger import connection
+from llmnb.ledger import connection, migrations
 
 ROOMS = ("ledger", "pricing", "settings", "records", "errors", "budgeting", "demo", "places", "passwords")
 
@@ -136,3 +136,40 @@ def test_slow_imports_stay_out() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=DASHBOARD, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+PAGES = ("overview", "models", "caching", "projects", "calls", "errors", "budgets", "prices")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_older_ledger_is_shown(show: Show, llmnb_home: Path, page: str) -> None:
+    """A ledger from before roll-ups and budgets is read as it is, and not migrated by a reader."""
+    llmnb_home.mkdir()
+    with closing(sqlite3.connect(llmnb_home / "ledger.db", isolation_level=None)) as database:
+        database.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, ran_at REAL NOT NULL)")
+        migrations.STEPS[0](database)
+        database.execute("PRAGMA user_version = 1")
+        row = {**vars(call("a", noon(1), cost_nanousd=5, saved_nanousd=1, cache_read_tokens=3))}
+        there = [name for _, name, *_ in database.execute("PRAGMA table_info(calls)") if name in row]
+        database.execute(
+            f"INSERT INTO calls ({', '.join(there)}) VALUES ({', '.join('?' * len(there))})",
+            [row[name] for name in there],
+        )
+    shown = show(page)
+    assert not shown.exception
+    assert not shown.error
+    with closing(sqlite3.connect(llmnb_home / "ledger.db")) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_what_may_not_be_written_says_so(show: Show, fill: Fill, llmnb_home: Path) -> None:
+    """Setting a budget in a ledger that a newer version writes is a sentence; the page stays."""
+    fill(call("a", noon(1), cost_nanousd=5))
+    with closing(sqlite3.connect(llmnb_home / "ledger.db")) as database:
+        database.execute("PRAGMA user_version = 999")
+    page = show("budgets")
+    page.text_input(key="budget-limit").set_value("1")
+    (button,) = [one for one in page.button if one.label == "Set budget"]
+    page = button.click().run()
+    assert not page.exception
+    assert "newer llmnb" in page.error[0].value
