@@ -1,4 +1,4 @@
-"""Takes the pictures of the README: JupyterLab light and dark, the dashboard. Run it from anywhere, no key is needed.
+"""Takes the pictures of the README: JupyterLab light, dark and moving, the dashboard. Run it anywhere, without a key.
 
     python tools/screenshots.py [FOLDER]
 
@@ -13,13 +13,17 @@ import os
 import shutil
 import sys
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from PIL import Image
     from playwright.sync_api import Browser, Page
 
 BEGIN = 'import llmnb\n\nllm = llmnb.LLM("claude-sonnet-5-5", project="thesis")'
@@ -60,6 +64,7 @@ UPDATE accounts
 
 When it changed no row, read again and retry. At conflict rate $p$ that takes $1/(1-p)$ attempts on average.
 """
+THOUGHT = "Both keep two writers apart. What differs is when the conflict is noticed, so a table fits; then the SQL."
 SECOND = """\
 When conflicts are **common**: every lost race repeats the whole transaction, and under load the retries themselves
 cause more conflicts. Three signs of it:
@@ -85,14 +90,22 @@ SEARCHED = (
         "citations": [CITED],
     },
 )
+FILM = (
+    "JupyterLab Light",
+    "live.ipynb",
+    "notebook.webp",
+    (BEGIN.replace("sonnet", "haiku"), 'llm("In a word: what makes two writers wait?")', CELLS[1]),
+)
+FILM_HEIGHT, FILM_FPS, FILM_STILL_MS = 860, 10, 4_000
 WIDTH, HEIGHT, SCALE = 1040, 860, 1.5
 SEARCH_HEIGHT, DASHBOARD_HEIGHT = 960, 1052
 COLOURS = 256
-MAX_BYTES = 250_000
+FILM_COLOURS = 48
+MAX_BYTES, MAX_FILM_BYTES = 250_000, 600_000
 
 
 def main(folder: Path) -> None:
-    """Write the three pictures into `folder`."""
+    """Write the pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="llmnb-pictures-", ignore_cleanup_errors=True) as scratch:
         home = Path(scratch)
@@ -138,22 +151,30 @@ def _notebooks(browser: Browser, home: Path, folder: Path) -> None:
         try:
             lab.wait()
             for theme, notebook, name, cells in PICTURES:
-                shutil.rmtree(
-                    home / "llmnb", ignore_errors=True
-                )  # what one picture asked is not in the next one's cache
                 if cells is SEARCH:
                     simulator.script(Answer(blocks=SEARCHED, tokens_per_second=80))
                 else:
                     simulator.script(Answer(FIRST, tokens_per_second=400), Answer(SECOND, tokens_per_second=18))
-                _write_settings(home / "jupyter" / "config", theme)
-                (home / "notebooks" / notebook).write_text(json.dumps(_notebook(cells)))
+                _prepare(home, theme, notebook, cells)
                 with _page(browser, SEARCH_HEIGHT if cells is SEARCH else HEIGHT) as page:
-                    page.goto(lab.url(notebook).replace("/lab/", "/doc/") + "&reset")
-                    _run_cells(page, cells)
+                    _run_cells(page, lab.url(notebook), cells)
                     (_wait_for_both if cells is SEARCH else _wait_for_the_second)(page)
                     _save(page, folder / name)
+            theme, notebook, name, cells = FILM
+            simulator.script(Answer("A **lock**."), Answer(FIRST, thinking=THOUGHT, tokens_per_second=60))
+            _prepare(home, theme, notebook, cells)
+            with _page(browser, FILM_HEIGHT, scale=1) as page:
+                _run_cells(page, lab.url(notebook), cells)
+                _film(page, folder / name)
         finally:
             lab.stop()
+
+
+def _prepare(home: Path, theme: str, notebook: str, cells: tuple[str, ...]) -> None:
+    """The notebook is there, and nothing of the last picture's: what it asked is not in the cache."""
+    shutil.rmtree(home / "llmnb", ignore_errors=True)
+    _write_settings(home / "jupyter" / "config", theme)
+    (home / "notebooks" / notebook).write_text(json.dumps(_notebook(cells)))
 
 
 def _notebook(sources: tuple[str, ...]) -> dict[str, Any]:
@@ -178,8 +199,9 @@ def _write_settings(config: Path, theme: str) -> None:
         file.write_text(json.dumps(content))
 
 
-def _run_cells(page: Page, cells: tuple[str, ...]) -> None:
-    """Run all cells; does not wait for their end."""
+def _run_cells(page: Page, url: str, cells: tuple[str, ...]) -> None:
+    """Open a notebook and run all its cells; does not wait for their end."""
+    page.goto(url.replace("/lab/", "/doc/") + "&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=25_000)
     page.wait_for_selector("text=| Idle", timeout=25_000)
     page.wait_for_timeout(1_000)  # idle is said a little before the kernel takes cells
@@ -234,9 +256,9 @@ def _dashboard(browser: Browser, home: Path, file: Path) -> None:
 
 
 @contextmanager
-def _page(browser: Browser, height: int, width: int = WIDTH) -> Iterator[Page]:
+def _page(browser: Browser, height: int, width: int = WIDTH, scale: float = SCALE) -> Iterator[Page]:
     size: Any = {"width": width, "height": height}
-    context = browser.new_context(viewport=size, device_scale_factor=SCALE, reduced_motion="reduce")
+    context = browser.new_context(viewport=size, device_scale_factor=scale, reduced_motion="reduce")
     yield context.new_page()
     context.close()
 
@@ -245,14 +267,50 @@ def _save(page: Page, file: Path) -> None:
     """The page as a PNG with few colours: a third of the size, and nobody sees it."""
     from PIL import Image
 
-    page.screenshot(path=file)
-    with Image.open(file) as shot:
-        small = shot.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    small.save(file, optimize=True)
+    _few_colours(Image.open(BytesIO(page.screenshot())), COLOURS).save(file, optimize=True)
+    _check(file, MAX_BYTES)
+
+
+def _film(page: Page, file: Path) -> None:
+    """An answer as it comes, as an animated WebP: what Chromium draws, at most `FILM_FPS` times a second."""
+    from PIL import Image
+
+    shots: list[tuple[float, bytes]] = []
+    session = page.context.new_cdp_session(page)
+
+    def keep(event: dict[str, Any]) -> None:
+        session.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
+        at_s = float(event["metadata"]["timestamp"])
+        if not shots or at_s - shots[-1][0] >= 1 / FILM_FPS:
+            shots.append((at_s, b64decode(event["data"])))
+
+    page.wait_for_selector(".llmnb-answer .llmnb-footer", timeout=60_000)  # of the first one: Python has loaded all
+    page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    session.on("Page.screencastFrame", keep)
+    session.send("Page.startScreencast", {"format": "png"})
+    page.locator(".llmnb-answer .llmnb-footer").nth(1).wait_for(timeout=60_000)
+    page.wait_for_timeout(1_000)  # math is set, the prompt has its number
+    session.send("Page.stopScreencast")
+    shots.append((shots[-1][0] + 1 / FILM_FPS, page.screenshot()))
+    durations_ms = [round((after - before) * 1000) for (before, _), (after, _) in pairwise(shots)]
+    frames = [_few_colours(Image.open(BytesIO(png))).convert("RGB") for _, png in shots]
+    still = {"duration": [*durations_ms, FILM_STILL_MS], "loop": 0}
+    frames[0].save(file, save_all=True, append_images=frames[1:], lossless=True, method=6, **still)
+    _check(file, MAX_FILM_BYTES)
+
+
+def _few_colours(picture: Image.Image, colours: int = FILM_COLOURS) -> Image.Image:
+    from PIL import Image
+
+    return picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+
+
+def _check(file: Path, most: int) -> None:
     size = file.stat().st_size
     print(f"{file.name}: {size / 1000:,.0f} kB")
-    if size > MAX_BYTES:
-        raise SystemExit(f"{file} is larger than {MAX_BYTES / 1000:.0f} kB")
+    if size > most:
+        raise SystemExit(f"{file} is larger than {most / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
