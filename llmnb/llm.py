@@ -180,7 +180,8 @@ class LLM:
     ) -> Generator[StreamEvent, None, Reply]:
         """Asks, and gives events as they come: `Thinking`, `Text`, and `Done` with usage and cost at the end.
 
-        Tools that run on the API's side, such as web search, are `ToolCall` and `ToolResult`; sources are `Citation`.
+        Tools that run on the API's side, such as web search, are `ToolCall` and `ToolResult`; sources are `Citation`,
+        and a request that had to be repeated is a `Retry`.
         With `into`, a type as for `extract`, the value so far comes as `Partial` in the place of text, and the last one
         is the whole, validated; what does not fit raises ExtractionFailed.
 

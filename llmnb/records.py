@@ -233,7 +233,8 @@ class CallContext:
 
     Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
     attempt that has ended, in the thread or task that ended it; it must not raise. `prompt_cache` is the mode of the
-    prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`). `owner`
+    prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
+    `on_retry` is told of each further attempt before the wait for it begins, and must neither block nor raise. `owner`
     is who waits for the call, where another thread makes it (see `llmnb.slots.this_owner`).
     """
 
@@ -250,6 +251,7 @@ class CallContext:
     on_end: Callable[[Ended], None] | None = field(default=None, compare=False)
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
+    on_retry: Callable[[Retry], None] | None = field(default=None, compare=False)
 
 
 _NOBODY = CallContext()

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """How answers are shown: widget, html, terminal, static, print, none; unset: what fits where the code runs."""
     concurrency: int = Field(default=16, ge=1)
     """How many requests of one process may be under way at once."""
+    longest_retry_wait_s: float = Field(default=60.0, gt=0)
+    """The longest wait, in seconds, before the SDK repeats a failed request; the API may ask for hours."""
     cache: Literal["on", "off", "all"] = "on"
     """The response cache of `LLM` and `Chat`: on, off (also for what code asks for), or all, which keeps the answers of
     server tools such as web search, too."""

@@ -19,7 +19,7 @@ from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece
-from llmnb.records import Call, Ended, PromptMarks, Text, Thinking, Usage, calling
+from llmnb.records import Call, Ended, PromptMarks, Retry, Text, Thinking, Usage, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Exchange:
         self._marks: PromptMarks | None = None
         self.reply: Reply | None = None
         self.shown_in = shown_in
+        self.on_retry: Callable[[Retry], None] | None = None  # who is told of a retry while it is waited for
+        self._retries: list[Retry] = []
         self._on_call = on_call
         self._limit = limit
         self._owner = slots.this_owner()  # a live answer is read by another thread than the one that waits for it
@@ -85,13 +87,14 @@ class Exchange:
 
     # Piece by piece ---------------------------------------------------------------------------------------------------
 
-    def stream(self, client: SyncClient) -> Generator[Piece]:
+    def stream(self, client: SyncClient) -> Generator[Piece | Retry]:
         """The pieces of the answer as they come. Closing the generator closes the HTTP stream at once."""
         broke: Exception | None = None
         with self._slot(), _Advice(self.plan.model):
             with self._calling():
                 body = client().messages.create(**self._arguments, stream=True)
             try:
+                yield from self._retried()
                 if _is_json(body):
                     yield from self._answer_in_json(body.response.read())
                 else:
@@ -105,7 +108,7 @@ class Exchange:
                 body.close()
         self._finish_stream(broke)
 
-    async def astream(self, client: AsyncClient) -> AsyncGenerator[Piece]:
+    async def astream(self, client: AsyncClient) -> AsyncGenerator[Piece | Retry]:
         """The async twin of `stream`."""
         broke: Exception | None = None
         async with self._aslot():
@@ -113,6 +116,8 @@ class Exchange:
                 with self._calling():
                     body = await client().messages.create(**self._arguments, stream=True)
                 try:
+                    for retry in self._retried():
+                        yield retry
                     if _is_json(body):
                         for piece in self._answer_in_json(await body.response.aread()):
                             yield piece
@@ -148,7 +153,20 @@ class Exchange:
         return slots.slots.ahold(self._limit, self._owner)
 
     def _calling(self) -> AbstractContextManager[None]:
-        return calling(**self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked)
+        return calling(
+            **self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked, on_retry=self._retrying
+        )
+
+    def _retrying(self, retry: Retry) -> None:
+        if self.on_retry is None:
+            self._retries.append(retry)
+        else:
+            self.on_retry(retry)
+
+    def _retried(self) -> list[Retry]:
+        """The attempts that nobody was told of while they were waited for."""
+        told, self._retries = self._retries, []
+        return told
 
     def _marked(self, marks: PromptMarks) -> None:
         self._marks = marks

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from llmnb import interrupts
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
-from llmnb.records import StreamEvent, View
+from llmnb.records import Retry, StreamEvent, View
 from llmnb.reply import Reply
 
 Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
@@ -31,6 +31,8 @@ wake it, and on Windows none does."""
 
 class Answering(Protocol):
     """What is asked of an exchange here; the names are those of `Exchange`."""
+
+    on_retry: Callable[[Retry], None] | None
 
     @property
     def reply(self) -> Reply | None: ...
@@ -101,6 +103,10 @@ class _Watch:
         self.by_view = True
         self.stop()
 
+    def tell(self, event: StreamEvent) -> None:
+        """Hands on an event that does not come from the answer itself."""
+        self._queue.put(event)
+
     def stop(self) -> None:
         """Ends the answer, from whatever thread."""
         self.stopped = True
@@ -159,6 +165,7 @@ def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
         Stopped: the person stopped it, by Ctrl-C, the kernel's interrupt, or the view's own button.
     """
     running = _Watch(events)
+    exchange.on_retry = running.tell
     try:
         view.open(model, running.press)
         running.start()
@@ -199,6 +206,7 @@ def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, 
 
     The view is given no `stop`: a blocked read cannot be ended from elsewhere.
     """
+    exchange.on_retry = view.show
     try:
         view.open(model, None)
         with closing(events):
@@ -224,6 +232,7 @@ async def awatch(exchange: Answering, events: Events, view: View, model: str) ->
     Raises:
         Cancelled: the view's Stop was pressed. A cancellation from outside passes as it is.
     """
+    exchange.on_retry = view.show
     loop = asyncio.get_running_loop()
     task = loop.create_task(_show_all(events, view))
     stopped = threading.Event()

@@ -19,8 +19,10 @@ from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.answering import answered_from, http_of
 from llmnb.middleware.entry import UNDER_WAY, Entry, Ledgered
-from llmnb.middleware.flow import Flow, Part, tell_when_sent
+from llmnb.middleware.flow import CLIENT, Flow, Part, tell_when_sent
+from llmnb.middleware.retries import before_next, is_repeated
 from llmnb.middleware.watch import BodyWatch
+from llmnb.records import current_context
 from llmnb.trouble import quietly
 
 _LONGEST_WAIT_S = 3600.0
@@ -53,11 +55,26 @@ class LedgerPart(Part):
             response = yield request
         except BaseException as error:
             self._raised(entry, request, error)
+            if is_repeated(error):
+                yield from self._told_of_retry(request, error)
             raise
         finally:
             UNDER_WAY.set(None)
         self._answered(entry, request, response)
+        http = http_of(response)
+        if http is not None and is_retried(http):
+            yield from self._told_of_retry(request, http)
         return response
+
+    def _told_of_retry(self, request: APIRequest, failure: httpx2.Response | BaseException) -> Flow:
+        client = yield CLIENT
+        try:
+            retry = before_next(request, failure, client, self.ledgered.settings.longest_retry_wait_s)
+            tell = current_context().on_retry
+            if retry is not None and tell is not None:
+                tell(retry)
+        except Exception as trouble:
+            quietly("preparing a retry", trouble, but="how long the SDK waits is not shown")
 
     def _sent(self, request: APIRequest) -> Entry | None:
         try:

@@ -1,0 +1,155 @@
+"""What is told of the SDK's retries, and how long it waits for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+import llmnb
+from llmnb.records import Done, Retry, StreamEvent, calling, views
+from llmnb.simulator import Simulator
+from llmnb.testing import serve_simulator
+from llmnb.trouble import LlmnbWarning
+
+HI: dict[str, Any] = {
+    "model": "claude-sonnet-5-5",
+    "max_tokens": 20,
+    "messages": [{"role": "user", "content": "Hi"}],
+}
+
+
+@pytest.fixture
+def sim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulated API in the environment, and no wait longer than 20 ms."""
+    monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "0.02")
+    with serve_simulator(environ=True) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def client(sim: Simulator) -> Iterator[anthropic.Anthropic]:
+    """A wrapped client."""
+    with anthropic.Anthropic() as plain:
+        yield llmnb.wrap(plain)
+
+
+def told(client: anthropic.Anthropic) -> list[Retry]:
+    """The retries that are told while a call is made."""
+    retries: list[Retry] = []
+    with calling(on_retry=retries.append):
+        client.messages.create(**HI)
+    return retries
+
+
+def test_each_wait_is_told_before_it_begins(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """With its number, how many there can be, how long it takes, and why; the wait is the one the API asked for."""
+    sim.fail("rate_limited", retry_after_ms=7)
+    sim.fail("overloaded", retry_after_ms=11)
+    assert told(client) == [Retry(0.007, 2, "rate limited", 3), Retry(0.011, 3, "overloaded", 3)]
+    assert 18 <= llmnb.calls()["wait_ms"].item() < 1000
+
+
+def test_an_absurd_wait_is_cut_and_said_once(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """An hour becomes what the setting allows, and one warning says so and names the setting."""
+    sim.fail("rate_limited", retry_after_s=3600, times=2)
+    with pytest.warns(LlmnbWarning, match=r"3,600 s.*LLMNB_LONGEST_RETRY_WAIT_S") as caught:
+        (first, second) = told(client)
+    assert first.wait_s == second.wait_s == 0.02
+    assert "asked to wait 3,600 s" in first.reason
+    assert len(caught) == 1
+
+
+def test_the_sdks_own_wait_is_told_as_it_is_waited(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """Where the API asks for none, what is told is what the SDK would have waited, cut to the setting."""
+    sim.fail("server_error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LlmnbWarning)
+        (retry,) = told(client)
+    assert retry == Retry(0.02, 2, retry.reason, 3)
+    assert retry.reason.startswith("status 500")
+
+
+def test_the_last_failure_announces_nothing(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """Two retries are told and not a third, and the SDK's error comes out as it is."""
+    sim.fail("overloaded", times=None, retry_after_ms=1)
+    retries: list[Retry] = []
+    with pytest.raises(anthropic.APIStatusError), calling(on_retry=retries.append):
+        client.messages.create(**HI)
+    assert [retry.attempt for retry in retries] == [2, 3]
+
+
+def test_a_copy_with_other_retries_is_believed(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """How often is repeated is asked of the client that sends, and of the call."""
+    sim.fail("overloaded", times=None, retry_after_ms=1)
+    for asking in (client.with_options(max_retries=1), client.copy(max_retries=1)):
+        retries: list[Retry] = []
+        with pytest.raises(anthropic.APIStatusError), calling(on_retry=retries.append):
+            asking.messages.create(**HI)
+        assert [(retry.attempt, retry.max_attempts) for retry in retries] == [(2, 2)]
+
+
+def test_what_is_not_repeated_is_not_told(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """A request that is refused for good is no retry."""
+    retries: list[Retry] = []
+    with pytest.raises(anthropic.NotFoundError), calling(on_retry=retries.append):
+        client.messages.create(**{**HI, "model": "claude-nobody-1"})
+    assert retries == []
+
+
+def test_a_lost_connection_is_told(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody answers, the wait is the SDK's own, told as what it is at most."""
+    monkeypatch.setattr("anthropic._base_client.time.sleep", lambda _: None)
+    retries: list[Retry] = []
+    with anthropic.Anthropic(base_url="http://127.0.0.1:9", max_retries=1) as plain:
+        client = llmnb.wrap(plain)
+        with calling(on_retry=retries.append), pytest.raises(anthropic.APIConnectionError):
+            client.messages.create(**HI)
+    assert retries == [Retry(0.5, 2, "no connection", 2)]
+
+
+def test_a_stream_gives_them_as_events(sim: Simulator) -> None:
+    """`Retry` comes before the text, in sync streams."""
+    sim.fail("overloaded", retry_after_ms=3)
+    events = list(llmnb.LLM().stream("Hi"))
+    assert events[0] == Retry(0.003, 2, "overloaded", 3)
+    assert isinstance(events[-1], Done)
+
+
+async def test_an_async_stream_gives_them_as_events(sim: Simulator) -> None:
+    """`Retry` comes before the text, in async streams."""
+    sim.fail("overloaded", retry_after_ms=3)
+    events = [event async for event in llmnb.LLM().astream("Hi")]
+    assert events[0] == Retry(0.003, 2, "overloaded", 3)
+
+
+class Seen:
+    """A view that notes what it is shown, and how many requests the server had seen by then."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self._sim = sim
+        self.shown: list[tuple[StreamEvent, int]] = []
+
+    def open(self, model: str, stop: object) -> None: ...
+
+    def show(self, event: StreamEvent) -> None:
+        self.shown.append((event, len(self._sim.requests)))
+
+    def close(self, error: BaseException | None = None) -> None: ...
+
+
+@pytest.mark.parametrize("door", ["ask", "aask"])
+async def test_a_view_shows_a_wait_while_it_lasts(sim: Simulator, monkeypatch: pytest.MonkeyPatch, door: str) -> None:
+    """The view hears of the retry when only the failed attempt has been sent."""
+    monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "0.3")
+    seen = Seen(sim)
+    monkeypatch.setattr(views, "view", lambda _: seen)
+    sim.fail("overloaded", retry_after_ms=250)
+    llm = llmnb.LLM(cache=False)
+    reply = llm.ask("Hi") if door == "ask" else await llm.aask("Hi")
+    assert seen.shown[0] == (Retry(0.25, 2, "overloaded", 3), 1)
+    assert sum(isinstance(event, Retry) for event, _ in seen.shown) == 1
+    assert reply.text
