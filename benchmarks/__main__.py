@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "ledger", "live_view", "token_counts")
+BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "ledger", "postgres", "live_view", "token_counts")
 
 
 def main(arguments: list[str]) -> int:

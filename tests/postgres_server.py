@@ -29,7 +29,8 @@ def binaries() -> Path | None:
 class PostgresServer:
     """A server on a free port of this machine, that may be killed and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._fsync = "on" if fsync else "off"
         found = binaries()
         assert found is not None
         self._bin = found
@@ -62,8 +63,9 @@ class PostgresServer:
     def start(self) -> None:
         """Starts it, and waits until it answers."""
         options = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder, "fsync": "off",
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder,
             "max_connections": 60, "shared_buffers": "64MB", "autovacuum": "off", "log_min_messages": "fatal",
+            "fsync": self._fsync,
         }  # fmt: skip
         command = [str(self._bin / "postgres"), "-D", str(self._data)]
         for name, value in options.items():

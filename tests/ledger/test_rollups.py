@@ -504,8 +504,7 @@ def test_a_fold_waits_for_rows_with_smaller_ids(postgres: PostgresPlace, make_ca
         folder = Folder(connection, OSLO)
         with closing(postgres_ledger.open_writer(postgres)) as late:
             late.run(f"BEGIN; SELECT pg_advisory_xact_lock_shared({LOCK})")
-            for sql, values in postgres_ledger._statements([(make_call(uid="late"), ())]):
-                late.run(sql, values)
+            postgres_ledger.write(late, [(make_call(uid="late"), ())])
             ledger.write(make_call(uid="early"))
             with pytest.raises(StoreBusy):
                 folder.fold()

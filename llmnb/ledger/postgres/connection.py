@@ -177,6 +177,22 @@ class PostgresConnection:
         with in_our_words(self.place):
             return self._run(sql, parameters)
 
+    def insert(self, begin: str, rows: Iterable[Iterable[Any]], end: str) -> None:
+        """Runs one INSERT of many rows; quicker by half than to have psycopg look for their places in a long text."""
+        with in_our_words(self.place):
+            literal = driver().adapt.Transformer(self._raw).as_literal
+            texts: dict[str, bytes] = {}  # most are the same in the next row
+
+            def said(value: Any) -> bytes:
+                if type(value) is not str:
+                    return literal(value)
+                if (known := texts.get(value)) is None:
+                    texts[value] = known = literal(value)
+                return known
+
+            values = b"),(".join(b",".join(map(said, row)) for row in rows)
+            self._raw.execute(b"%s(%s)%s" % (begin.encode(), values, end.encode()))
+
     def close(self) -> None:
         """Ends it; in a process forked from the one that opened it, nothing is done to the server."""
         if self._process == os.getpid():

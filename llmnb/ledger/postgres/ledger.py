@@ -27,8 +27,8 @@ _ROWS_AT_ONCE = 200
 
 
 @lru_cache(maxsize=128)
-def _upsert(names: tuple[str, ...]) -> tuple[str, str, str]:
-    """What stands before the values of rows with these columns, one row of them, and what stands after all rows.
+def _upsert(names: tuple[str, ...]) -> tuple[str, str]:
+    """What stands before the values of rows with these columns, and what after them.
 
     The condition: what comes late (from a spool) must not undo what is on the books already.
     """
@@ -37,8 +37,7 @@ def _upsert(names: tuple[str, ...]) -> tuple[str, str, str]:
         ON CONFLICT (uid) DO UPDATE SET {changed} WHERE excluded.attempts > calls.attempts
         OR excluded.attempts = calls.attempts AND (excluded.status <> 'running' OR calls.status = 'running')
     """)
-    row = f"({', '.join(['%s'] * len(names))})"
-    return in_postgres(f"INSERT INTO calls ({', '.join(names)}) VALUES "), row, end  # noqa: S608 - our own names
+    return in_postgres(f"INSERT INTO calls ({', '.join(names)}) VALUES "), end  # noqa: S608 - our own names
 
 
 # emptied before they are dropped: budgets subtract what is written over, and not what is deleted
@@ -84,8 +83,7 @@ class PostgresLedger(Store):
         with self._lock, self._transaction() as connection:
             # shared: many write at once, while nobody is alone
             connection.run(f"BEGIN; SELECT pg_advisory_xact_lock_shared({LOCK})")
-            for sql, values in _statements(records):
-                connection.run(sql, values)
+            write(connection, records)
 
     def sweep(self) -> int:
         """Marks rows that dead processes left `running` as `interrupted`; the number of rows.
@@ -203,25 +201,25 @@ def open_writer(place: PostgresPlace, busy_timeout_s: float = BUSY_TIMEOUT_S) ->
 # Statements -----------------------------------------------------------------------------------------------------------
 
 
-def _statements(records: Iterable[tuple[Call, Sequence[Call]]]) -> Iterator[tuple[str, Sequence[Any]]]:
+def write(connection: PostgresConnection, records: Iterable[tuple[Call, Sequence[Call]]]) -> None:
+    """Inserts calls with their child rows or updates them, in the transaction that is open."""
     calls: list[Call] = []
     for call, children in records:
         calls.append(call)
         if children:
-            yield from _inserts(calls)
-            yield _EMPTY_CHILDREN, (call.uid,)
-            yield _DROP_CHILDREN, (call.uid,)
+            _insert(connection, calls)
+            connection.run(_EMPTY_CHILDREN, (call.uid,))
+            connection.run(_DROP_CHILDREN, (call.uid,))
             calls = list(children)
-    yield from _inserts(calls)
+    _insert(connection, calls)
 
 
-def _inserts(calls: Iterable[Call]) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Statements that write rows in their order; neighbours that fill the same columns together."""
+def _insert(connection: PostgresConnection, calls: Iterable[Call]) -> None:
+    """Writes rows in their order; neighbours that fill the same columns together."""
     for names, group in groupby(map(_filled, calls), key=tuple[str, ...]):
-        begin, row, end = _upsert(names)
+        begin, end = _upsert(names)
         for rows in _together(group):
-            values = [value for found in rows for value in found.values()]
-            yield f"{begin}{', '.join([row] * len(rows))}{end}", values
+            connection.insert(begin, (row.values() for row in rows), end)
 
 
 def _together(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

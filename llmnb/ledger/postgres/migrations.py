@@ -43,22 +43,33 @@ def _calls(connection: PostgresConnection) -> None:
     _as_in_sqlite(1)(connection)
 
 
+# for each statement, and not for each row: a statement writes some hundred rows
 _CHANGED = """
-    CREATE FUNCTION note_change () RETURNS trigger LANGUAGE plpgsql AS $$
-    DECLARE state record;
+    CREATE FUNCTION note_updates () RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE folded bigint := (SELECT watermark FROM rollup_progress);
     BEGIN
-        SELECT watermark, is_pruning INTO state FROM rollup_state;
-        IF OLD.id > state.watermark THEN
+        IF EXISTS (SELECT 1 FROM old_rows WHERE id > folded) THEN
             INSERT INTO rollup_edits DEFAULT VALUES;
-        ELSIF TG_OP = 'UPDATE' OR state.is_pruning = 0 THEN
-            INSERT INTO rollup_changes {columns} VALUES {before};
-            IF TG_OP = 'UPDATE' THEN
-                INSERT INTO rollup_changes {columns} VALUES {after};
-            END IF;
         END IF;
+        INSERT INTO rollup_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows WHERE id <= folded
+            UNION ALL SELECT 1, {kept} FROM new_rows WHERE id <= folded;
         RETURN NULL;
     END $$;
-    CREATE TRIGGER rollup_changed AFTER UPDATE OR DELETE ON calls FOR EACH ROW EXECUTE FUNCTION note_change();
+    CREATE TRIGGER rollup_updated AFTER UPDATE ON calls REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION note_updates();
+    CREATE FUNCTION note_deletions () RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE state record;
+    BEGIN
+        SELECT watermark, is_pruning INTO state FROM rollup_progress;
+        IF EXISTS (SELECT 1 FROM old_rows WHERE id > state.watermark) THEN
+            INSERT INTO rollup_edits DEFAULT VALUES;
+        END IF;
+        INSERT INTO rollup_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows
+            WHERE id <= state.watermark AND state.is_pruning = 0;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER rollup_deleted AFTER DELETE ON calls REFERENCING OLD TABLE AS old_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION note_deletions();
 """
 
 
@@ -89,48 +100,30 @@ def _rollups(connection: PostgresConnection) -> None:
             id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sign bigint NOT NULL, {", ".join(kept)}
         );
     """)  # noqa: S608 - our own names
-    columns = f"(sign, {', '.join(map(_quoted, migrations.KEPT))})"
-    before, after = (
-        f"({sign}, {', '.join(f'{row}.{_quoted(name)}' for name in migrations.KEPT)})"
-        for sign, row in ((-1, "OLD"), (1, "NEW"))
-    )
-    connection.run(_CHANGED.format(columns=columns, before=before, after=after))
+    connection.run(_CHANGED.format(kept=", ".join(map(_quoted, migrations.KEPT))))
 
 
 _COUNTED = """
-    CREATE FUNCTION count_spent (counted calls, sign integer) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO budget_spent (budget_id, slot, amount, calls, unpriced)
-        SELECT
-            id,
-            CASE per WHEN 'total' THEN 0 ELSE counted.ts / 900000000 END,
-            sign * CASE unit WHEN 'usd' THEN coalesce(counted.cost_nanousd, 0) ELSE
-                counted.input_tokens + counted.cache_read_tokens + counted.cache_write_5m_tokens
-                + counted.cache_write_1h_tokens + counted.cache_write_unsplit_tokens + counted.output_tokens END,
-            sign * counted.is_call::integer,
-            sign * (counted.cost_nanousd IS NULL)::integer
-        FROM budgets
-        WHERE counted.status <> 'running' AND counted.source = 'live'
-            AND (project IS NULL OR project = counted.project) AND ("user" IS NULL OR "user" = counted."user")
-            AND (notebook IS NULL OR notebook = counted.notebook)
-            AND (model IS NULL OR counted.model_requested ~~~ model OR counted.model_requested ~~~ (model || '{dated}')
-                OR counted.model ~~~ model OR counted.model ~~~ (model || '{dated}'))
-        ORDER BY id -- two that write at once wait for each other's counters in the same order
-        ON CONFLICT (budget_id, slot) DO UPDATE SET
-            amount = budget_spent.amount + excluded.amount, calls = budget_spent.calls + excluded.calls,
-            unpriced = budget_spent.unpriced + excluded.unpriced
-    $$;
-    CREATE FUNCTION count_for_budgets () RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION count_inserted () RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF EXISTS (SELECT 1 FROM budgets) THEN
-            IF TG_OP = 'UPDATE' THEN
-                PERFORM count_spent(OLD, -1);
-            END IF;
-            PERFORM count_spent(NEW, 1);
-            DELETE FROM reservations WHERE NEW.status <> 'running' AND uid = NEW.uid AND attempt <= NEW.attempts;
+            {spent_inserted};
+            {settled};
         END IF;
         RETURN NULL;
     END $$;
-    CREATE TRIGGER budgets_counted AFTER INSERT OR UPDATE ON calls FOR EACH ROW EXECUTE FUNCTION count_for_budgets();
+    CREATE TRIGGER budgets_inserted AFTER INSERT ON calls REFERENCING NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION count_inserted();
+    CREATE FUNCTION count_updated () RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (SELECT 1 FROM budgets) THEN
+            {spent_updated};
+            {settled};
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER budgets_updated AFTER UPDATE ON calls REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION count_updated();
     CREATE FUNCTION forget_budget () RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         DELETE FROM budget_spent WHERE budget_id = OLD.id;
@@ -141,10 +134,46 @@ _COUNTED = """
 """
 
 
+# in the order of the key: two that write at once wait for each other's counters in the same order
+_SPENT = """
+    INSERT INTO budget_spent (budget_id, slot, amount, calls, unpriced)
+    SELECT
+        budgets.id,
+        CASE per WHEN 'total' THEN 0 ELSE counted.ts / 900000000 END AS slot,
+        sum(sign * CASE unit WHEN 'usd' THEN coalesce(cost_nanousd, 0) ELSE input_tokens + cache_read_tokens
+            + cache_write_5m_tokens + cache_write_1h_tokens + cache_write_unsplit_tokens + output_tokens END),
+        sum(sign * is_call::integer),
+        sum(sign * (cost_nanousd IS NULL)::integer)
+    FROM budgets JOIN ({rows}) AS counted ON status <> 'running' AND source = 'live'
+        AND (budgets.project IS NULL OR budgets.project = counted.project)
+        AND (budgets."user" IS NULL OR budgets."user" = counted."user")
+        AND (budgets.notebook IS NULL OR budgets.notebook = counted.notebook)
+        AND (budgets.model IS NULL
+            OR counted.model_requested ~~~ budgets.model OR counted.model_requested ~~~ (budgets.model || '{dated}')
+            OR counted.model ~~~ budgets.model OR counted.model ~~~ (budgets.model || '{dated}'))
+    GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (budget_id, slot) DO UPDATE SET
+        amount = budget_spent.amount + excluded.amount, calls = budget_spent.calls + excluded.calls,
+        unpriced = budget_spent.unpriced + excluded.unpriced
+"""
+_DATED = "[-@]" + "[0-9]" * 8
+_SETTLED = """
+    DELETE FROM reservations USING new_rows WHERE new_rows.status <> 'running' AND reservations.uid = new_rows.uid
+        AND reservations.attempt <= new_rows.attempts
+"""
+
+
 def _budgets(connection: PostgresConnection) -> None:
     for statement in migrations.BUDGET_TABLES:
         connection.execute(statement)
-    connection.run(_COUNTED.replace("{dated}", "[-@]" + "[0-9]" * 8))
+    inserted, replaced = "SELECT 1 AS sign, * FROM new_rows", "SELECT -1, * FROM old_rows"
+    connection.run(
+        _COUNTED.format(
+            spent_inserted=_SPENT.format(rows=inserted, dated=_DATED),
+            spent_updated=_SPENT.format(rows=f"{inserted} UNION ALL {replaced}", dated=_DATED),
+            settled=_SETTLED,
+        )
+    )
 
 
 _OWN: dict[int, Migration] = {1: _calls, 3: _rollups, 4: _budgets}
