@@ -31,6 +31,7 @@ LOCK_S = 0.012
 class Folded:
     """What some rows and changes add to the roll-ups, and which they were."""
 
+    rows: int
     last_id: int
     last_change: int
     added: Additions
@@ -85,7 +86,7 @@ class Folder:
         return rows
 
     def fold(self) -> int | None:
-        """Folds the next rows and all changes; how many rows, or None when there was nothing to do."""
+        """Folds the next rows and changes; how many rows, or None when there was nothing to do."""
         with _reading(self._connection):
             begun = state(self._connection)
             if begun is None or begun.zone != self._days.zone:
@@ -93,15 +94,16 @@ class Folder:
             folded = self._added_up(begun, self.rows)
         if not folded.added.sums and folded.last_id == begun.watermark:
             return None
-        if not self._written(begun, folded):
-            self._fold_under_lock()
-        return folded.last_id - begun.watermark
+        return folded.rows if self._written(begun, folded) else self._fold_under_lock()
 
-    def _fold_under_lock(self) -> None:
+    def _fold_under_lock(self) -> int:
         with self._locked():
             begun = state(self._connection)
-            if begun is not None and begun.zone == self._days.zone:
-                _write(self._connection, self._added_up(begun, ROWS_UNDER_LOCK))
+            if begun is None or begun.zone != self._days.zone:
+                return 0
+            folded = self._added_up(begun, ROWS_UNDER_LOCK)
+            _write(self._connection, folded)
+            return folded.rows
 
     def _written(self, begun: State, folded: Folded) -> bool:
         with self._locked():
@@ -130,15 +132,20 @@ class Folder:
         last_id = connection.execute(
             "SELECT max(id) FROM (SELECT id FROM calls WHERE id > ? ORDER BY id LIMIT ?)", (begun.watermark, rows)
         ).fetchone()[0]
-        last_change = connection.execute("SELECT max(id) FROM rollup_changes").fetchone()[0] or 0
+        # some at a time, too: a new price changes millions of rows at once
+        last_change = connection.execute(
+            "SELECT max(id) FROM (SELECT id FROM rollup_changes ORDER BY id LIMIT ?)", (rows,)
+        ).fetchone()[0]
         found: list[Key] = []
         if last_id is not None:
             found += connection.execute(_ROWS, (begun.watermark, last_id)).fetchall()
-        if last_change:
+        rows_found = len(found)
+        if last_change is not None:
             found += connection.execute(_CHANGES, (last_change,)).fetchall()
         added = additions(found, self._days.start)
         sketched = merged_sketches(added, self._stored_sketches)
-        return Folded(begun.watermark if last_id is None else last_id, last_change, added, sketched)
+        watermark = begun.watermark if last_id is None else last_id
+        return Folded(rows_found, watermark, last_change or 0, added, sketched)
 
     def _stored_sketches(self, key: Key) -> tuple[bytes, bytes] | None:
         """As they are now: only folds change them, and of two at the same time one is not written."""

@@ -329,6 +329,26 @@ def test_an_open_range_reads_no_row_before_it(ledger: Ledger, make_call, monkeyp
     assert steps < 10
 
 
+def test_changes_are_folded_some_at_a_time(ledger: Ledger, make_call) -> None:
+    """A new price for all calls is no work of one piece; how many rows were folded is how many there were."""
+    calls = [make_call(ts=FIRST_US + number) for number in range(50)]
+    ledger.write_all([(call, ()) for call in calls])
+    with closing(open_writer(ledger.path)) as connection:
+        folder = Folder(connection, OSLO)
+        assert folder.fold_all() == 50
+        ledger.write_all([(replace(call, cost_nanousd=7), ()) for call in calls])
+        waiting: list[int] = []
+        folder.rows = 10
+        while (rows := folder.fold()) is not None:
+            assert rows == 0
+            folder.rows = 10  # it grows where folds are quick
+            waiting.append(folder.pending())
+        rolled, plain = both(connection, OSLO, names=())
+    assert waiting == [90, 80, 70, 60, 50, 40, 30, 20, 10, 0]
+    assert integers(rolled) == integers(plain)
+    assert rolled[()]["cost_nanousd"] == 350
+
+
 # Pruning --------------------------------------------------------------------------------------------------------------
 
 OF_ROLL_UPS: list[dict[str, Any]] = [
