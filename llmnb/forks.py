@@ -63,11 +63,21 @@ class OnePerPlace(Generic[PlaceT, KeptT]):
         self._making = threading.Lock()
 
 
+_in_child_too: list[Callable[[], object]] = []
+
+
+def in_child(function: Callable[[], object]) -> None:
+    """Has it called in every child that is forked from now on."""
+    _in_child_too.append(function)
+
+
 def _in_child() -> None:
     global pid
     pid = os.getpid()
     for forked in list(_told):
         forked.after_fork()
+    for function in _in_child_too:
+        function()
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,6 +6,7 @@ Works on bytes and plain dicts, knows nothing of the SDK, and never raises on wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -92,20 +93,19 @@ def without_content(body: bytes) -> bytes | None:
     Nothing is parsed. Before the content no other object or list may begin, between the two fields after it none may
     end, so that what is left is JSON only if the content was cut out, and the rest are the message's own fields.
     """
-    content, usage = body.find(b'"content":'), body.rfind(b'"usage":')
-    stop = body.rfind(b'"stop_reason":', content, usage)
-    if not 0 < content < stop < usage:
+    head = _BEFORE_CONTENT.match(body)
+    if head is None:
         return None
-    head, reason, tail = body[:content], body[stop:usage], body[usage:]
-    if head.count(b"{") != 1 or b"[" in head or b'"model":' not in head or _has_brackets(reason):
+    begin = head.end()
+    tail = _AFTER_CONTENT.match(body, body.rfind(b'"stop_reason":', begin))
+    if tail is None or body.find(b'"content":', tail.end()) >= 0:
         return None
-    if b'"stop_sequence":null,' not in reason or b'"content":' in tail or b"\n" in tail:
-        return None
-    return head + reason + tail
+    told = head[1] + body[tail.start() :]
+    return None if b"\n" in told else told
 
 
-def _has_brackets(text: bytes) -> bool:
-    return len(text.translate(None, b"[]{}")) < len(text)
+_BEFORE_CONTENT = re.compile(rb'(\{[^][{}]*?"model":[^][{}]*?)"content":')
+_AFTER_CONTENT = re.compile(rb'"stop_reason":[^][{}]*?"stop_sequence":null,[^][{}]*?"usage":')
 
 
 def error_type(envelope: Json) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
 from llmnb.ledger.beginning import Origin
 from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
-from llmnb.middleware.answering import source_of
+from llmnb.middleware.answering import SOURCE
 from llmnb.middleware.tee import End
 from llmnb.records import Call, CallContext, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
 from llmnb.settings import Settings
@@ -74,7 +74,7 @@ class Ledgered:
     def origin(self, context: CallContext, model: str, *, stream: bool) -> Origin:
         """What a call of this model has in common with others of the same cell and context."""
         labels = _labels_of(context)
-        key = (forks.pid, origin.cell(), model, stream, labels)
+        key = forks.pid, origin.cell(), model, stream, labels
         try:
             return self._origins[key]
         except KeyError:
@@ -107,6 +107,10 @@ class Ledgered:
 _LABELS = ("parent_uid", "project", "chat", "run_id", "batch_id", "template", "tag")
 _labels_of: Callable[[CallContext], tuple[Any, ...]] = attrgetter(*_LABELS)
 _MOST_ORIGINS = 64
+
+_random = random.Random()  # noqa: S311 - a uid is no secret; the system's own takes a system call
+"""Of our own: who seeds Python's, in a notebook that is to come out the same again, does not mean the ledger."""
+forks.in_child(_random.seed)
 
 Told = Callable[[Call, tuple[Call, ...], str | None], None]
 
@@ -146,7 +150,7 @@ class Entry:
         now_us = time.time_ns() // 1000
         self._sent: dict[str, Any] = {
             **self._origin.fields,
-            "uid": f"{now_us:014x}{os.urandom(9).hex()}",
+            "uid": f"{now_us:014x}{_random.getrandbits(72):018x}",
             "ts": now_us,
         }
         self._since: dict[str, Any] = {}
@@ -220,9 +224,10 @@ class Entry:
         headers, since = http.headers, self._since
         if request_id := headers.get("request-id") or headers.get("x-amzn-requestid"):
             since["request_id"] = request_id
-        if (source := source_of(http)) != "live":
+        extensions = http.extensions
+        if (source := extensions.get(SOURCE)) is not None:
             since["source"] = source
-        self._marks = http.extensions.get(MARKS)
+        self._marks = extensions.get(MARKS)
         if self._marks is not None:
             since["cache_breakpoints"] = len(self._marks.breakpoints)
 
@@ -258,8 +263,8 @@ class Entry:
 
     def answered(self, body: bytes, *, streamed: bool = False) -> None:
         """The whole answer is here, as one JSON document, or `streamed` as events that somebody kept."""
-        simple = self._lost is None and self._request is None and self._marks is None and self.on_row is None
-        if streamed or not simple:
+        is_plain = self._lost is None and self._request is None and self._marks is None and self.on_row is None
+        if streamed or not is_plain:
             read = wire.read_stream if streamed else wire.read_json
             self.body_ended(read(body, self.model_requested), body, "read", None)
         elif not self._is_a_copy:

@@ -109,7 +109,7 @@ class LedgerPart(Part):
                 entry.materialised(response)
             elif (replayed := answered_from(http)) is not None:
                 entry.replayed(*replayed)
-            elif not http.is_success:
+            elif not 200 <= http.status_code < 300:
                 entry.refused(http)
                 if is_retried(http):
                     self._may_be_retried(entry, request)
@@ -163,7 +163,7 @@ def is_retried(http: httpx2.Response) -> bool:
 
 def is_billable(request: APIRequest) -> bool:
     """Whether the request makes a model write: creating a message, of the plain or the beta API."""
-    path = request.url
-    if path != "/v1/messages":  # as the SDK itself writes it
-        path = path.partition("?")[0].rstrip("/")
-    return request.method.lower() == "post" and path.endswith("/v1/messages") and isinstance(request.json, dict)
+    options = request.options
+    if options.url != "/v1/messages" and not options.url.partition("?")[0].rstrip("/").endswith("/v1/messages"):
+        return False  # the first is how the SDK itself writes it
+    return options.method.lower() == "post" and isinstance(options.json_data, dict)
