@@ -91,7 +91,23 @@ def around(
 
 def key_of(around: bytes, canonical: bytes) -> str:
     """The key of what `around` and `canonical_body` gave."""
-    return hashlib.blake2b(around + canonical, digest_size=20).hexdigest()
+    return Around(around).key(canonical)
+
+
+class Around:
+    """What counts besides the body (`text`), read once for all the requests that share it."""
+
+    __slots__ = ("_read", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._read = hashlib.blake2b(text, digest_size=20)
+
+    def key(self, canonical: bytes) -> str:
+        """The key of a request with that canonical body."""
+        read = self._read.copy()
+        read.update(canonical)
+        return read.hexdigest()
 
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:

@@ -47,7 +47,7 @@ _BATCH_BYTES = 16 * 2**20
 class Arrived:
     """A response that has come, to be looked at by whoever needs it first: the writer, or the next who asks.
 
-    `body` gives the decoded body, `request` the question as JSON.
+    `body` gives the decoded body and `headers` what came with it, `request` is the question as JSON.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Arrived:
     request: bytes
     body: Callable[[], bytes]
     created_us: int
-    headers: Iterable[tuple[str, str]] = ()
+    headers: Callable[[], Iterable[tuple[str, str]]] = tuple
     status: int = 200
     ttl_s: float | None = None
     flight: Flight | None = None
@@ -71,7 +71,7 @@ class Arrived:
             model_requested=self.model_requested,
             created_us=self.created_us,
             status=self.status,
-            headers=self.headers,
+            headers=self.headers(),
             provider=self.provider,
             key=self.key,
             expires_us=expires_us,
@@ -254,11 +254,14 @@ class ResponseCache:
         try:
             self._forget_unwanted()
             batch: list[Item] = []
+            size = 0
             for one in arrived:
-                batch += items(one)
-                if sum(len(item.data) for item in batch) > _BATCH_BYTES:
+                found = items(one)
+                batch += found
+                size += sum([len(item.data) for item in found])
+                if size > _BATCH_BYTES:
                     self.backend.put(batch)
-                    batch = []
+                    batch, size = [], 0
             if batch:
                 self.backend.put(batch)
             touched, self._to_touch = self._to_touch, set()

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from llmnb.errors import LlmnbError
 from llmnb.messages import folding, wire
@@ -141,7 +141,7 @@ def _lengths(data: bytes) -> tuple[int, int, int]:
 
 def _answer(about: bytes, body: bytes, request: bytes | None) -> StoredAnswer:
     try:
-        known = json.loads(about)
+        known = wire.parsed(about)
         known["headers"] = tuple((name, value) for name, value in known["headers"])
         return StoredAnswer(body=body, request=request, **known)
     except (ValueError, TypeError, KeyError) as error:
@@ -184,7 +184,7 @@ def _read(body: bytes) -> tuple[Form, bytes, dict[str, Any]] | None:
     """Form, body as kept, and the message; None when that is no whole answer."""
     try:
         if body.lstrip()[:1] == b"{":
-            return "json", body, cast("dict[str, Any]", json.loads(body))
+            return "json", body, wire.parsed(body)
         events = folding.folded(folding.events_of(body))
         if not folding.is_complete(events):
             return None

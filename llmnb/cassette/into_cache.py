@@ -174,7 +174,7 @@ def _answer(interaction: Interaction, written_us: int, threads: Threads) -> _Fou
         request=_kept_request(request, body),
         body=lambda: content,
         created_us=written_us if created_us is None else created_us,
-        headers=list(response.headers.items()),
+        headers=response.headers.items,
         turn=turn,
     )
     if arrived.answer is None:

@@ -69,7 +69,7 @@ def estimated_tokens(byte_count: int) -> int:
 
 def read_json(body: bytes, model_requested: str) -> Outcome:
     """The outcome of a response that is one JSON document: a message or an error envelope."""
-    return read_document(_object(body), model_requested)
+    return read_document(parsed(body), model_requested)
 
 
 def read_document(document: object, model_requested: str) -> Outcome:
@@ -252,7 +252,7 @@ def _event_at(body: bytes, position: int) -> Json | None:
 def _data_line(line: bytes) -> Json | None:
     if not line.startswith(b"data:"):
         return None
-    return _object(line[5:]) or None
+    return parsed(line[5:]) or None
 
 
 def _events(body: bytes) -> Iterator[Json]:
@@ -319,7 +319,8 @@ def _split_iterations(usage: Json, served: str, requested: str) -> tuple[list[Us
 # Careful reading ------------------------------------------------------------------------------------------------------
 
 
-def _object(data: bytes) -> Json:
+def parsed(data: bytes) -> Json:
+    """The JSON object in these bytes; an empty one where they hold none."""
     try:
         return _dict(jiter.from_json(data))
     except ValueError:  # it is stricter than the json module, about half a surrogate pair for one

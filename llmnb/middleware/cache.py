@@ -48,11 +48,17 @@ class Asked:
     """A question to the cache."""
 
     key: str
-    request: bytes
+    around: keys.Around
+    canonical: bytes
     model: str
     caching: Caching
     base_url: httpx2.URL
     turn: keys.Turn | None = None
+
+    @property
+    def request(self) -> bytes:
+        """What is kept of the question, as JSON."""
+        return b'{"around":' + self.around.text + b',"body":' + self.canonical + b"}"
 
 
 _NO_CACHING = Caching()
@@ -65,7 +71,7 @@ class CachePart(Part):
         self.cached = cached
         self._responses = cached.responses
         self._base_url = httpx2.URL(cached.base_url)
-        self._known_around: tuple[tuple[Any, ...], bytes] | None = None
+        self._known_around: tuple[tuple[Any, ...], keys.Around] | None = None
 
     def concerns(self, request: APIRequest) -> bool:
         caching = current_context().caching
@@ -106,15 +112,14 @@ class CachePart(Part):
             base_url = self._base_url if client is None else client._base_url
             around = self._around(request, caching, client, base_url)
             canonical = keys.canonical_body(body)
-            kept = b'{"around":' + around + b',"body":' + canonical + b"}"
             turn = self._responses.threads.turn(body) if "thread" in body else None
-            key = keys.key_of(around, canonical if turn is None else turn.canonical)
-            return Asked(key, kept, str(body.get("model")), caching, base_url, turn)
+            key = around.key(canonical if turn is None else turn.canonical)
+            return Asked(key, around, canonical, str(body.get("model")), caching, base_url, turn)
         except Exception as trouble:  # such as a body that JSON cannot hold
             quietly("naming a question for the response cache", trouble)
             return None
 
-    def _around(self, request: APIRequest, caching: Caching, client: Any, base_url: Any) -> bytes:
+    def _around(self, request: APIRequest, caching: Caching, client: Any, base_url: Any) -> keys.Around:
         """What counts besides the body; mostly that of the call before."""
         custom = self.cached.headers if client is None else client._custom_headers
         own = tuple((name, value) for name, value in request.headers.items() if isinstance(value, str))
@@ -129,7 +134,7 @@ class CachePart(Part):
                 headers={**custom, **dict(own)},
                 sample=caching.sample,
             )
-            self._known_around = known = ((base_url, dict(custom), *facts[2:]), found)
+            self._known_around = known = ((base_url, dict(custom), *facts[2:]), keys.Around(found))
         return known[1]
 
     # An answer that is there, or comes --------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ class CachePart(Part):
                 request=asked.request,
                 body=body,
                 created_us=self._responses.now_us(),
-                headers=[(name, headers[name]) for name in KEPT_HEADERS if name in headers],
+                headers=lambda: [(name, headers[name]) for name in KEPT_HEADERS if name in headers],
                 ttl_s=asked.caching.ttl_s,
                 flight=flight,
                 turn=asked.turn,
