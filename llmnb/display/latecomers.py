@@ -108,9 +108,11 @@ class _Hearing:
             return
         message["content"] = session.unpack(message["content"])
         comm_id = message["content"]["comm_id"]
-        if kind == "comm_open" and (opened := self._targets.get(message["content"]["target_name"])):
-            self._comms[comm_id] = _comm(message["content"])
-            pace.alarm().at(0.0, partial(_quietly, opened, self._comms[comm_id], message))
+        if kind == "comm_open" and (opened := self._targets.get(target := message["content"]["target_name"])):
+            comm = _comm(message["content"])
+            if target == _WIDGETS:
+                self._comms[comm_id] = comm
+            pace.alarm().at(0.0, partial(_quietly, opened, comm, message))
         elif kind == "comm_msg" and comm_id in self._comms:
             pace.alarm().at(0.0, partial(_quietly, self._comms[comm_id].handle_msg, message))
         elif kind == "comm_close":

@@ -152,11 +152,13 @@ class WidgetView:
                 cast(Any, self._widget).send(message)  # what is whole on the page need not be drawn again
             if self._output is not None:
                 self._output.keep(static.of(self._answer))
-            if self._widget is not None and self._output is not None and self._output.reloads:
+            lingers = self._widget is not None and self._output is not None and self._output.reloads
+            if lingers:
                 control.register(self._id, control.Controls(control.nothing, self._resync, self._keep))
-                latecomers.linger(self._free)
-            else:
-                self._free()
+        if lingers:  # not under the lock: others that linger are freed here, who may be closing and free this one
+            latecomers.linger(self._free)
+        else:
+            self._free()
 
     def _free(self) -> None:
         with self._lock:

@@ -133,12 +133,12 @@ def test_interrupt_is_a_stop(asking: Kernel) -> None:
 def test_an_answer_in_a_thread(asking: Kernel) -> None:
     """Views of parallel threads stay apart: each ends as its own bundle."""
     code = """
-threads = [threading.Thread(target=ask, args=([f"number-{n} "] * 20,)) for n in range(4)]
+threads = [threading.Thread(target=ask, args=([f"number-{n} "] * 20,)) for n in range(12)]
 [t.start() for t in threads]; [t.join() for t in threads]
 """
     messages = asking.run(code)
     texts = [m["content"]["data"]["text/plain"] for m in messages if m["msg_type"] == "update_display_data"]
-    assert len(texts) == 4
+    assert len(texts) == 12
     assert all(len({word for word in text.split() if word.startswith("number-")}) == 1 for text in texts)
 
 

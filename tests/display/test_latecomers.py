@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmnb.display import latecomers
+from llmnb.display.widget import WidgetView
 
 from .kernels import Kernel, output
 
@@ -104,3 +105,31 @@ def test_nobody_lingers_for_long(freed: list[int], monkeypatch: pytest.MonkeyPat
     over = threading.Event()
     latecomers.linger(over.set)
     assert over.wait(30)
+
+
+class Nowhere:
+    """An output whose page can be loaded again."""
+
+    reloads = True
+
+    def show(self, widget: object, label: str) -> None:
+        """Show nothing."""
+
+    def keep(self, bundle: dict[str, str]) -> None:
+        """Keep nothing."""
+
+
+def test_a_view_that_lingers_is_free(freed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a view is put among those that linger another thread may free it: many answers end at once in threads."""
+    view = WidgetView(output=Nowhere)
+
+    def linger(free: Callable[[], None]) -> None:
+        other = threading.Thread(target=free)
+        other.start()
+        other.join(20)
+        freed.append(not other.is_alive())
+
+    monkeypatch.setattr(latecomers, "linger", linger)
+    view.open("claude", None)
+    view.close()
+    assert freed == [True]
