@@ -379,7 +379,7 @@ class Books:
     def _failed(self, error: Exception) -> None:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
         self._not_before = self._clock() + self._pause_s
-        if self._behind:
+        if self._remote:
             self._later.ask_after(self._pause_s)
         self._warn(
             f"books: {type(error).__name__}",

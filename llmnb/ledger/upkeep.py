@@ -14,7 +14,7 @@ from llmnb.ledger import migrations
 from llmnb.ledger.connection import reading
 from llmnb.ledger.fold import Folder, prune, recut
 from llmnb.ledger.rollups import state
-from llmnb.ledger.sql import Store
+from llmnb.ledger.sql import Connection, Store
 from llmnb.ledger.zones import Moment, from_us, instant_us, reporting_zone, start_of_day_us
 from llmnb.places import Place
 from llmnb.settings import Settings
@@ -181,7 +181,7 @@ def status(path: Place, settings: Settings) -> Status | None:
         return Status(
             path=str(path),
             schema=migrations.version(connection),
-            size_bytes=_size_bytes(path),
+            size_bytes=_size_bytes(path, connection),
             calls=one("SELECT count(*) FROM calls"),
             first_call=told(one("SELECT min(ts) FROM calls")),
             last_call=told(one("SELECT max(ts) FROM calls")),
@@ -193,6 +193,8 @@ def status(path: Place, settings: Settings) -> Status | None:
         )
 
 
-def _size_bytes(path: Place) -> int:
-    files = (path, Path(f"{path}-wal")) if isinstance(path, Path) else ()
+def _size_bytes(path: Place, connection: Connection) -> int:
+    if not isinstance(path, Path):
+        return connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
+    files = (path, Path(f"{path}-wal"))
     return sum(file.stat().st_size for file in files if file.exists())
