@@ -1,4 +1,4 @@
-"""When a live view is drawn: 16 times a second, later 12, the last change soon after it came, keyframes in between."""
+"""When a live view is drawn: 16 times a second, later 15, the last change soon after it came, keyframes in between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 FRAME_S = 0.06
 """Seconds between frames: a message costs ~600 bytes of headers, and people see no more."""
-LATE_FRAME_S = 0.085
+LATE_FRAME_S = 1 / 15
 """The same once the answer has been coming for `EARLY_S` seconds: nobody reads along for that long."""
 EARLY_S = 10.0
 IDLE_S = 5.0

@@ -21,8 +21,9 @@ from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
 from llmnb.records import StreamEvent
 
-_ASKABLE_GROWTH = 4
-"""How keyframes thin out where a front end can ask for one: each costs the whole answer again."""
+_ASKABLE_GROWTH = 8
+"""How keyframes thin out where a front end can ask for one, and does when it has missed a message: each costs the whole
+answer again, as much as a hundred frames."""
 
 
 class ResponseView(anywidget.AnyWidget):
