@@ -100,7 +100,8 @@ def _read_helper(client: Any, question: dict[str, Any]) -> None:
 
 
 def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
-    """Median CPU seconds a call of each, its ledger rows included, measured in turn, the first round not counted."""
+    """Median CPU seconds a call of each, what it writes included, measured in turn, the first round not counted."""
+    from llmnb.cache.responses import responses
     from llmnb.ledger import books
 
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -110,6 +111,7 @@ def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dic
             for _ in range(calls):
                 call()
             books().settle()  # else what the rows cost would be charged to the next contestant
+            responses().settle()
             if round_number:
                 seconds[name].append((time.process_time() - begin) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -229,7 +229,7 @@ class CachePart(Part):
                 request=asked.request,
                 body=body,
                 created_us=self._responses.now_us(),
-                headers=lambda: [(name, headers[name]) for name in KEPT_HEADERS if name in headers],
+                headers=lambda: _kept(headers),
                 ttl_s=asked.caching.ttl_s,
                 flight=flight,
                 turn=asked.turn,
@@ -242,6 +242,12 @@ class CachePart(Part):
         """There is no answer; who waits for it asks by itself."""
         if flight is not None:
             self._responses.flights.arrived(flight, answered=False)
+
+
+def _kept(headers: httpx2.Headers) -> list[tuple[str, str]]:
+    # to ask for one by its name goes through all of them
+    raw = [(name.decode("latin-1").lower(), value) for name, value in headers.raw]
+    return [(name, value.decode(headers.encoding)) for name, value in raw if name in KEPT_HEADERS]
 
 
 class _Body:
