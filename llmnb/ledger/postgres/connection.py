@@ -9,6 +9,7 @@ committed yet.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -166,10 +167,14 @@ class PostgresConnection:
         """Runs one statement for each of many parameters, many of them in one message."""
         with in_our_words(self.place):
             said, cursor = self._filled_in(in_postgres(sql)), self._raw.cursor()
-            merge = cast("Any", cursor).mogrify
+            merge, rows = cast("Any", cursor).mogrify, _ROWS.match(said)
             waiting = list(parameters)
             for begin in range(0, len(waiting), _AT_ONCE):
-                cursor.execute(";".join(merge(said, row) for row in waiting[begin : begin + _AT_ONCE]).encode())
+                together = waiting[begin : begin + _AT_ONCE]
+                if rows is not None:
+                    self.insert(rows[1], together, rows[2])
+                else:
+                    cursor.execute(";".join(merge(said, row) for row in together).encode())
             return cursor
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
@@ -256,6 +261,8 @@ class PostgresConnection:
         return self._run("SELECT coalesce(max(number), 0) FROM migrations" if there else "SELECT 0", ())
 
 
+_ROWS = re.compile(r"(.*\bVALUES )\(%s(?:, %s)*\)(?=\s*(?:ON CONFLICT|$))(.*)", re.DOTALL)
+"""An INSERT whose values all are parameters; of many rows it is one statement, in which no key may come twice."""
 _SPECIAL = {
     "BEGIN": PostgresConnection._begin_reading,  # pyright: ignore[reportPrivateUsage]
     "BEGIN IMMEDIATE": PostgresConnection._begin_alone,  # pyright: ignore[reportPrivateUsage]
