@@ -12,6 +12,9 @@ from llmnb.ledger.sql import Connection
 from llmnb.places import Place
 from llmnb.settings import load
 
+MOST_ROWS = 50_000
+"""How many of the newest rows are looked at, however many are not folded yet."""
+
 
 def choices(names: Iterable[str] = NOTED, *, path: Place | None = None) -> dict[str, list[str | None]]:
     """The values that calls have had in these dimensions, by alphabet, and None at the end where some had none.
@@ -58,9 +61,11 @@ def is_empty(path: Place | None = None) -> bool:
 
 def _values(connection: Connection, found: State | None, name: str) -> set[str | None]:
     """The values noted, and those of what is not folded yet."""
-    watermark = 0 if found is None else found.watermark
+    newest = connection.execute("SELECT max(id) FROM calls").fetchone()[0] or 0
+    # in the middle of a rebuild nearly all rows wait, but their values were noted before
+    begin = max(0 if found is None else found.watermark, newest - MOST_ROWS)
     # NOT INDEXED: only the newest rows are read, which no index but the id's finds
-    sources = [f"SELECT DISTINCT {name} FROM calls NOT INDEXED WHERE id > {watermark}"]  # noqa: S608 - `known` checked it
+    sources = [f"SELECT DISTINCT {name} FROM calls NOT INDEXED WHERE id > {begin}"]  # noqa: S608 - `known` checked it
     if found is not None:
         sources.append(f"SELECT value FROM rollup_values WHERE dimension = '{name}'")  # noqa: S608
     if found is not None and name != "notebook":  # which changes do not tell
