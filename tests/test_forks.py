@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from llmnb import forks
+from llmnb.middleware import entry
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there are no forks"),
@@ -60,3 +61,17 @@ def test_there_is_one_thing_a_place_also_where_a_fork_came_in_the_middle() -> No
     assert shelf.at("b", Told) is not first
     with shelf._making:  # pyright: ignore[reportPrivateUsage]
         assert in_child(lambda: shelf.at("c", Told) is shelf.known["c"] and shelf.at("a", Told) is first)
+
+
+def test_uids_of_a_child_are_not_those_of_its_parent() -> None:
+    """Both would go on drawing the same numbers, had nobody told the child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, str(entry._random.getrandbits(72)).encode())  # pyright: ignore[reportPrivateUsage]
+        os._exit(0)
+    os.waitpid(child, 0)
+    drawn = int(os.read(reading, 99))
+    os.close(reading)
+    os.close(writing)
+    assert drawn != entry._random.getrandbits(72)  # pyright: ignore[reportPrivateUsage]

@@ -147,3 +147,24 @@ def test_who_is_told_of_a_request_cannot_break_it() -> None:
     request = a_request()
     tell_when_sent(request, lambda: {}["missing"])
     assert sending(request) is request
+
+
+class Picky(Recorded):
+    """Has work to do on one address only."""
+
+    def concerns(self, request: APIRequest) -> bool:
+        return request.url == "/mine"
+
+
+async def test_a_part_is_not_there_for_a_request_that_does_not_concern_it() -> None:
+    """In both drivers."""
+    part = Picky()
+
+    async def call_next(request: APIRequest) -> Any:
+        return request.url
+
+    assert part.handle(a_request(), lambda request: request.url) == "/v1/messages"
+    assert await part.handle_async(a_request(), call_next) == "/v1/messages"
+    assert part.log == []
+    assert part.handle(a_request().copy(url="/mine"), lambda request: request.url) == "</mine>"
+    assert part.log == ["before", "finally", "after"]
