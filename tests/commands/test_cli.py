@@ -536,8 +536,10 @@ def test_doctor_tells_of_a_cache_that_is_not_ones_own(
 
 
 def test_dashboard_refuses_other_machines(run: Llmnb) -> None:
-    """There is no login, so no address but this machine's."""
-    assert "only this machine" in one_line(run("dashboard", "--host", "0.0.0.0", "--no-browser"))
+    """Without a password or a login no address but this machine's, and what to set is said."""
+    refused = one_line(run("dashboard", "--host", "0.0.0.0", "--no-browser"))
+    assert "nothing protects the dashboard" in refused
+    assert "LLMNB_DASHBOARD_PASSWORD" in refused
 
 
 def test_ctrl_c_ends_the_dashboard_quietly() -> None:
