@@ -17,12 +17,8 @@ class Scene {
   nodes = new Map(); // id → { id, parent, kind, html, fixed, version }
   next = 0; // number of the message expected
   lost = false; // a message is missing: wait for a keyframe
+  begun = false; // whether any message has come
   version = 0;
-
-  /** Whether any message has come. */
-  get begun() {
-    return this.lost || this.next > 0;
-  }
 
   /** Whether the answer has ended. */
   get over() {
@@ -36,6 +32,7 @@ class Scene {
 
   /** Take a message in; whether it could be used. */
   receive(message) {
+    this.begun = true;
     if (message.key) this.restart(message);
     else if (this.lost || message.n !== this.next) this.lost = true;
     else this.apply(message);

@@ -95,8 +95,9 @@ def test_what_the_reader_does_survives_frames(bare: Page, scene: Scene) -> None:
     assert bare.evaluate("() => document.querySelector('.llmnb-thinking').open") is True
 
 
-def test_a_page_that_hears_nothing_asks(bare: Page, scene: Scene) -> None:
+def test_a_page_that_hears_nothing_asks(bare: Page) -> None:
     """A front end that came late, and is sent nothing, asks for all of the answer."""
+    bare.evaluate("() => { window.make().initialize({ model: window.model }); }")
     bare.wait_for_function("() => window.log.length")
     assert bare.evaluate("() => window.log") == [["open", "llmnb.control", {"resync": "answer-1"}]]
 
@@ -158,9 +159,7 @@ def test_an_acknowledged_stop_does_not_interrupt(bare: Page) -> None:
     """An ack on the widget's comm keeps the interrupt from striking a later cell."""
     bare.clock.install()
     bare.evaluate("() => { window.kernel.supportsSubshells = false; }")
-    bare.click(".llmnb-stop")
-    show_without_frames = "() => window.receive({ ack: true })"
-    bare.evaluate(show_without_frames)
+    bare.evaluate("() => { document.querySelector('.llmnb-stop').click(); window.receive({ ack: true }); }")
     bare.clock.run_for(5000)
     assert ["interrupt"] not in bare.evaluate("() => window.log")
 
