@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, Usage, views
+from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, Usage
+from llmnb.views import views
 
 if TYPE_CHECKING:
     from anthropic.types import Message

@@ -17,8 +17,9 @@ from anthropic.types import Message
 from IPython.core.interactiveshell import InteractiveShell
 
 from llmnb import reply as reply_module
-from llmnb.records import Call, Cost, PromptCacheUse, Usage, views
+from llmnb.records import Call, Cost, PromptCacheUse, Usage
 from llmnb.reply import Figures, Reply
+from llmnb.views import views
 
 
 def message(*content: dict[str, Any], stop_reason: str = "end_turn") -> Message:

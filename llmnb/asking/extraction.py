@@ -17,7 +17,8 @@ from llmnb.asking.question import Question
 from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.messages import models
-from llmnb.records import Done, Partial, StreamEvent, Text, View
+from llmnb.records import Done, Partial, StreamEvent, Text
+from llmnb.views import View
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,9 @@ from llmnb.asking.access import Access
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import Plan
 from llmnb.asking.runner import awatch, watch, watch_here
-from llmnb.records import Call, StreamEvent, View, views
+from llmnb.records import Call, StreamEvent
 from llmnb.reply import Reply, running_cell
+from llmnb.views import View, views
 
 
 @dataclass(frozen=True, slots=True)

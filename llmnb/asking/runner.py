@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeAlias
 
 from llmnb import interrupts
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
-from llmnb.records import Retry, StreamEvent, View
+from llmnb.records import Retry, StreamEvent
 from llmnb.reply import Reply
+from llmnb.views import View
 
 Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 

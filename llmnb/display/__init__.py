@@ -1,4 +1,4 @@
-"""How an answer is shown while it comes, and what stays of it: the room that fills `records.views`.
+"""How an answer is shown while it comes, and what stays of it: the room that fills `views.views`.
 
 `choose` gives a new view by name, or the one that fits where the code runs.
 """
@@ -13,7 +13,7 @@ from typing import Any, cast
 from llmnb.display.guard import GuardedView
 from llmnb.display.where import Place, has_widgets, where
 from llmnb.errors import SettingsError
-from llmnb.records import View, views
+from llmnb.views import View, views
 
 __all__ = ["NAMES", "bundle", "choose"]
 

@@ -6,7 +6,8 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
-from llmnb.records import StreamEvent, View
+from llmnb.records import StreamEvent
+from llmnb.views import View
 
 
 class GuardedView:

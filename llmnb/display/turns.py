@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from llmnb.records import StreamEvent, View
+from llmnb.records import StreamEvent
+from llmnb.views import View
 
 
 class InTurn:

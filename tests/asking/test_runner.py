@@ -15,11 +15,12 @@ import pytest
 
 import llmnb
 from llmnb.asking.runner import Cancelled, Stopped
-from llmnb.records import Done, StreamEvent, Text, View, views
+from llmnb.records import Done, StreamEvent, Text
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 from llmnb.testing import serve_simulator
+from llmnb.views import View, views
 
 
 class Watcher:

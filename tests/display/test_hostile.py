@@ -16,7 +16,8 @@ from llmnb.display.answer import Answer
 from llmnb.display.html import HtmlView
 from llmnb.display.scene import Scene
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage, View
+from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.views import View
 
 CORPUS = [
     "<script>alert(1)</script>",

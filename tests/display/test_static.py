@@ -9,7 +9,8 @@ import pytest
 
 from llmnb.display import footer, static, style
 from llmnb.display.answer import Answer
-from llmnb.records import Citation, Done, PromptCacheUse, Retry, Text, Thinking, ToolCall, ToolResult, Usage, views
+from llmnb.records import Citation, Done, PromptCacheUse, Retry, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.views import views
 
 DONE = Done(
     "claude-sonnet-5-5",

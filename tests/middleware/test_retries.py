@@ -10,10 +10,11 @@ import anthropic
 import pytest
 
 import llmnb
-from llmnb.records import Done, Retry, StreamEvent, calling, views
+from llmnb.records import Done, Retry, StreamEvent, calling
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 from llmnb.trouble import LlmnbWarning
+from llmnb.views import views
 
 HI: dict[str, Any] = {
     "model": "claude-sonnet-5-5",

@@ -1,0 +1,73 @@
+"""How an answer is shown: what a display must be able to do, and the one registry that the display room fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol
+
+from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
+
+
+class View(Protocol):
+    """Shows one answer while it comes. Every method is called from the thread that asked, and must not raise."""
+
+    def open(self, model: str, stop: Callable[[], None] | None) -> None:
+        """The question is on its way to `model`; `stop` ends it, and may be called from any thread."""
+        ...
+
+    def show(self, event: StreamEvent) -> None:
+        """The next event of the stream; the last one is `Done`, unless the call fails."""
+        ...
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing comes any more; `error` is why, when there was no `Done` to say it."""
+        ...
+
+
+class ViewRegistry:
+    """Which displays exist. The display room fills it when `load` runs, on the first question asked of it."""
+
+    def __init__(self) -> None:
+        self._choose: Callable[[str | None], View | None] | None = None
+        self._bundle: Callable[..., dict[str, str]] | None = None
+        self.load: Callable[[], object] | None = lambda: import_module("llmnb.display")
+
+    def fill(
+        self, choose: Callable[[str | None], View | None], bundle: Callable[..., dict[str, str]] | None = None
+    ) -> None:
+        """`choose(name)` gives a new view; None as the name means what fits here, None as the answer means quiet.
+
+        `bundle` draws an answer that is there already, see `bundle`.
+        """
+        self._choose = choose
+        self._bundle = bundle
+
+    def view(self, name: str | None = None) -> View | None:
+        """A new view by name, or the one that fits here; None when nothing is to be shown."""
+        if self._choose is None and self.load is not None:
+            self.load()
+        return None if self._choose is None else self._choose(name)
+
+    def bundle(
+        self,
+        text: str,
+        *,
+        thinking: str = "",
+        done: Done | None = None,
+        tools: Sequence[tuple[ToolCall, ToolResult | None]] = (),
+        citations: Sequence[Citation] = (),
+        error: BaseException | None = None,
+        html: bool = True,
+    ) -> dict[str, str]:
+        """An answer as safe text/html, text/markdown and text/plain, for reprs; only text/plain without a display."""
+        if self._bundle is None and self.load is not None:
+            self.load()
+        if self._bundle is None:
+            return {"text/plain": text}
+        return self._bundle(
+            text, thinking=thinking, done=done, tools=tools, citations=citations, error=error, html=html
+        )
+
+
+views = ViewRegistry()
