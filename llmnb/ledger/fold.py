@@ -24,7 +24,7 @@ ROWS = 8_000
 FEWEST_ROWS, MOST_ROWS = 1_000, 24_000
 ROWS_UNDER_LOCK = 400
 LOCK_S = 0.012
-"""A fold that held the lock for longer is followed by a smaller one."""
+"""Two folds in a row that held the lock for longer are followed by a smaller one."""
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class Folder:
         self._clock = clock
         self.rows = ROWS
         self.longest_lock_s = 0.0
+        self._was_slow = False
         self._days = Days(self._settled(zone, insists=insists))
 
     def _settled(self, zone: tzinfo, *, insists: bool) -> tzinfo:
@@ -121,8 +122,12 @@ class Folder:
         held_s = self._clock() - begun
         self.longest_lock_s = max(self.longest_lock_s, held_s)
         if held_s > LOCK_S:
-            self.rows = max(FEWEST_ROWS, self.rows * 2 // 3)
-        elif held_s < LOCK_S * 2 / 3:
+            if self._was_slow:  # once, and another process may have had the processor meanwhile
+                self.rows = max(FEWEST_ROWS, self.rows * 2 // 3)
+            self._was_slow = not self._was_slow
+            return
+        self._was_slow = False
+        if held_s < LOCK_S * 2 / 3:
             self.rows = min(MOST_ROWS, self.rows * 5 // 4)
 
     # Adding up --------------------------------------------------------------------------------------------------------
