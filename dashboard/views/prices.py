@@ -15,7 +15,6 @@ from filters import Filters
 from llmnb import ledger, settings
 from llmnb.demo import history
 from llmnb.ledger.upkeep import status
-from llmnb.places import Place
 from llmnb.pricing import price_table, remove_price, reprice, set_price
 
 
@@ -133,25 +132,20 @@ def published() -> None:
             st.caption(figures.plain(f"No price is known for a model called {match!r}."))
 
 
-@st.cache_data(ttl=60, show_spinner=False)
-def _status(place: str, newest: str, _path: Place) -> dict[str, object] | None:
-    found = status(_path, settings.load())
-    return None if found is None else {name: getattr(found, name) for name in found.__slots__}
-
-
 def health() -> None:
     """How the store is."""
     with st.container(border=True, key="health"):
         st.markdown("**Store**")
-        newest = ledger.calls(limit=1, path=books.location())["uid"].str.cat()
-        facts = _status(str(books.location()), newest, books.location())
-        if facts is None:
+        found = status(books.location(), settings.load(), count=False)
+        if found is None:
             st.caption(f"There is no ledger at `{books.location()}` yet: the first call makes it.")
             return
+        facts = {name: getattr(found, name) for name in found.__slots__}
+        calls = int(ledger.usage(by=[], percentiles=False, path=books.location())["calls"].sum())
         said = {
             "Where": str(facts["path"]),
             "Size": f"{figures.compact(int(facts['size_bytes']))}B",
-            "Calls": figures.count(int(facts["calls"])),
+            "Calls": figures.count(calls),
             "First call": facts["first_call"] or figures.NOT_KNOWN,
             "Last call": facts["last_call"] or figures.NOT_KNOWN,
             "Not summed up yet": figures.count(int(facts["waiting"])),
