@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from llmnb.trouble import quietly
 
-FIRST_LOOK_S = 1.0
-"""How long a call waits for the first look, which tells whether there are budgets at all."""
+FIRST_LOOK_S = 20.0
+"""How long a call waits for the first look, which tells whether there are budgets at all: none may be sent unseen. A
+look ends sooner by itself, for want of a connection after some five seconds."""
 
 
 class LookBehind:
@@ -31,7 +32,7 @@ class LookBehind:
             self._looking = False
 
     def wait(self) -> None:
-        """Until there was a look since the last `forget`, or a second is over."""
+        """Until there was a look since the last `forget`, or what is too long for one is over."""
         if not self._seen.is_set() and not self._seen.wait(FIRST_LOOK_S):
             self._seen.set()  # nobody waits again
 

@@ -41,7 +41,7 @@ def test_the_first_look_is_waited_for() -> None:
 
 
 def test_one_that_takes_too_long_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is sent without having seen anything waited for a second, the next not at all."""
+    """Whoever is sent without having seen anything waited long, the next not at all."""
     monkeypatch.setattr(look_behind, "FIRST_LOOK_S", 0.05)
     gate = threading.Event()
     behind = LookBehind(lambda: gate.wait(20))
