@@ -33,6 +33,8 @@ BUSY_S = 0.01
 """How long one try waits for a locked ledger: an event loop may be waiting with it."""
 
 _LONGEST_PAUSE_S = 60.0
+_LONGEST_REMOTE_PAUSE_S = 5.0
+"""Nobody waits for these looks, while calls under a budget are refused until one succeeds."""
 _MOST_ENDED = 1_000
 
 
@@ -177,7 +179,8 @@ class Reservations:
             self.trouble = error
         except StoreError as error:
             self.trouble = error
-            self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or 1.0)
+            longest_s = _LONGEST_REMOTE_PAUSE_S if self._is_remote else _LONGEST_PAUSE_S
+            self._pause_s = min(longest_s, self._pause_s * 2 or 1.0)
         else:
             self.trouble = None
             self._pause_s = 0.0
