@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 
-COLUMNS = ", ".join(
-    ["sign", "ts", LATENCY, TTFT, "notebook", *PEOPLE.dimensions] + [f"sign * {value}" for value in MEASURES.values()]
-)
-"""What is read of a row; `sign` is 1, or -1 where the row is taken out."""
+
+def columns(sign: str = "", notebook: str = "notebook") -> str:
+    """What is read of a row; `sign` is the column that holds -1 where the row is taken out, if there is one."""
+    times = f"{sign} * " if sign else ""
+    told = [sign or "1", "ts", LATENCY, TTFT, notebook, *PEOPLE.dimensions]
+    return ", ".join([*told, *(f"{times}{value}" for value in MEASURES.values())])
+
+
 UNTOLD = MISSING_VALUE
 _BUCKETS = 1024  # more than `sketch.LAST_BUCKET`
 
@@ -51,7 +55,7 @@ class Additions:
 
 
 def additions(rows: Sequence[Key], day_of: Callable[[int], int]) -> Additions:
-    """What these rows of `COLUMNS` add up to; `day_of` is the midnight before a moment."""
+    """What these rows of `columns` add up to; `day_of` is the midnight before a moment."""
     if not rows:
         return Additions()
     import numpy as np

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from llmnb.ledger.additions import COLUMNS, Additions, Key, additions, merged_sketches
+from llmnb.ledger.additions import Additions, Key, additions, columns, merged_sketches
 from llmnb.ledger.measures import KEPT, NAMES
 from llmnb.ledger.rollups import MISSING, ROLLUPS, SKETCHES, Rollup, State, state
 from llmnb.ledger.sql import BEGIN_SETTLED, Connection
@@ -158,8 +158,8 @@ class Folder:
 
 
 _KEPT = ", ".join(KEPT)
-_ROWS = f"SELECT {COLUMNS} FROM (SELECT 1 AS sign, notebook, {_KEPT} FROM calls NOT INDEXED WHERE id > ? AND id <= ?)"  # noqa: S608
-_CHANGES = f"SELECT {COLUMNS} FROM (SELECT sign, {MISSING} AS notebook, {_KEPT} FROM rollup_changes WHERE id <= ?)"  # noqa: S608
+_ROWS = f"SELECT {columns()} FROM calls NOT INDEXED WHERE id > ? AND id <= ?"  # noqa: S608
+_CHANGES = f"SELECT {columns('sign', MISSING)} FROM rollup_changes WHERE id <= ?"  # noqa: S608
 _SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
 _STORED_SKETCHES = f"SELECT latency, ttft FROM rollup_sketches WHERE {_SAME}"  # noqa: S608
 
