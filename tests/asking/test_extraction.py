@@ -169,7 +169,9 @@ def test_a_model_that_thinks_is_not_forced(sim: Simulator) -> None:
     assert sent(sim)[0]["tool_choice"] == {"type": "auto"}
 
 
-@pytest.mark.parametrize("into", ["Person", {"type": "object"}, object(), print], ids=["text", "dict", "object", "function"])
+@pytest.mark.parametrize(
+    "into", ["Person", {"type": "object"}, object(), print], ids=["text", "dict", "object", "function"]
+)
 def test_what_is_no_type_is_refused(sim: Simulator, into: Any) -> None:
     """Nothing is sent for what no schema can be made of, and the sentence says what to give."""
     with pytest.raises(InvalidRequest, match="Give a Pydantic model"):
