@@ -249,6 +249,8 @@ def own_prices(path: Path) -> dict[str, PriceOverride]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
+        if not os.access(path.parent, os.X_OK):
+            return {}  # a home that may not be entered is told of where it is written to, and holds no call up
         raise SettingsError(f"the prices in {path} cannot be read ({error})") from None
     return _prices_in(text, path)
 

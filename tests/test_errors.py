@@ -22,6 +22,11 @@ SAMPLES: list[tuple[errors.LlmnbError, type[Exception], str]] = [
     (errors.CassetteError("there is no cassette /x: record one", path="/x", line=1), errors.LlmnbError, "record one"),
     (errors.ReplayMiss("no answer to this request", path="/x", differences=("a",)), LookupError, "no answer"),
     (errors.SettingsError("unknown", name="LLMNB_MODLE"), ValueError, "unknown"),
+    (
+        errors.ExtractionFailed("no Person: age", text="{}", errors=("age: missing",), attempts=1),
+        errors.LlmnbError,
+        "age",
+    ),
     (errors.MissingKey(), errors.LlmnbError, "ANTHROPIC_API_KEY"),
     (errors.MissingExtra("llmnb demo", "all"), ImportError, "pip install 'llmnb[all]'"),
     (errors.InvalidRequest("max_tokens must be positive"), ValueError, "max_tokens"),
@@ -53,6 +58,8 @@ def test_errors_carry_their_facts() -> None:
     usage = Usage(input_tokens=3)
     incomplete = errors.IncompleteReply("cut", partial="Hel", usage=usage)
     assert (incomplete.partial, incomplete.usage) == ("Hel", usage)
+    failed = errors.ExtractionFailed("no Person", text="{}", errors=("age: missing",), attempts=3)
+    assert (failed.text, failed.errors, failed.attempts) == ("{}", ("age: missing",), 3)
     assert errors.UnknownModel("a", ("b",)).nearest == ("b",)
     assert errors.UnknownPrice("m", "p").provider == "p"
     assert errors.MissingExtra("x", "dashboard").extra == "dashboard"
