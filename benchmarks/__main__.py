@@ -15,7 +15,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("imports", "calls", "cache", "ledger_write", "ledger", "postgres", "live_view", "token_counts")
+BENCHMARKS = (
+    "imports",
+    "calls",
+    "cache",
+    "ledger_write",
+    "ledger",
+    "dashboard_pages",
+    "postgres",
+    "live_view",
+    "token_counts",
+)
+OF_A_LEDGER = ("ledger", "dashboard_pages")
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +40,7 @@ def main(arguments: list[str]) -> int:
     of_ledger = {name: value for name in ("rows", "folder") if (value := getattr(given, name)) is not None}
     rows: list[dict[str, object]] = []
     for name in given.names or BENCHMARKS:
-        rows += importlib.import_module(f"benchmarks.{name}").run(**(of_ledger if name == "ledger" else {}))
+        rows += importlib.import_module(f"benchmarks.{name}").run(**(of_ledger if name in OF_A_LEDGER else {}))
     if given.json:
         print(json.dumps(rows, indent=2))
     else:

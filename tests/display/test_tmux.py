@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,8 +88,9 @@ class Terminal:
         return screen
 
     def prompt(self) -> None:
-        """Wait until the shell waits for the next cell."""
-        self.wait(lambda screen: (screen.rstrip().splitlines() or [""])[-1].startswith("In ["), "prompt")
+        """Wait until the shell waits for the next cell, of which nothing is typed yet."""
+        empty = re.compile(r"In \[\d+\]:")
+        self.wait(lambda screen: empty.fullmatch((screen.rstrip().splitlines() or [""])[-1]) is not None, "prompt")
 
 
 @pytest.fixture(scope="module")
