@@ -112,6 +112,7 @@ def in_terminal(place: Path) -> Iterator[InTerminal]:
 # The whole ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_check_proves_the_demo_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
     """The notebook ran, the books agree with the bill, the page with the books; the user's things are as they were."""
     done = subprocess.run([*COMMAND, "--check"], capture_output=True, text=True, timeout=120, check=False)

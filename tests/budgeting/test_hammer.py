@@ -217,6 +217,7 @@ def test_eight_processes_with_a_history_waste_little(simulator: Simulator) -> No
     assert outcome.limit - outcome.booked < MOST_HELD
 
 
+@pytest.mark.soak
 def test_kills_in_the_middle_leave_nothing_held(simulator: Simulator) -> None:
     """What the dead had under way is booked as an estimate, and what they held beyond that goes to others."""
     outcome = hammer(simulator, "0.25", processes=2, threads=2, kinds="create,stream", kills=2)
