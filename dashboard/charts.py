@@ -52,12 +52,7 @@ def spend(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, models: Seq
         "data": {"values": rows.to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": {
-                "field": "at",
-                "type": "ordinal",
-                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
-                "axis": _time_axis(grid, step),
-            },
+            "x": _bars_along(grid, step),
             "y": {
                 "field": "usd",
                 "type": "quantitative",
@@ -142,12 +137,7 @@ def counts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dic
         "data": {"values": drawn.to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": {
-                "field": "at",
-                "type": "ordinal",
-                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
-                "axis": _time_axis(grid, step),
-            },
+            "x": _bars_along(grid, step),
             "y": {
                 "field": "number",
                 "type": "quantitative",
@@ -177,12 +167,7 @@ def amounts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: di
         "data": {"values": drawn.drop(columns="nanousd").to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": {
-                "field": "at",
-                "type": "ordinal",
-                "scale": {"domain": [_text(at) for at in grid], "paddingInner": 0.25},
-                "axis": _time_axis(grid, step),
-            },
+            "x": _bars_along(grid, step),
             "xOffset": {"field": "name", "type": "nominal", "scale": {"domain": list(colors)}},
             "y": {
                 "field": "usd",
@@ -387,6 +372,12 @@ def _dollars(rows: pd.DataFrame) -> str:
 
 def _dollar_format(highest: float) -> str:
     return "$,.0f" if highest >= 20 else "$,.2f" if highest >= 0.1 else "$.2~r"
+
+
+def _bars_along(grid: Sequence[datetime], step: Step) -> Spec:
+    """The axis of bars in time: a place for each step, also where there is no bar."""
+    scale = {"domain": [_text(at) for at in grid], "paddingInner": 0.25}
+    return {"field": "at", "type": "ordinal", "scale": scale, "axis": _time_axis(grid, step)}
 
 
 def _time_axis(grid: Sequence[datetime], step: Step) -> Spec:
