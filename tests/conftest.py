@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 
 from llmnb.places import PostgresPlace
+from llmnb.simulator import Simulator
+from llmnb.testing import serve_simulator
 
 from .postgres_server import PostgresServer, binaries
 
@@ -58,3 +60,11 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresPlace]:
     close_idle()
     if postgres_server.is_up:
         postgres_server.drop(url)
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """A simulated API in the environment."""
+    with serve_simulator(environ=True) as simulator:
+        yield simulator
+        assert simulator.crashes == []

@@ -32,14 +32,6 @@ from llmnb.simulator.fault import Fault
 from llmnb.testing import serve_simulator
 
 
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
-    with serve_simulator(environ=True) as simulator:
-        yield simulator
-        assert simulator.crashes == []
-
-
 def _until_asked(sim: Simulator) -> None:
     while not sim.requests:
         pass

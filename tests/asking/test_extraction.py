@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import enum
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,6 @@ from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
-from llmnb.testing import serve_simulator
 
 OLD, NEW = "claude-sonnet-4-0", "claude-sonnet-5-5"
 
@@ -83,14 +81,6 @@ ANN = {"name": "Ann", "age": 30, "colour": "blue", "born": "1996-02-29", "addres
 ANN_VALUE = Person(
     name="Ann", age=30, colour=Colour.BLUE, born=datetime.date(1996, 2, 29), address=Address(street="Main")
 )
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
-    with serve_simulator(environ=True) as simulator:
-        yield simulator
-        assert simulator.crashes == []
 
 
 def said(*values: Any) -> list[Answer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,8 @@ import llmnb
 from llmnb.cache.responses import responses
 from llmnb.errors import InvalidRequest
 from llmnb.simulator import Simulator
-from llmnb.testing import serve_simulator
 
 DAY_S = 86_400
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
-    with serve_simulator(environ=True) as simulator:
-        yield simulator
-        assert simulator.crashes == []
 
 
 @pytest.fixture

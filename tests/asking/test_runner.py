@@ -19,7 +19,6 @@ from llmnb.records import Done, StreamEvent, Text
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
-from llmnb.testing import serve_simulator
 from llmnb.views import View, views
 
 
@@ -55,14 +54,6 @@ def shown_in(monkeypatch: pytest.MonkeyPatch, watcher: View) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(views, "_choose", lambda name: watcher)
         yield
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
-    with serve_simulator(environ=True) as simulator:
-        yield simulator
-        assert simulator.crashes == []
 
 
 def _until_asked(sim: Simulator) -> None:

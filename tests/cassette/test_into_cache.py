@@ -26,14 +26,6 @@ BETAS = ["message-threads-2026-08-12"]
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    """A simulated API in the environment."""
-    with serve_simulator(environ=True) as simulator:
-        yield simulator
-        assert simulator.crashes == []
-
-
-@pytest.fixture
 def client(sim: Simulator) -> Iterator[anthropic.Anthropic]:
     """A wrapped client with the cache."""
     with sim.client(max_retries=0) as plain:
