@@ -21,8 +21,15 @@ class Kernel:
     client: BlockingKernelClient
 
     def run(self, code: str) -> Messages:
-        """Execute a cell; all iopub messages it caused."""
-        return self.finish(self.client.execute(code))
+        """Execute a cell; all iopub messages it caused, and its reply.
+
+        A kernel refuses what arrives in the moment after a cell failed, so that the cells queued behind it do not run;
+        nobody who reads the error first is as quick as that.
+        """
+        messages = self.finish(self.client.execute(code))
+        while messages[-1]["content"]["status"] == "aborted":
+            messages = self.finish(self.client.execute(code))
+        return messages
 
     def finish(self, message_id: str) -> Messages:
         """The iopub messages up to the end of a request, whose reply has come, too, and is the last of them.
