@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from llmnb.records import Thinking as Thinking
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
+    from llmnb.templates import Template as Template
     from llmnb.trouble import BudgetWarning as BudgetWarning
 
 _ROOMS = ("cache",)
@@ -54,6 +55,7 @@ _HOME = {
     "LLM": "llm",
     "Chat": "chat",
     "Reply": "reply",
+    "Template": "templates",
     "last": "asking.recent",
     "wrap": "client",
     "record": "cassette",

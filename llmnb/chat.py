@@ -21,6 +21,7 @@ from llmnb.asking.params import Options
 from llmnb.errors import InvalidRequest
 from llmnb.records import NANO, Call, StreamEvent, Usage
 from llmnb.reply import Reply
+from llmnb.templates import opened
 
 if TYPE_CHECKING:
     from anthropic.types import MessageParam
@@ -267,6 +268,8 @@ class Chat:
 
     def _ready(self, prompt: Prompt, options: Mapping[str, Any]) -> tuple[Question, str | list[Block]]:
         """Everything that can be refused is refused here, before a generator is handed out."""
+        if type(prompt) is not str:
+            prompt, options = opened(prompt, options)
         content = copy.deepcopy(content_of(prompt))
         if self.system is not None:
             options = {"system": self.system, **options}

@@ -18,6 +18,7 @@ from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply
+from llmnb.templates import opened, wanted
 
 if TYPE_CHECKING:
     from anthropic.types import TextBlockParam, ThinkingConfigParam
@@ -157,7 +158,8 @@ class LLM:
         """Asks, and gives the whole answer.
 
         Args:
-            prompt: a text; or bytes, a Path (image, PDF, text), an SDK content block, or a list of all these.
+            prompt: a text; or bytes, a Path (image, PDF, text), an SDK content block, or a list of all these; one that
+                came of a `Template` brings the template's settings along.
             **options: any setting of `LLM`, for this call.
 
         Raises:
@@ -167,13 +169,13 @@ class LLM:
             anthropic.APIError: whatever the SDK raises, unchanged.
             KeyboardInterrupt: the answer was stopped.
         """
-        return self._question(self._messages(prompt), options).ask()
+        return self._asked(prompt, options).ask()
 
     __call__ = ask
 
     async def aask(self, prompt: Prompt, **options: Unpack[Options]) -> Reply:
         """The async twin of `ask`, for `await` at the top level of a cell and elsewhere."""
-        return await self._question(self._messages(prompt), options).aask()
+        return await self._asked(prompt, options).aask()
 
     def stream(
         self, prompt: Prompt, *, into: Any = None, **options: Unpack[Options]
@@ -187,7 +189,8 @@ class LLM:
 
         Errors are raised, as in `ask`. Closing the generator, or leaving its loop, ends the answer at once.
         """
-        question = self._question(self._messages(prompt), options)
+        into = into if type(prompt) is str else wanted(prompt, into)
+        question = self._asked(prompt, options, typed=into is not None)
         if into is None:
             return question.stream()
         from llmnb.asking import extraction
@@ -196,7 +199,8 @@ class LLM:
 
     def astream(self, prompt: Prompt, *, into: Any = None, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
         """The async twin of `stream`: `async for event in llm.astream("…")`."""
-        question = self._question(self._messages(prompt), options)
+        into = into if type(prompt) is str else wanted(prompt, into)
+        question = self._asked(prompt, options, typed=into is not None)
         if into is None:
             return question.astream()
         from llmnb.asking import extraction
@@ -212,8 +216,8 @@ class LLM:
     @overload
     def extract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
     @overload
-    def extract(self, prompt: Prompt, into: Any, *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
-    def extract(self, prompt: Prompt, into: Any, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
+    def extract(self, prompt: Prompt, into: Any = ..., *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
+    def extract(self, prompt: Prompt, into: Any = None, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
         """Asks for a value of a type: `llm.extract("Ann is 30", Person)` is a `Person`, validated.
 
         The model is held to the type's JSON schema by the API's structured output, or by a tool where the model or the
@@ -223,7 +227,8 @@ class LLM:
 
         Args:
             prompt: as for `ask`.
-            into: a Pydantic model, dataclass, TypedDict or enum, a list, union or Optional of these, or a plain type.
+            into: a Pydantic model, dataclass, TypedDict or enum, a list, union or Optional of these, a plain type, or a
+                JSON schema as a dict; default: the schema of the prompt's template.
             retries: how often the model is told what was wrong before it is given up.
             **options: any setting of `LLM`, for this call.
 
@@ -237,7 +242,8 @@ class LLM:
         """
         from llmnb.asking import extraction
 
-        return extraction.extract(self._question(self._messages(prompt), options), into, retries)
+        into = wanted(prompt, into)
+        return extraction.extract(self._asked(prompt, options, typed=True), into, retries)
 
     @overload
     async def aextract(
@@ -246,12 +252,17 @@ class LLM:
     @overload
     async def aextract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
     @overload
-    async def aextract(self, prompt: Prompt, into: Any, *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
-    async def aextract(self, prompt: Prompt, into: Any, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
+    async def aextract(
+        self, prompt: Prompt, into: Any = ..., *, retries: int = ..., **options: Unpack[Options]
+    ) -> Any: ...
+    async def aextract(
+        self, prompt: Prompt, into: Any = None, *, retries: int = RETRIES, **options: Unpack[Options]
+    ) -> Any:
         """The async twin of `extract`."""
         from llmnb.asking import extraction
 
-        return await extraction.aextract(self._question(self._messages(prompt), options), into, retries)
+        into = wanted(prompt, into)
+        return await extraction.aextract(self._asked(prompt, options, typed=True), into, retries)
 
     # Before asking ----------------------------------------------------------------------------------------------------
 
@@ -275,7 +286,7 @@ class LLM:
         """
         from llmnb.asking.estimating import estimated
 
-        return estimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
+        return estimated(self._asked(prompt, options, typed=True), self._settings, tools, exact=exact)
 
     async def aestimate(
         self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
@@ -283,7 +294,7 @@ class LLM:
         """The async twin of `estimate`."""
         from llmnb.asking.estimating import aestimated
 
-        return await aestimated(self._question(self._messages(prompt), options), self._settings, tools, exact=exact)
+        return await aestimated(self._asked(prompt, options, typed=True), self._settings, tools, exact=exact)
 
     def prewarm(
         self, documents: Prompt | None = None, *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
@@ -341,6 +352,11 @@ class LLM:
         return open_chat(self, name=name, system=system)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _asked(self, prompt: Prompt, options: Mapping[str, Any], *, typed: bool = False) -> Question:
+        if type(prompt) is not str:
+            prompt, options = opened(prompt, options, typed=typed)
+        return self._question(self._messages(prompt), options)
 
     def _question(self, messages: Sequence[Any], options: Mapping[str, Any], *, chat: str | None = None) -> Question:
         """What will be sent; for `Chat`, too."""

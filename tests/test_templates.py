@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import keyword
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmnb.errors import InvalidRequest
-from llmnb.templates import fill, names
+import llmnb
+from llmnb.errors import ExtractionFailed, InvalidRequest
+from llmnb.simulator import Simulator
+from llmnb.simulator.answer import Answer
+from llmnb.templates import Template, fill, names
 
 NAMES = st.from_regex(r"[a-zäß_][a-z0-9ü_]{0,8}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
 # what prompts are full of, and no "{{": any text may hold anything but a field
@@ -80,10 +86,12 @@ def test_what_is_no_field(text: str) -> None:
     [
         ("{{ nmae }}", "there is no variable 'nmae'. Did you mean 'name'? Nothing was sent."),
         ("{{ a1 }} {{ b2 }}", "{{ a1 }}: there is no variable 'a1'. {{ b2 }}: there is no variable 'b2'."),
-        ("{{ row.title }}", "{{ row.title }}: row is a dict without 'title'"),
+        ("{{ row.titel }}", "{{ row.titel }}: row is a dict without 'titel'. Did you mean 'title'?"),
         ("{{ row['titel'] }}", "row is a dict without 'titel'. Did you mean 'title'?"),
         ("{{ name[9] }}", "name is a str without '9'"),
-        ("{{ row['title'].uper }}", "row['title'] is a str without 'uper'. Did you mean 'upper'?"),
+        ("{{ row['title'].upper }}", "{{ row['title'].upper }} is a method, and templates hold values only."),
+        ("{{ row.__class__ }}", "templates do not read what is private"),
+        ("{{ row['__class__'].mro }}", "templates do not read what is private"),
     ],
 )
 def test_what_is_missing(template: str, said: str) -> None:
@@ -91,3 +99,144 @@ def test_what_is_missing(template: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         fill(template, {"name": "World", "row": {"title": "Dune"}})
     assert said in str(caught.value)
+
+
+# Templates ------------------------------------------------------------------------------------------------------------
+
+FRONT = """---
+model: claude-haiku-5-5
+system: You write for {{ reader }}.
+name: greet
+version: 2
+max_tokens: 77
+---
+"""
+
+
+def test_front_matter_says_how_it_is_asked(sim: Simulator) -> None:
+    """Model, system prompt and settings reach the request, name and version the ledger; the call itself wins."""
+    prompt = Template(FRONT + "Hi {{ name }} {x}\r\n{% if y %}").render(name="Ann", reader="kids")
+    llm = llmnb.LLM("claude-opus-5-5", system="Other.", project="thesis")
+    llm(prompt)
+    llm(["Once more:", prompt], max_tokens=5)
+    first, second = (request.body for request in sim.requests)
+    assert (first["model"], first["system"], first["max_tokens"]) == ("claude-haiku-5-5", "You write for kids.", 77)
+    assert first["messages"][0]["content"] == "Hi Ann {x}\r\n{% if y %}"
+    assert second["max_tokens"] == 5
+    assert second["messages"][0]["content"][1] == {"type": "text", "text": "Hi Ann {x}\r\n{% if y %}"}
+    used = llmnb.usage(by=["template", "project"])
+    assert used[["template", "project", "calls"]].values.tolist() == [["greet@2", "thesis", 2]]
+
+
+def test_every_way_of_asking_takes_one(sim: Simulator) -> None:
+    """A chat remembers the text and asks with the settings; streams and estimates take it, too."""
+    prompt = Template(FRONT + "Hi {{ name }}").render({"name": "Ann", "reader": "kids", "unused": 1})
+    chat = llmnb.LLM("claude-opus-5-5").chat()
+    chat(prompt)
+    assert type(chat.messages[0]["content"]) is str
+    assert "".join(event.text for event in llmnb.LLM().stream(prompt) if isinstance(event, llmnb.Text))
+    assert llmnb.LLM("claude-opus-5-5").estimate(prompt).model == "claude-haiku-5-5"
+    assert llmnb.calls()["template"].tolist() == ["greet@2"] * 2
+    assert {request.body["model"] for request in sim.requests} == {"claude-haiku-5-5"}
+
+
+def test_a_template_without_fields_is_a_prompt(sim: Simulator) -> None:
+    """It can be asked as it is; one with fields says what is missing."""
+    llmnb.LLM()(Template("Hi", name="hello", version="1.10"))
+    assert llmnb.calls()["template"].tolist() == ["hello@1.10"]
+    with pytest.raises(InvalidRequest, match="no value 'name'"):
+        llmnb.LLM()(Template("Hi {{ name }}"))
+    assert len(sim.requests) == 1
+
+
+def test_a_file(tmp_path: Path) -> None:
+    """Its name is the file's, its last line end is not the prompt's, and arguments win over what it says."""
+    path = tmp_path / "greet.md"
+    path.write_bytes("\ufeff---\nmodel: claude-haiku-5-5\n---\nHi {{ name }}\n".encode())
+    template = Template.load(path, version=3, model="claude-opus-5-5")
+    assert (template.label, template.text, template.fields) == ("greet@3", "Hi {{ name }}", ("name",))
+    assert template.options == {"model": "claude-opus-5-5"}
+
+
+def test_the_version_is_of_all_it_says() -> None:
+    """Text, settings, system prompt and schema make the hash, and a name or another process do not change it."""
+    base = Template("Hi", system="Be brief.").version
+    others = [Template("Hi"), Template("Hi!", system="Be brief."), Template("Hi", system="Be brief.", max_tokens=5)]
+    others.append(Template("Hi", system="Be brief.", schema={"type": "object"}))
+    assert len({base, *(other.version for other in others)}) == 5
+    assert Template("Hi", system="Be brief.", name="a").label == f"a@{base}"
+    assert base == "aba14b4890"  # ledgers hold it; another would make all templates look new
+
+
+def test_a_prompt_knows_its_template_in_another_process() -> None:
+    """It can be pickled, as work that is sent to other processes is."""
+    prompt = Template(FRONT + "Hi {{ name }}").render(name="Ann", reader="kids")
+    again = pickle.loads(pickle.dumps(prompt))
+    assert (again, again.label, again.options) == (prompt, prompt.label, prompt.options)
+
+
+@pytest.mark.parametrize("text", ["---\nHi\n---\nAnn", "--- \n", "\n---\nmodel: x\n---\n", "---\nHi"])
+def test_rules_in_a_prompt_are_text(text: str) -> None:
+    """Three dashes are a line in Markdown, too."""
+    assert Template(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("---\nmodle: x\n---\n", "cannot say 'modle'. Did you mean 'model'?"),
+        ("---\napi_key: x\n---\n", "cannot say 'api_key'"),
+        ("---\na: b: c\n---\n", "no YAML"),
+        ("---\nmodel: !!python/object/apply:os.getcwd []\n---\n", "no YAML"),
+        ("---\nversion: 1.10\n---\n", "put it in quotes"),
+        ("---\nname: [a]\n---\n", "is a text"),
+        ("---\nsystem: [a]\n---\n", "is a text"),
+    ],
+)
+def test_wrong_front_matter(text: str, said: str) -> None:
+    """What does not exist is told when the template is made, and YAML makes nothing but data."""
+    with pytest.raises(InvalidRequest, match=said):
+        Template(text + "Hi")
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "said"),
+    [
+        ({}, {"nmae": "x"}, "has no {{ nmae }}. Did you mean 'name'?"),
+        ({"nmae": "x"}, {}, "there is no value 'name'. Did you mean 'nmae'?"),
+        ({"name": "x"}, {}, "there is no value 'reader'"),
+    ],
+)
+def test_values_that_do_not_fit(values: dict[str, Any], named: dict[str, Any], said: str) -> None:
+    """A missing value, of the system prompt, too, and one without a field are told before anything is sent."""
+    with pytest.raises(InvalidRequest) as caught:
+        Template(FRONT + "Hi {{ name }}").render(values, **named)
+    assert said in str(caught.value)
+
+
+def test_several_templates_in_one_prompt(sim: Simulator) -> None:
+    """Whose settings would count? Nothing is sent."""
+    with pytest.raises(InvalidRequest, match="one template"):
+        llmnb.LLM()([Template("a").render(), Template("b").render()])
+    assert sim.requests == []
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
+
+
+def test_a_schema_in_front_matter(sim: Simulator) -> None:
+    """A JSON schema makes plain data, checked and put right; asked for a Reply, nothing is sent."""
+    sim.script(Answer(text='{"n": 0}'), Answer(text='{"n": 4}'), Answer(text='{"n": 0}'))
+    text = (
+        "---\nschema: {type: object, properties: {n: {type: integer, minimum: 1}}, required: [n]}\n---\nCount {{ x }}"
+    )
+    llm, prompt = llmnb.LLM(), Template(text).render(x="them")
+    assert llm.extract(prompt) == {"n": 4}
+    assert "minimum" in str(sim.requests[1].body["messages"])
+    with pytest.raises(ExtractionFailed, match="n: 0 is less than"):
+        list(llm.stream(Template("Count", schema=SCHEMA)))
+    with pytest.raises(InvalidRequest, match=r"llm\.extract"):
+        llm(prompt)
+    with pytest.raises(InvalidRequest, match="give the type"):
+        llm.extract(Template("Count", schema="Counts"))
+    assert len(sim.requests) == 3

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from llmnb.reply import Reply
+    from llmnb.templates import Template
 
 Block: TypeAlias = dict[str, Any]
 """A content block of the Messages API as plain data, such as {"type": "text", "text": "…"}."""
 
 if TYPE_CHECKING:
     Part: TypeAlias = str | bytes | PathLike[str] | Mapping[str, Any] | BaseModel
-    Prompt: TypeAlias = Part | Iterable[Part]
+    Prompt: TypeAlias = Part | Iterable[Part] | Template
 
 MAX_REQUEST_BYTES = 32_000_000
 """The API refuses requests above 32 MB (its overview, "Request size limits"); base64 adds a third to a file."""
@@ -92,7 +93,7 @@ def _block(part: object) -> Block:
 def _spoken(text: str) -> str:
     if not text.strip():
         raise InvalidRequest("the prompt is empty: the API takes no text without a visible character")
-    return text
+    return str(text)  # one that knows its template forgets it here
 
 
 def _given(block: Block) -> Block:

@@ -67,8 +67,8 @@ class Options(SdkParams, total=False):
     """Everything that can be set for one call.
 
     `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `prompt_cache` is 5m, 1h,
-    auto, or None for no caching. `project`, `tag` and `log_content` go to the ledger row, `display` chooses how the
-    answer is shown. `cache`, `fresh`, `sample`, `ttl` and `cache_pace` are for the response cache, see `LLM`.
+    auto, or None for no caching. `project`, `tag`, `template` and `log_content` go to the ledger row, `display` chooses
+    how the answer is shown. `cache`, `fresh`, `sample`, `ttl` and `cache_pace` are for the response cache, see `LLM`.
     """
 
     model: str | None
@@ -83,6 +83,7 @@ class Options(SdkParams, total=False):
     prompt_cache: Mode | None
     project: str | None
     tag: str | None
+    template: str | None
     display: str | None
     log_content: bool | None
     cache: CacheUse | None
@@ -94,7 +95,7 @@ class Options(SdkParams, total=False):
 
 KNOWN = tuple(Options.__annotations__)
 _PASSED_ON = tuple(SdkParams.__annotations__)
-_LEDGER = ("project", "tag", "log_content")
+_LEDGER = ("project", "tag", "template", "log_content")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.errors import InvalidRequest
 
@@ -36,7 +37,7 @@ class Shape:
     """
 
     name: str
-    adapter: TypeAdapter[Any]
+    adapter: Adapter
     schema: dict[str, Any]
     strict: dict[str, Any] | None
     wrapped: bool
@@ -46,9 +47,15 @@ class Shape:
     def of(cls, into: Any) -> Shape:
         """The shape of a Pydantic model, dataclass, TypedDict, enum, list, union, or anything else Pydantic knows.
 
+        A JSON schema as a dict is one, too; values of it are plain dicts, lists, texts and numbers.
+
         Raises:
-            InvalidRequest: there is no JSON schema of it.
+            InvalidRequest: there is no JSON schema of it, or it is none.
         """
+        if into is None:
+            raise InvalidRequest(f"no type to extract. {_GIVE} Nothing was sent.")
+        if isinstance(into, Mapping):
+            return _shape_of_schema(cast("Mapping[str, Any]", into))
         try:
             return _shape(into)
         except TypeError:  # what cannot be hashed cannot be remembered
@@ -112,15 +119,64 @@ def _shape(into: Any) -> Shape:
     except (PydanticUserError, SchemaError, AttributeError, NameError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise InvalidRequest(
-            f"no JSON schema can be made of {_called(into)}: {why} Give a Pydantic model, a dataclass, a TypedDict, an "
-            "enum, or a list or union of these. Nothing was sent."
+            f"no JSON schema can be made of {_called(into)}: {why} {_GIVE} Nothing was sent."
         ) from None
+    return _made(_name(into), adapter, schema)
+
+
+_GIVE = "Give a Pydantic model, a dataclass, a TypedDict, an enum, a list or union of these, or a JSON schema."
+
+
+class Adapter(Protocol):
+    """Makes values of JSON: Pydantic's, or the one of a JSON schema."""
+
+    def validate_json(self, data: bytes, /) -> Any:
+        """The value that the JSON says; raises Pydantic's ValidationError, or Misfit."""
+        ...
+
+
+def _made(name: str, adapter: Adapter, schema: dict[str, Any]) -> Shape:
     defs: dict[str, Any] = schema.get("$defs", {})
     fields = _item_fields(schema, defs)
     wrapped = schema.get("type") != "object"
     if wrapped:
         schema = _under_value(schema)
-    return Shape(_name(into), adapter, schema, _strict(schema), wrapped, fields)
+    return Shape(name, adapter, schema, _strict(schema), wrapped, fields)
+
+
+def _shape_of_schema(schema: Mapping[str, Any]) -> Shape:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    said = dict(schema)
+    try:
+        Draft202012Validator.check_schema(said)
+    except SchemaError as error:
+        where = "/".join(map(str, error.absolute_path)) or "the schema"
+        raise InvalidRequest(f"this is no JSON schema: {where}: {error.message}. {_GIVE} Nothing was sent.") from None
+    if not _has_kind(said):
+        raise InvalidRequest(f'this JSON schema says no "type". {_GIVE} Nothing was sent.')
+    title = said.get("title")
+    return _made(_tool_name(title) if isinstance(title, str) else "answer", _SchemaAdapter(said), said)
+
+
+class _SchemaAdapter:
+    """Plain JSON values, checked against a JSON schema."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+
+    def validate_json(self, data: bytes, /) -> Any:
+        from jsonschema import Draft202012Validator
+        from pydantic_core import from_json
+
+        value = from_json(data)
+        # typeshed has no word for what an error holds
+        wrong: list[Any] = list(Draft202012Validator(self._schema).iter_errors(value))  # pyright: ignore[reportUnknownMemberType]
+        if wrong:
+            lines = [f"{'.'.join(map(str, one.absolute_path)) or 'the value'}: {one.message}" for one in wrong]
+            raise Misfit(_shortened(lines))
+        return value
 
 
 def _under_value(schema: dict[str, Any]) -> dict[str, Any]:
@@ -141,8 +197,12 @@ def _called(into: Any) -> str:
 
 
 def _name(into: Any) -> str:
+    return _tool_name(_called(into))
+
+
+def _tool_name(text: str) -> str:
     """A name that a tool may have: of letters, digits, - and _."""
-    return re.sub(r"[^a-zA-Z0-9_-]+", "_", _called(into)).strip("_")[:64] or "answer"
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", text).strip("_")[:64] or "answer"
 
 
 def _strict(schema: dict[str, Any]) -> dict[str, Any] | None:
@@ -206,5 +266,9 @@ def _told(error: ValidationError) -> tuple[str, ...]:
         f"{'.'.join(map(str, one['loc'])) or 'the value'}: {one['msg']}"
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+    return _shortened(lines)
+
+
+def _shortened(lines: list[str]) -> tuple[str, ...]:
     more = len(lines) - _SHOWN_ERRORS
     return (*lines[:_SHOWN_ERRORS], f"and {more} more") if more > 0 else tuple(lines)

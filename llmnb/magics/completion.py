@@ -6,6 +6,8 @@ for the file after `--image`, and in the body of a cell, IPython's own matchers 
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import re
 from collections.abc import Iterable
 from typing import Any, cast
@@ -16,8 +18,9 @@ from llmnb import display
 from llmnb.chat import chat_names
 from llmnb.magics import options as magic_options
 from llmnb.messages import models
+from llmnb.templates import Template
 
-_MAGIC = re.compile(r"\s*(%%llm|%llm_model|%llm_cost)\s")
+_MAGIC = re.compile(r"\s*(%?%llm|%llm_model|%llm_cost)\s")
 _WORD = re.compile(r"\S*$")
 _BRACES = re.compile(r"\{\{[ \t]*(\w*)$")
 
@@ -84,6 +87,8 @@ class Completer:
             "effort": magic_options.EFFORTS,
             "system": self._variables(str),
             "output": self._variables(),
+            "schema": [name for name in self._variables(type) if _is_schema(self._shell.user_ns[name])],
+            "template": self._variables(Template),
         }
         return list(kinds.get(wanted.dest, ())) if wanted is not None else []
 
@@ -98,6 +103,16 @@ def variables(shell: Any, kind: type = object) -> list[str]:
         name
         for name, value in shell.user_ns.items()
         if not name.startswith("_") and brought.get(name, _NOT_THERE) is not value and isinstance(value, kind)
+    )
+
+
+def _is_schema(kind: Any) -> bool:
+    """Whether a class says what a value looks like: a Pydantic model, dataclass, TypedDict or enum."""
+    return (
+        hasattr(kind, "model_json_schema")
+        or dataclasses.is_dataclass(kind)
+        or hasattr(kind, "__required_keys__")
+        or issubclass(kind, enum.Enum)
     )
 
 

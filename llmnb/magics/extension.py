@@ -1,9 +1,10 @@
-"""The magics of IPython and Jupyter: `%%llm`, `%llm_model` and `%llm_cost`. `%load_ext llmnb` brings them."""
+"""The magics of IPython and Jupyter: `%%llm`, `%llm`, `%llm_model` and `%llm_cost`. `%load_ext llmnb` brings them."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import time
 from argparse import Namespace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 from llmnb import templates
 from llmnb.chat import Chat, named_chat
@@ -26,9 +27,10 @@ from llmnb.messages import models
 
 if TYPE_CHECKING:
     from llmnb.magics.spending import Spending
-    from llmnb.reply import Reply
 
 _KEPT_STARTS = 10_000
+_BODY = "body"
+_LIST = re.compile(r"list\[\s*(\w+)\s*\]")
 _REFUSALS = (InvalidRequest, MissingKey, SettingsError, UnknownModel)
 """Errors of a person's own making, found before anything was sent: a line says all, a traceback nothing."""
 
@@ -41,18 +43,17 @@ class LLMMagics(Magics):
         super().__init__(shell)
         self.cell_starts_us: deque[int] = deque(maxlen=_KEPT_STARTS)
 
-    @cell_magic
-    def llm(self, line: str, cell: str) -> Reply:
+    @line_cell_magic
+    def llm(self, line: str, cell: str | None = None) -> Any:
         options = magic_options.llm_parser().read(line)
         with _in_one_line():
             _check_name(options.output)
             asked = self._options(options)
             prompt = self._prompt(options, cell)
-            asker = _chat(options, asked) if options.chat is not None else LLM()
-            reply = asker.ask(prompt, **asked)
+            answer = self._answer(options, prompt, asked)
         if options.output:
-            self._namespace()[options.output] = reply
-        return reply
+            self._namespace()[options.output] = answer
+        return answer
 
     @line_magic
     def llm_model(self, line: str) -> str:
@@ -82,11 +83,53 @@ class LLMMagics(Magics):
     def _namespace(self) -> dict[str, Any]:
         return cast("Any", self).shell.user_ns
 
-    def _prompt(self, options: Namespace, cell: str) -> Any:
-        text = cell.rstrip("\n")  # IPython ends every body with one, a terminal with as many as it takes to run it
-        if not options.raw:
-            text = templates.fill(text, self._namespace(), offered=variables(self.shell))
+    def _answer(self, options: Namespace, prompt: Any, asked: dict[str, Any]) -> Any:
+        into = self._type(options, prompt)
+        if into is None:
+            asker = _chat(options, asked) if options.chat is not None else LLM()
+            return asker.ask(prompt, **asked)
+        if options.chat is not None:
+            raise InvalidRequest(
+                "--chat goes on with Replies, and a schema gives values: leave one out. Nothing was sent."
+            )
+        return LLM().extract(prompt, into, **asked)
+
+    def _type(self, options: Namespace, prompt: Any) -> Any:
+        """The type that --schema names, or that the template wants; None for a Reply."""
+        names = [part.schema for part in _parts(prompt) if isinstance(part, templates.Rendered)]
+        name = options.schema or (names[0] if names else None)
+        if not isinstance(name, str):
+            return name
+        found = _LIST.fullmatch(name)
+        item = self._variable(found[1] if found else name, f"--schema {name}")
+        return list[item] if found else item
+
+    def _prompt(self, options: Namespace, cell: str | None) -> Any:
+        text = None if cell is None else self._text(options, cell)
+        if options.template is not None:
+            text = self._from_template(options.template, text)
+        elif text is None:
+            raise InvalidRequest(
+                "%llm wants --template FILE; the prompt stands in the cell below %%llm. Nothing was sent."
+            )
         return [*map(Path, options.image), text] if options.image else text
+
+    def _text(self, options: Namespace, cell: str) -> str:
+        text = cell.rstrip("\n")  # IPython ends every body with one, a terminal with as many as it takes to run it
+        return text if options.raw else templates.fill(text, self._namespace(), offered=variables(self.shell))
+
+    def _from_template(self, name: str, body: str | None) -> templates.Rendered:
+        known = self._namespace()
+        given = known.get(name)
+        template = given if isinstance(given, templates.Template) else templates.Template.load(name)
+        has_body = body is not None and bool(body.strip())
+        if has_body and _BODY not in template.fields:
+            raise InvalidRequest(
+                f"the template {name} has no {{{{ {_BODY} }}}} for the text of the cell. Write one into it, or ask "
+                f"with %llm --template {name}. Nothing was sent."
+            )
+        values = {**known, _BODY: body} if has_body else known
+        return template.render_from(values, variables(self.shell), "variable")
 
     def _options(self, options: Namespace) -> dict[str, Any]:
         given = {
@@ -95,15 +138,15 @@ class LLMMagics(Magics):
         if options.fresh:
             given["fresh"] = True
         if options.system is not None:
-            given["system"] = self._variable(options.system)
+            given["system"] = self._variable(options.system, f"--system {options.system}")
         return {name: value for name, value in given.items() if value is not None}
 
-    def _variable(self, name: str) -> Any:
+    def _variable(self, name: str, wanted: str) -> Any:
         values = self._namespace()
         if name not in values:
             near = difflib.get_close_matches(name, variables(self.shell), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InvalidRequest(f"--system {name}: there is no variable {name!r}.{hint} Nothing was sent.")
+            raise InvalidRequest(f"{wanted}: there is no variable {name!r}.{hint} Nothing was sent.")
         return values[name]
 
 
@@ -113,6 +156,10 @@ def _chat(options: Namespace, asked: dict[str, Any]) -> Chat:
     if isinstance(asked.get("system"), str):
         chat.system = asked["system"]  # from here on
     return chat
+
+
+def _parts(prompt: Any) -> list[Any]:
+    return cast("list[Any]", prompt) if isinstance(prompt, list) else [prompt]
 
 
 def _check_name(name: str | None) -> None:

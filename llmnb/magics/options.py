@@ -66,7 +66,13 @@ def llm_parser() -> Parser:
     add("-m", "--model", help="the model that answers; default: %%llm_model, LLMNB_MODEL, or the chat's own")
     add("-c", "--chat", metavar="NAME", help="go on with the chat of that name, or begin it: llm.chat(name=NAME)")
     add("-s", "--system", metavar="VAR", help="the variable that holds the system prompt")
-    add("-o", "--output", metavar="VAR", help="the variable that gets the Reply")
+    add("-o", "--output", metavar="VAR", help="the variable that gets the Reply, or the value of --schema")
+    add("-t", "--template", metavar="FILE", help="a file, or a variable, with the template that {{ body }} goes into")
+    add(
+        "--schema",
+        metavar="NAME",
+        help="the type of the value that the cell gives in place of a Reply: a class, list[class]",
+    )
     add("-i", "--image", metavar="PATH", action="append", default=[], help="an image, PDF or text file; repeatable")
     add("--fresh", action="store_true", help="ask again, also what was asked before")
     add("--max-tokens", metavar="N", type=_count, help="the longest answer, in tokens")
@@ -106,13 +112,19 @@ _LLM = """Ask a model; the body of the cell is the prompt, the answer streams in
 anything else as str() gives it. {{ row["title"] }}, {{ paper.year }} and
 {{ rows[0] }} work, too. All else is sent as it is: single braces, %, $, quotes,
 and double braces around anything but a name; only empty lines at the end are
-dropped. When a name is missing, nothing is sent."""
+dropped. When a name is missing, nothing is sent.
+
+--template takes a llmnb.Template or a file with one: its front matter says how
+it is asked, its fields are variables, and {{ body }} is the body of the cell.
+%llm --template FILE asks one that has no {{ body }}."""
 
 _LLM_END = """examples:
   %%llm                   ask the default model
   %%llm -o reply          …and keep the Reply: reply.text, reply.cost_usd
   %%llm --chat review     a conversation that the next cell can go on with
   %%llm -m claude-opus-5-5 -i plot.png --max-tokens 500
+  %%llm --schema list[Person] -o people
+  %%llm -t summarise.md   with {{ body }} in it
 
 The answer is the cell's value, so _ holds it; llmnb.last() brings back the last
 one, even when it was stopped or its view was lost. %llm_cost tells what was

@@ -109,6 +109,8 @@ TYPES = [
     (tuple[int, str], {"value": [1, "a"]}, (1, "a")),
     (Tree, {"value": {"name": "a", "children": [{"name": "b"}]}}, Tree(name="a", children=[Tree(name="b")])),
     (Scores, {"scores": {"ann": 1.5}}, Scores(scores={"ann": 1.5})),
+    ({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, {"n": 1}, {"n": 1}),
+    ({"type": "array", "items": {"type": "string"}}, {"value": ["a"]}, ["a"]),
 ]
 
 
@@ -160,7 +162,9 @@ def test_a_model_that_thinks_is_not_forced(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    "into", ["Person", {"type": "object"}, object(), print], ids=["text", "dict", "object", "function"]
+    "into",
+    ["Person", {"type": "thing"}, {"name": "str"}, None, object(), print],
+    ids=["text", "no schema", "no type", "nothing", "object", "function"],
 )
 def test_what_is_no_type_is_refused(sim: Simulator, into: Any) -> None:
     """Nothing is sent for what no schema can be made of, and the sentence says what to give."""

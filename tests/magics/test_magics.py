@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ from llmnb.simulator.answer import Answer
 from llmnb.testing import serve_simulator
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de")
+
+
+@dataclass
+class Guess:
+    """A type to be asked for."""
+
+    number: int
 
 
 @pytest.fixture
@@ -144,6 +152,37 @@ def test_options(shell: InteractiveShell, sim: Simulator, tmp_path: Path) -> Non
     assert [block["type"] for block in body["messages"][0]["content"]] == ["image", "image", "text"]
 
 
+def test_schema(shell: InteractiveShell, sim: Simulator) -> None:
+    """The value of the cell, and what -o gets, is a validated object, or a list of them."""
+    run(shell, "from dataclasses import dataclass\n@dataclass\nclass Person:\n    name: str")
+    sim.script(Answer(text='{"name": "Ann"}'), Answer(text='{"value": [{"name": "Bob"}]}'))
+    person = run(shell, "%%llm --schema Person -o person\nWho?")
+    assert (person.name, shell.user_ns["person"]) == ("Ann", person)
+    people = run(shell, "%%llm --schema list[Person]\nWho else?")
+    assert people.to_frame()["name"].tolist() == ["Bob"]
+    assert sim.requests[0].body["messages"][0]["content"] == "Who?"
+
+
+def test_template(shell: InteractiveShell, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a variable; the cell is its {{ body }}, variables are its other fields; the ledger knows it."""
+    monkeypatch.chdir(tmp_path)
+    Path("greet.md").write_text("---\nmodel: claude-haiku-5-5\nversion: 2\n---\nTo {{ name }}: {{ body }}\n")
+    shell.user_ns |= {"name": "Ann", "hello": llmnb.Template("Hello {{ name }}", name="hello", version="1")}
+    run(shell, "%%llm --template greet.md --chat letters\nHi {{ name }}")
+    run(shell, "%llm -t hello")
+    assert [request.body["messages"][-1]["content"] for request in sim.requests] == ["To Ann: Hi Ann", "Hello Ann"]
+    assert sim.requests[0].body["model"] == "claude-haiku-5-5"
+    assert set(llmnb.calls()["template"]) == {"greet@2", "hello@1"}
+
+
+def test_template_with_a_schema(shell: InteractiveShell, sim: Simulator) -> None:
+    """The type that it names is one of the notebook's."""
+    run(shell, "from enum import Enum\nclass Colour(Enum):\n    RED = 'red'")
+    shell.user_ns["ask"] = llmnb.Template("Which colour? {{ body }}", schema="Colour")
+    sim.script(Answer(text='{"value": "red"}'))
+    assert run(shell, "%%llm -t ask\nblood") is shell.user_ns["Colour"].RED
+
+
 def test_fresh(shell: InteractiveShell, sim: Simulator) -> None:
     """A cell that is run again is answered from disk; with --fresh it is asked again, in a chat, too."""
     sim.script("one", "two", "three", "four", "five")
@@ -185,6 +224,12 @@ def test_a_named_chat_goes_on(shell: InteractiveShell, sim: Simulator) -> None:
         ("%%llm --chat 'a\nHi", "no closing quotation"),
         ("%%llm --system nmae\nHi", "there is no variable 'nmae'. Did you mean 'name'?"),
         ("%%llm -o 1x\nHi", "no name of a variable"),
+        ("%%llm --schema Persn\nHi", "--schema Persn: there is no variable 'Persn'. Did you mean 'Person'?"),
+        ("%%llm --schema Person --chat a\nHi", "leave one out"),
+        ("%%llm -t nope.md\nHi", "'nope.md' cannot be read: No such file or directory. Nothing was sent."),
+        ("%%llm -t hello\nHi", "has no {{ body }} for the text of the cell"),
+        ("%llm -t hello", "there is no variable 'nmae'. Did you mean 'name'?"),
+        ("%llm -o x", "%llm wants --template FILE"),
         ("%%llm -i nope.png\nHi", "there is no file nope.png"),
         ("%%llm --display loud\nHi", "unknown display 'loud'"),
         ("%%llm --chat ''\nHi", "the name of a chat cannot be empty"),
@@ -197,7 +242,7 @@ def test_what_cannot_work(
     shell: InteractiveShell, sim: Simulator, capsys: pytest.CaptureFixture[str], cell: str, said: str
 ) -> None:
     """A mistake is told in one line, with what to do, and nothing is sent."""
-    shell.user_ns["name"] = "World"
+    shell.user_ns |= {"name": "World", "Person": int, "hello": llmnb.Template("Hi {{ nmae }}")}
     assert said in refused(shell, cell, capsys)
     assert sim.requests == []
 
@@ -310,15 +355,17 @@ def test_help(shell: InteractiveShell) -> None:
         ("%%llm --display te", {"terminal"}),
         ("%%llm --chat re", {"review"}),
         ("%%llm --system gu", {"guide"}),
-        ("%%llm -o gu", {"guide", "guess"}),
+        ("%%llm -o gu", {"guide", "guess", "guided"}),
+        ("%%llm --schema Gue", {"Guess"}),
+        ("%llm -t gu", {"guided"}),
         ("%llm_model claude-opus-5-", {"claude-opus-5-5"}),
         ("%%ll", {"%%llm"}),
-        ("%llm", {"%%llm", "%llm_model", "%llm_cost"}),
+        ("%llm", {"%%llm", "%llm", "%llm_model", "%llm_cost"}),
     ],
 )
 def test_completion(shell: InteractiveShell, typed: str, offered: set[str]) -> None:
     """Options, models, efforts, displays, chats and variables are offered where they belong, and nothing else."""
-    shell.user_ns |= {"guide": "Be brief.", "guess": 7}
+    shell.user_ns |= {"guide": "Be brief.", "guess": 7, "guided": llmnb.Template("Hi"), "Guesses": list, "Guess": Guess}
     llmnb.LLM().chat(name="review")
     assert completions(shell, typed) == offered
 
