@@ -26,7 +26,8 @@ def serve_simulator(
 
     The same `seed` gives the same answers to the same requests. `clock` is the server's time: hand it a
     `llmnb.simulator.Clock` to move it. `environ=True` points `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` at it for the
-    block, so that any client made inside talks to it. `options` go to `Simulator` (`tokens_per_second`, `limits`, …).
+    block, so that any client made inside talks to it, and the variables of OpenAI, Gemini and ollama, too. `options` go
+    to `Simulator` (`tokens_per_second`, `limits`, …).
     """
     from llmnb.simulator.server import Simulator
 

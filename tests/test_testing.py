@@ -38,7 +38,8 @@ def test_environ_points_any_client_at_it_and_puts_back_what_was_there(monkeypatc
     """With environ=True a client made without arguments finds the simulator; afterwards nothing is left."""
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://before.example")
     with serve_simulator(environ=True) as sim:
-        assert sim.environ() == {name: os.environ[name] for name in ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")}
+        assert sim.environ() == {name: os.environ[name] for name in sim.environ()}
+        assert {"ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"} <= sim.environ().keys()
         with anthropic.Anthropic() as client:
             client.messages.create(**ASK)
         assert len(sim.requests) == 1

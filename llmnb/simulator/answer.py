@@ -38,8 +38,8 @@ class Answer:
 
     Pace: `first_token_s` before the reply's first byte, `tokens_per_second`, `delta_delay_s` before every delta
     (seconds of the server's clock); `deltas` cuts the text in that many deltas, `delta_tokens` sets tokens a
-    delta, `chunk_bytes` cuts the stream in HTTP chunks of that size. `fault` goes wrong on top. `recorded` is served
-    instead of all of this.
+    delta, `chunk_bytes` cuts the stream in HTTP chunks of that size. `fault` goes wrong on top. `no_usage` leaves
+    out the usage (chat completions only). `recorded` is served instead of all of this.
     """
 
     text: str | None = None
@@ -59,6 +59,7 @@ class Answer:
     deltas: int | None = None
     delta_tokens: int | None = None
     chunk_bytes: int | None = None
+    no_usage: bool = False
     fault: Fault | None = None
     recorded: Recorded | None = None
 
@@ -100,7 +101,12 @@ class SeenRequest:
     @property
     def is_message(self) -> bool:
         """Whether it asks for a message, and not for a count, a model or a batch."""
-        return self.method == "POST" and self.path == "/v1/messages"
+        return self.method == "POST" and (self.path == "/v1/messages" or self.is_chat)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether it came over the chat completions wire, whose errors look different."""
+        return self.path.endswith("/chat/completions")
 
     @property
     def attempt(self) -> int:

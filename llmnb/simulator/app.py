@@ -14,6 +14,10 @@ from llmnb.simulator.api_error import ApiError, invalid, not_found
 from llmnb.simulator.batches import Batches, page
 from llmnb.simulator.billing import BillingRecord
 from llmnb.simulator.catalog import BY_NAME, MODELS
+from llmnb.simulator.chat.models import CHAT_MODELS
+from llmnb.simulator.chat.reply import ChatReply
+from llmnb.simulator.chat.request import model_of
+from llmnb.simulator.chat.wire import limit_headers
 from llmnb.simulator.clock import Clock
 from llmnb.simulator.delivery import Delivery
 from llmnb.simulator.engine import Caller, Engine
@@ -181,6 +185,8 @@ class Simulation:
             return delivery.recorded(answer.recorded, answer)
         if path == "/v1/messages" and method == "POST":
             return self._message(seen, answer, delivery)
+        if seen.is_chat and method == "POST":
+            return self._chat(seen, answer, delivery)
         if path == "/health":
             return delivery.whole(dump_bytes({"status": "ok", "simulated": True}), answer)
         return delivery.whole(self._read(seen), answer)
@@ -190,12 +196,27 @@ class Simulation:
         prepared = self.engine.prepare(_body(seen), caller, answer, seen.request_id)
         return delivery.message(prepared, answer)
 
+    def _chat(self, seen: SeenRequest, answer: Answer, delivery: Delivery) -> Reply:
+        caller = self.caller(seen)
+        body = _body(seen)
+        model = model_of(body)
+        prepared = self.engine.prepare_chat(body, model, caller, answer, seen.request_id)
+        asks_for_usage = not body.get("stream") or as_object(body.get("stream_options")).get("include_usage") is True
+        reply = ChatReply(prepared.turn, model, int(self.clock.now()), asks_for_usage and not answer.no_usage)
+        return delivery.message(prepared, answer, reply)
+
+    def _models(self, seen: SeenRequest) -> Json:
+        """All models of the wire that asks: one of them always tells its version."""
+        if "anthropic-version" in seen.headers:
+            return page([model.info() for model in MODELS], seen.query)
+        return {"object": "list", "data": [model.info() for model in CHAT_MODELS]}
+
     def _read(self, seen: SeenRequest) -> bytes:
         """Every route but that of messages: small JSON, no streams."""
         caller = self.caller(seen)
         parts = seen.path.strip("/").split("/")
         routes: dict[tuple[str, int], Callable[[], Json | bytes]] = {
-            ("GET models", 2): lambda: page([model.info() for model in MODELS], seen.query),
+            ("GET models", 2): lambda: self._models(seen),
             ("GET models", 3): lambda: _model(parts[2]),
             ("POST messages/count_tokens", 3): lambda: self.engine.count(_body(seen)),
             ("POST messages/batches", 3): lambda: self.batches.create(_body(seen), caller, self.url),
@@ -213,15 +234,18 @@ class Simulation:
 
     def headers(self, seen: SeenRequest, *, limits: bool) -> list[Header]:
         """The headers of every reply: request id, organisation, and the rate limits of the key."""
-        headers = [
+        now = self.clock.now()
+        key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").partition(" ")[2].strip()
+        told = self.engine.limiter.headers(key, now) if limits else []
+        if seen.is_chat:
+            headers = [("x-request-id", seen.request_id), ("server", "llmnb-simulator")]
+            return headers + (limit_headers(told, now) if told else [])
+        return [
             ("request-id", seen.request_id),
             ("anthropic-organization-id", self.options.organization_id),
             ("server", "llmnb-simulator"),
+            *told,
         ]
-        if limits:
-            key = seen.headers.get("x-api-key") or seen.headers.get("authorization", "").partition(" ")[2].strip()
-            headers += self.engine.limiter.headers(key, self.clock.now())
-        return headers
 
     def bill(self, record: BillingRecord) -> None:
         """Put a record on the books."""

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from llmnb.simulator.answer import Answer, Recorded, SeenRequest
 from llmnb.simulator.api_error import ApiError
 from llmnb.simulator.billing import BillingRecord, canonical
+from llmnb.simulator.chat import wire as chat
+from llmnb.simulator.chat.reply import ChatReply
+from llmnb.simulator.dialect import MESSAGES
 from llmnb.simulator.engine import Outcome, Prepared, settled
 from llmnb.simulator.fault import Fault
 from llmnb.simulator.json_value import as_text, dump_bytes
@@ -35,6 +38,7 @@ class Delivery:
         self._simulation = simulation
         self._seen = seen
         self._connection = connection
+        self._dialect = chat.CHAT if seen.is_chat else MESSAGES
         simulation.in_flight += 1
 
     # -- small replies ----------------------------------------------------------------------------------------------
@@ -42,23 +46,27 @@ class Delivery:
     def refuse(self, error: ApiError) -> None:
         """An error in the API's envelope; a refused message is a record without a charge."""
         seen = self._seen
-        body = error.body(seen.request_id)
+        body = self._dialect.error(error, seen.request_id)
+        status = chat.STATUSES.get(error.status, error.status) if seen.is_chat else error.status
         if seen.is_message:
-            self._simulation.bill(self._free_record(error.status, len(body)))
+            self._simulation.bill(self._free_record(status, len(body)))
         headers = [*self._simulation.headers(seen, limits=False), JSON, *error.headers]
-        self._reply(error.status, headers, body)
+        self._reply(status, headers, body)
 
     def whole(self, body: bytes, answer: Answer) -> Work | None:
         """A JSON body, at once unless the answer is slow."""
         return self._send_whole(200, [*self._headers(), JSON], body, answer, self._nothing, tokens=0)
 
-    def message(self, prepared: Prepared, answer: Answer) -> Work | None:
-        """A turn as JSON or as a stream, whichever was asked for."""
+    def message(self, prepared: Prepared, answer: Answer, reply: ChatReply | None = None) -> Work | None:
+        """A turn as JSON or as a stream, whichever was asked for; `reply` is it in the words of the chat wire."""
         asked = bool(self._seen.body.get("stream"))
         if asked and not _is(answer.fault, "json_for_sse"):
-            turn_frames = frames(prepared.turn, deltas=answer.deltas, delta_tokens=answer.delta_tokens)
+            if reply is None:
+                turn_frames = frames(prepared.turn, deltas=answer.deltas, delta_tokens=answer.delta_tokens)
+            else:
+                turn_frames = reply.frames(answer.deltas, answer.delta_tokens)
             return self._stream([*self._headers(), EVENT_STREAM], turn_frames, answer, self._on_turn_end(prepared))
-        body = dump_bytes(prepared.turn.message())
+        body = dump_bytes(prepared.turn.message() if reply is None else reply.document())
         tokens = prepared.turn.output_tokens
         return self._send_whole(200, [*self._headers(), JSON], body, answer, self._on_turn_end(prepared), tokens)
 
@@ -183,6 +191,7 @@ class Delivery:
             fault=answer.fault,
             request_id=self._seen.request_id,
             on_end=ended,
+            dialect=self._dialect,
         )
         return sender.run(status, headers)
 

@@ -15,6 +15,9 @@ from llmnb.simulator.answer import Answer
 from llmnb.simulator.api_error import ApiError, invalid
 from llmnb.simulator.billing import BillingRecord, bill, canonical
 from llmnb.simulator.catalog import Model
+from llmnb.simulator.chat.models import ChatModel
+from llmnb.simulator.chat.prefix_cache import PrefixCache
+from llmnb.simulator.chat.request import read_request, refused
 from llmnb.simulator.clock import Clock
 from llmnb.simulator.composer import Composed, compose
 from llmnb.simulator.diagnostics import Diagnostics, fingerprint
@@ -82,6 +85,7 @@ class Engine:
         self.clock = clock
         self.ids = Ids(seed)
         self.cache = PromptCache()
+        self.prefixes = PrefixCache()
         self.threads = Threads()
         self.limiter = RateLimiter(limits)
         self.diagnostics = Diagnostics()
@@ -122,6 +126,25 @@ class Engine:
         if batch is None:
             self.limiter.take(caller.key, use.uncached_tokens + use.write_tokens, turn.output_tokens, now)
         return Prepared(turn, body, caller, self._record(whole, turn, request_id, batch), turn.usage)
+
+    def prepare_chat(self, body: Json, model: ChatModel, caller: Caller, answer: Answer, request_id: str) -> Prepared:
+        """The same for a request of the chat completions wire, whose cache works by itself and has no threads."""
+        asked = read_request(body, model)
+        prompt = read_prompt(asked, caller.scope)
+        room = model.max_input_tokens - prompt.tokens
+        if room < 0:
+            limit = f"This model's maximum context length is {model.max_input_tokens} tokens."
+            raise refused(f"{limit} Your messages hold {prompt.tokens}.", "messages", "context_length_exceeded")
+        now = self.clock.now()
+        self.limiter.check(caller.key, prompt.tokens, now)
+        composed = compose(asked, model.asked, answer, self.seed, room)
+        scope = f"{caller.scope}:{model.id}"
+        use = self.prefixes.use(prompt, scope, now, bills_writes=model.bills_cache_writes)
+        turn = self._turn(asked, model.asked, answer, composed, use, batched=False)
+        turn.id = self.ids.new("chatcmpl-")
+        self.limiter.take(caller.key, use.uncached_tokens + use.write_tokens, turn.output_tokens, now)
+        record = self._record({**asked, "stream": body.get("stream")}, turn, request_id, None)
+        return Prepared(turn, body, caller, record, turn.usage)
 
     def _turn(
         self, body: Json, model: Model, answer: Answer, composed: Composed, use: CacheUse, *, batched: bool

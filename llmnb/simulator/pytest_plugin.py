@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def llmnb_simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A simulated API for one test; ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY point at it."""
+    """A simulated API for one test; ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY point at it, OPENAI_… and others, too."""
     from llmnb.testing import serve_simulator
 
     with serve_simulator() as simulator:

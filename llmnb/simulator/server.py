@@ -28,7 +28,7 @@ API_KEY = "sk-ant-simulated"
 
 
 class Simulator:
-    """A loopback HTTP server that speaks the Messages wire.
+    """A loopback HTTP server that speaks the Messages wire, and the chat completions wire of OpenAI and those like it.
 
     `seed` fixes every answer and id. `clock` is the server's time (real by default). `valid_keys`,
     `tokens_per_second`, `first_token_s`, `batch_seconds`, `limits` and `keep` are those of `Options`. Use it as a
@@ -103,7 +103,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL, for `ANTHROPIC_BASE_URL`."""
+        """The base URL, for `ANTHROPIC_BASE_URL`; `OPENAI_BASE_URL` is this with `/v1`."""
         if not self._simulation.url:
             raise RuntimeError("The simulator is not running: use it in a `with` statement or call start().")
         return self._simulation.url
@@ -116,7 +116,15 @@ class Simulator:
 
     def environ(self) -> dict[str, str]:
         """The environment variables that point an SDK client here."""
-        return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": self.api_key}
+        return {
+            "ANTHROPIC_BASE_URL": self.url,
+            "ANTHROPIC_API_KEY": self.api_key,
+            "OPENAI_BASE_URL": f"{self.url}/v1",
+            "OPENAI_API_KEY": self.api_key,
+            "GOOGLE_GEMINI_BASE_URL": self.url,
+            "GEMINI_API_KEY": self.api_key,
+            "OLLAMA_HOST": self.url,
+        }
 
     def client(self, **options: Any) -> Anthropic:
         """A real `anthropic.Anthropic` pointed here; options go to it. The caller closes it."""
@@ -176,7 +184,7 @@ class Simulator:
         self._simulation.requests.clear()
         self._simulation.engine.billing.clear()
         self._simulation.script.clear()
-        self._simulation.engine.cache.clear()
+        self.clear_prompt_cache()
 
     def forget_threads(self) -> None:
         """Lose every message thread, as a server may: the SDK then sends the conversation again."""
@@ -185,6 +193,7 @@ class Simulator:
     def clear_prompt_cache(self) -> None:
         """Empty the prompt cache."""
         self._simulation.engine.cache.clear()
+        self._simulation.engine.prefixes.clear()
 
     # -- what it is told --------------------------------------------------------------------------------------------
 

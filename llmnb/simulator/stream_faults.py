@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from llmnb.simulator.dialect import MESSAGES, Dialect
 from llmnb.simulator.fault import MID_STREAM, Fault
 from llmnb.simulator.json_value import Json
 from llmnb.simulator.turn import Frame, event
@@ -26,20 +27,20 @@ class Act:
 Step = Frame | Act
 
 
-def with_fault(frames: list[Frame], fault: Fault | None, request_id: str) -> list[Step]:
+def with_fault(frames: list[Frame], fault: Fault | None, request_id: str, dialect: Dialect = MESSAGES) -> list[Step]:
     """The steps of sending a stream that has this fault."""
     if fault is None:
         return [*frames]
     if fault.kind in MID_STREAM:
-        return _broken_at(frames, _position(frames, fault.after_events), fault, request_id)
+        return _broken_at(frames, _position(frames, fault.after_events), fault, request_id, dialect)
     match fault.kind:
         case "comments":
             return [step for frame in frames for step in (Frame(b": keep-alive\n\n"), frame)]
         case "unknown_events":
-            stranger = Frame(event("future_event", {"type": "future_event", "note": "from a newer API"}))
+            stranger = Frame(dialect.stranger)
             return [*frames[:1], stranger, *frames[1:-1], stranger, frames[-1]]
         case "unknown_blocks":
-            return _with_unknown_block(frames)
+            return _with_unknown_block(frames) if dialect.has_blocks else [*frames]
         case "slow_body":
             return [step for frame in frames for step in (Act("wait", fault.seconds or 0.1), frame)]
         case _:
@@ -61,7 +62,7 @@ def _position(frames: list[Frame], after: int) -> int:
     return last[-1] + 1 if last else max(0, len(frames) - 2)
 
 
-def _broken_at(frames: list[Frame], at: int, fault: Fault, request_id: str) -> list[Step]:
+def _broken_at(frames: list[Frame], at: int, fault: Fault, request_id: str, dialect: Dialect) -> list[Step]:
     before, after = frames[:at], frames[at:]
     following = after[0].data if after else b"event: ping\ndata: {}\n\n"
     match fault.kind:
@@ -72,16 +73,11 @@ def _broken_at(frames: list[Frame], at: int, fault: Fault, request_id: str) -> l
         case "truncate":
             return [*before]
         case "error_event":
-            return [*before, Frame(event("error", fault.stream_error().envelope(request_id)))]
+            return [*before, Frame(dialect.error_event(fault.stream_error(), request_id))]
         case "bad_json":
-            return [*before, Frame(b'event: content_block_delta\ndata: {"type":"content_block_delta","ind\n\n'), *after]
+            return [*before, Frame(dialect.broken_json), *after]
         case _:
-            return [*before, Frame(_DELTA_HEAD + b'caf\xe9 \xff\xfe"}}\n\n'), *after]
-
-
-_DELTA_HEAD = (
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
-)
+            return [*before, Frame(dialect.text_head + b"caf\xe9 \xff\xfe" + dialect.text_tail), *after]
 
 
 def _with_unknown_block(frames: list[Frame]) -> list[Step]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.clock import Clock
+from llmnb.simulator.dialect import MESSAGES, Dialect
 from llmnb.simulator.engine import Outcome
 from llmnb.simulator.fault import Fault
 from llmnb.simulator.stream_faults import Act, Step, chunks, with_fault
@@ -63,10 +64,12 @@ class StreamSender:
         fault: Fault | None,
         request_id: str,
         on_end: Callable[[Outcome], None],
+        dialect: Dialect = MESSAGES,
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._steps = with_fault(frames, fault, request_id)
+        self._steps = with_fault(frames, fault, request_id, dialect)
+        self._ending = dialect.ending
         self._pace = pace
         self._split_utf8 = fault is not None and fault.kind == "split_utf8"
         self._squeeze = zlib.compressobj(wbits=31) if fault is not None and fault.kind == "gzip" else None
@@ -157,7 +160,7 @@ class StreamSender:
         if on_end is None:
             return
         complete = not aborted and any(
-            isinstance(step, Frame) and step.data.startswith(b"event: message_stop") for step in self._steps[-1:]
+            isinstance(step, Frame) and step.data.startswith(self._ending) for step in self._steps[-1:]
         )
         sent = self._connection.bytes_sent + unsent
         on_end(Outcome(complete, aborted, self._tokens, self._any_content, sent))

@@ -64,6 +64,14 @@ PRICES = {
     "claude-opus-4-5-20251101": _price("5", "25", "0.5"),
     "claude-haiku-4-5-20251001": _price("1", "5", "0.1"),
     "claude-sonnet-4-5-20250929": _price("3", "15", "0.3"),
+    # over the chat completions wire; only the newest of these charge for cache writes
+    "gpt-6-sol": _price("2", "10", "0.2"),
+    "gpt-5.2": _price("1.75", "14", "0.175"),
+    "gpt-5-mini": _price("0.25", "2", "0.025"),
+    "gpt-4o": _price("2.5", "10", "1.25"),
+    "gpt-4o-mini": _price("0.15", "0.6", "0.075"),
+    "gpt-4-turbo": _price("10", "30", "10"),
+    "gemini-2.5-flash": _price("0.3", "2.5", "0.03"),
 }
 
 

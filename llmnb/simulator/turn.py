@@ -142,11 +142,11 @@ def _text_frames(
         f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
         f'"delta":{{"type":"{kind}","{field_name}":'
     ).encode()
-    parts = _cut(text, deltas, delta_tokens)
+    parts = cut(text, deltas, delta_tokens)
     return [Frame(opening + dump_bytes(part) + b"}}\n\n", tokens, is_delta=True) for part, tokens in parts]
 
 
-def _cut(text: str, deltas: int | None, delta_tokens: int) -> list[tuple[str, int]]:
+def cut(text: str, deltas: int | None, delta_tokens: int) -> list[tuple[str, int]]:
     """The text in parts with the tokens of each: `deltas` parts when asked for, else `delta_tokens` tokens each."""
     pieces = tokenizer.pieces(text)
     if deltas is None:
