@@ -30,6 +30,12 @@ TOKEN_CLASSES = (
     "output_tokens",
 )
 """Disjoint, so that their sum counts every token once (thinking is inside output)."""
+SUMMED = (*TOKEN_CLASSES, "web_search_requests")
+"""What a price is asked for the sum of."""
+
+
+TOTALLED = ("calls", "errors", *TOKEN_CLASSES, "cost_nanousd", "unpriced_calls", "estimated_calls")
+"""What `Totals` are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +94,22 @@ def choices() -> dict[str, list[str | None]]:
 
 def first_call() -> datetime | None:
     """The day of the oldest call in the ledger."""
-    days = ledger.usage(by=["day"], percentiles=False, path=location())["day"]
+    days = ledger.usage(by=["day"], columns=["calls"], path=location())["day"]
     return None if days.empty else days.min().to_pydatetime()
 
 
-def usage(filters: Filters, by: Sequence[str] = (), *, percentiles: bool = False, **where: object) -> pd.DataFrame:
-    """The sums by these names of what the filter bar chose, narrowed further by `where`."""
-    period, both = filters.period, {**filters.where, **where}
-    return ledger.usage(period.since, period.until, by=by, where=both, percentiles=percentiles, path=location())
+def usage(
+    filters: Filters,
+    by: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    *,
+    percentiles: bool = False,
+    **where: object,
+) -> pd.DataFrame:
+    """The sums by these names of what the filter bar chose, narrowed further by `where`; `columns`: all, or these."""
+    period, both, at = filters.period, {**filters.where, **where}, location()
+    found = {"by": by, "where": both, "percentiles": percentiles, "columns": columns}
+    return ledger.usage(period.since, period.until, path=at, **found)
 
 
 def quick(filters: Filters) -> tuple[Filters, str]:
@@ -117,11 +131,11 @@ def overview(filters: Filters) -> Overview:
     """The figures of the overview page for what the filter bar chose."""
     period = filters.period
     models = with_percentiles(filters, ["model"])
-    steps = usage(filters, [period.step, "model"])
+    steps = usage(filters, [period.step, "model"], TOTALLED)
     before = None
     if period.before:
         since, until = period.before
-        before = totals(ledger.usage(since, until, by=[], where=filters.where, percentiles=False, path=location()))
+        before = totals(ledger.usage(since, until, by=[], where=filters.where, columns=TOTALLED, path=location()))
     return Overview(totals(models), before, models, steps.rename(columns={period.step: "at"}))
 
 
@@ -151,8 +165,7 @@ def nano(usd: object) -> int:
 
 def tokens_of(usage: pd.DataFrame) -> Usage:
     """The tokens of a usage() frame, added up."""
-    summed = (*TOKEN_CLASSES, "web_search_requests")
-    return Usage(**{name: int(usage[name].sum()) for name in summed})
+    return Usage(**{name: int(usage[name].sum()) for name in SUMMED})
 
 
 @contextmanager

@@ -127,6 +127,10 @@ def by_name(usage: pd.DataFrame, title: str) -> None:
     )
 
 
+DEAREST = ("cost_nanousd", "calls")
+"""What `dearest` shows of a usage() frame."""
+
+
 def dearest(where: pd.DataFrame, usage: pd.DataFrame) -> None:
     """Spend and calls by the names in `where`."""
     rows = where.assign(

@@ -41,7 +41,7 @@ def page() -> None:
         states.no_match(chosen)
         return
     quick, note = books.quick(chosen)
-    found = books.usage(quick, ["source", "cache_miss_reason"])  # one look at the rows for both
+    found = books.usage(quick, ["source", "cache_miss_reason"], ["calls", "saved_usd"])  # one look at the rows for both
     used = usage[["cache_read_tokens", "cached_calls", *WRITTEN]].sum().sum()
     if not used:
         st.info(
@@ -89,7 +89,7 @@ def metrics(usage: pd.DataFrame, found: pd.DataFrame, note: str) -> None:
 def over_time(chosen: filters.Filters) -> None:
     """What was saved and what was spent, per step."""
     step = chosen.period.step
-    steps = books.usage(chosen, [step]).rename(columns={step: "at"})
+    steps = books.usage(chosen, [step], ["saved_usd", "cost_nanousd"]).rename(columns={step: "at"})
     grid = buckets(chosen.period, now=frame.view().now, first=steps["at"].min().to_pydatetime())
     rows = pd.concat(
         [
@@ -108,14 +108,14 @@ def by_model(usage: pd.DataFrame) -> None:
     """Reads and writes of each model, and what they save and cost."""
     st.subheader("Prompt cache by model", anchor=False)
     prices, rows = settings.load().prices, list[dict[str, object]]()
-    for place, row in usage.iterrows():
-        tokens = books.tokens_of(usage.loc[[place]])
-        if pd.isna(row["model"]) or not (tokens.cache_read_tokens or tokens.cache_write_tokens):
+    for row in usage[usage["model"].notna()].itertuples():
+        tokens = books.Usage(**{name: int(getattr(row, name)) for name in books.SUMMED})
+        if not (tokens.cache_read_tokens or tokens.cache_write_tokens):
             continue
-        bill = cache_bill(row["model"], tokens, provider=row["provider"], overrides=prices)
+        bill = cache_bill(row.model, tokens, provider=row.provider, overrides=prices)
         rows.append(
             {
-                "model": row["model"],
+                "model": row.model,
                 "share": 100 * tokens.cache_read_tokens / tokens.total_input_tokens,
                 "read": tokens.cache_read_tokens,
                 "written_5m": tokens.cache_write_5m_tokens + tokens.cache_write_unsplit_tokens,

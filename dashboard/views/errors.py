@@ -13,6 +13,7 @@ import streamlit as st
 import tables
 from period import buckets
 
+ENDED = ("calls", "cost_nanousd", "output_tokens", "retries", "wait_ms")
 UNFINISHED = ("error", "truncated", "interrupted", "cancelled")
 ENDINGS = {
     "error": "The API or the network refused it.",
@@ -38,7 +39,7 @@ def page() -> None:
         states.no_match(chosen)
         return
     quick, note = books.quick(chosen)
-    ended = books.usage(quick, ["status", "stop_reason", "error_type"], source=["live"])
+    ended = books.usage(quick, ["status", "stop_reason", "error_type"], ENDED, source=["live"])
     metrics(totals, steps, ended)
     grid = buckets(chosen.period, now=frame.view().now, first=steps["at"].min().to_pydatetime())
     left, right = st.columns(2, gap="medium")
@@ -75,7 +76,8 @@ def metrics(totals: books.Totals, steps: pd.DataFrame, ended: pd.DataFrame) -> N
 def by_error(quick: filters.Filters, grid: list) -> None:
     """Failures over time, stacked by their type."""
     step = quick.period.step
-    found = books.usage(quick, [step, "status", "error_type"], status=["error", "truncated", "interrupted"])
+    bad = ["error", "truncated", "interrupted"]
+    found = books.usage(quick, [step, "status", "error_type"], ["calls"], status=bad)
     if found.empty:
         st.caption("No call failed. When one does, its kind and time are here.")
         return

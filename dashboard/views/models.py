@@ -73,7 +73,7 @@ def distributions(chosen: filters.Filters, colors: dict[str, str]) -> None:
 def endings(chosen: filters.Filters, names: list[str]) -> None:
     """How the answers of each model ended."""
     quick, note = books.quick(chosen)
-    found = books.usage(quick, ["model", "stop_reason"], source=["live"])
+    found = books.usage(quick, ["model", "stop_reason"], ["calls"], source=["live"])
     found = found[found["model"].isin(names) & (found["calls"] > 0)]
     with st.container(border=True):
         st.markdown("**How answers ended**")

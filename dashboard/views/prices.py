@@ -17,6 +17,8 @@ from llmnb.demo import history
 from llmnb.ledger.upkeep import status
 from llmnb.pricing import price_table, remove_price, reprice, set_price
 
+UNPRICED = (*books.TOKEN_CLASSES, "cost_nanousd", "unpriced_calls")
+
 
 def page() -> None:
     """Prices first, then the data."""
@@ -41,7 +43,7 @@ def page() -> None:
 
 def unpriced() -> None:
     """Models with calls that have no price, over all time, and the form that prices them."""
-    usage = ledger.usage(by=["provider", "model"], percentiles=False, path=books.location())
+    usage = ledger.usage(by=["provider", "model"], columns=UNPRICED, path=books.location())
     rows = usage[usage["unpriced_calls"] > 0].sort_values("unpriced_calls", ascending=False)
     with st.container(border=True, key="unpriced"):
         st.markdown("**Models without a price**")
@@ -109,7 +111,7 @@ def own() -> None:
 def versions(chosen: Filters) -> None:
     """Which versions of prices the calls of the period were booked at."""
     quick, note = books.quick(chosen)
-    usage = books.usage(quick, ["price_id"], source=["live"])
+    usage = books.usage(quick, ["price_id"], ["calls", "cost_nanousd"], source=["live"])
     with st.container(border=True, key="versions"):
         st.markdown("**Price versions on the books**")
         priced = usage[usage["price_id"].notna()]
@@ -141,7 +143,7 @@ def health() -> None:
             st.caption(f"There is no ledger at `{books.location()}` yet: the first call makes it.")
             return
         facts = {name: getattr(found, name) for name in found.__slots__}
-        calls = int(ledger.usage(by=[], percentiles=False, path=books.location())["calls"].sum())
+        calls = int(ledger.usage(by=[], columns=["calls"], path=books.location())["calls"].sum())
         said = {
             "Where": str(facts["path"]),
             "Size": f"{figures.compact(int(facts['size_bytes']))}B",

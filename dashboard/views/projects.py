@@ -53,9 +53,9 @@ def deepest(chosen: filters.Filters) -> None:
     """The sessions and the cells that cost most."""
     quick, note = books.quick(chosen)
     # two looks at the rows: sessions by cells are so many groups that adding them up again takes longer
-    sessions = books.usage(quick, ["session", "notebook"])
+    sessions = books.usage(quick, ["session", "notebook"], tables.DEAREST)
     sessions = sessions[sessions["session"].notna()][:TOP]
-    cells = books.usage(quick, ["notebook", "cell"])
+    cells = books.usage(quick, ["notebook", "cell"], tables.DEAREST)
     cells = cells[cells["cell"].notna()][:TOP]
     left, right = st.columns(2, gap="medium")
     with left:

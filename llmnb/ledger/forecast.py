@@ -53,7 +53,7 @@ def month_end(
     moment = now or datetime.now(reporting_zone(load()))
     today = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     month, back = today.replace(day=1), today - timedelta(weeks=WEEKS_BACK)
-    found = usage(min(month, back), moment, by=["day"], where=where, percentiles=False, path=path)
+    found = usage(min(month, back), moment, by=["day"], where=where, columns=["cost_nanousd"], path=path)
     costs = {day.date(): int(cost) for day, cost in zip(found["day"], found["cost_nanousd"].fillna(0), strict=True)}
     if not costs:
         return None

@@ -6,6 +6,8 @@ second measure counts how often it was there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 TOKEN_COLUMNS = (
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens",
     "cache_write_unsplit_tokens", "output_tokens", "thinking_tokens", "web_search_requests", "web_fetch_requests",
@@ -46,12 +48,12 @@ KEPT = (
 """The columns that measures, percentiles and the dimensions of roll-ups are made from."""
 
 
-def summed(sign: str = "") -> str:
-    """All measures as sums over rows, in their order; `sign` is a column that a row counts with."""
+def summed(names: Iterable[str] = NAMES, sign: str = "") -> str:
+    """Measures as sums over rows; `sign` is a column that a row counts with."""
     times = f"{sign} * " if sign else ""
-    return ", ".join(f"coalesce(sum({times}{value}), 0)" for value in MEASURES.values())
+    return ", ".join(f"coalesce(sum({times}{MEASURES[name]}), 0)" for name in names)
 
 
-def added(table: str = "") -> str:
-    """All measures of a roll-up, summed."""
-    return ", ".join(f"coalesce(sum({table}{name}), 0)" for name in NAMES)
+def added(names: Iterable[str] = NAMES) -> str:
+    """Measures of a roll-up, summed."""
+    return ", ".join(f"coalesce(sum({name}), 0)" for name in names)

@@ -27,27 +27,32 @@ SHARES = (0.5, 0.95)
 
 @dataclass(slots=True)
 class Sums:
-    """The measures of a group, in the order of `measures.NAMES`, and percentiles of latency and time to first token."""
+    """The measures of a group, in the order that was asked for, and percentiles of latency and time to first token."""
 
-    measures: list[int] = field(default_factory=lambda: [0] * len(NAMES))
+    names: tuple[str, ...] = NAMES
+    measures: list[int] = field(default_factory=list[int])
     percentiles: list[float | None] = field(default_factory=lambda: [None] * (2 * len(SHARES)))
 
+    def __post_init__(self) -> None:
+        self.measures = self.measures or [0] * len(self.names)
+
     def __getitem__(self, name: str) -> int:
-        return self.measures[_PLACES[name]]
-
-
-_PLACES = {name: place for place, name in enumerate(NAMES)}
+        return self.measures[self.names.index(name)]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: groups by dimensions and at most one unit of time, of the calls in a span that fit `where`."""
+    """What is asked: groups by dimensions and at most one unit of time, of the calls in a span that fit `where`.
+
+    `measures` are those to be added up, "entries" among them; the fewer, the quicker where rows are read.
+    """
 
     names: tuple[str, ...]
     span: Span
     where: Mapping[str, object]
     zone: tzinfo
     percentiles: bool = True
+    measures: tuple[str, ...] = NAMES
 
     @property
     def unit(self) -> str | None:
@@ -135,7 +140,7 @@ class _Asked:
 
     def groups(self) -> dict[Group, Sums]:
         """All groups with their sums."""
-        groups: dict[Group, Sums] = defaultdict(Sums)
+        groups: dict[Group, Sums] = defaultdict(lambda: Sums(self._question.measures))
         for row in self._rows():
             width = len(self._question.names)
             group = tuple(None if value == b"" else value for value in row[:width])
@@ -163,20 +168,20 @@ class _Asked:
         where = where_condition(self._question.where, missing_is=f"= {MISSING}")
         in_time = time_condition(part.start_us, part.end_us, rollup.time)
         # `span_of` and no join: SQLite would unpack the spans again and again, and the rows are few
-        return self._grouped(rollup.table, f"span_of({rollup.time})", added(), (in_time, where))
+        return self._grouped(rollup.table, f"span_of({rollup.time})", added(self._question.measures), (in_time, where))
 
     def _of_rows(self, start_us: int | None, end_us: int | None, extra: str) -> Iterator[Group]:
         conditions = (time_condition(start_us, end_us), where_condition(self._question.where), Condition(extra, ()))
-        return self._grouped("calls", "ts", summed(), conditions)
+        return self._grouped("calls", "ts", summed(self._question.measures), conditions)
 
     def _of_tail(self, watermark: int) -> Iterator[Group]:
         conditions = (Condition(f"id > {watermark}", ()), time_condition(*self._tail_span()), self._where)
         # NOT INDEXED: the planner would take the index on ts, and look at every call of the span
-        return self._grouped("calls NOT INDEXED", "span_of(ts)", summed(), conditions)
+        return self._grouped("calls NOT INDEXED", "span_of(ts)", summed(self._question.measures), conditions)
 
     def _of_changes(self, part: Part) -> Iterator[Group]:
         conditions = (time_condition(part.start_us, part.end_us), self._where)
-        return self._grouped("rollup_changes", "span_of(ts)", summed("sign"), conditions)
+        return self._grouped("rollup_changes", "span_of(ts)", summed(self._question.measures, "sign"), conditions)
 
     def _tail_span(self) -> Span:
         """As wide as the parts: the end of an open range is moved out to a day, and so must be this one's."""

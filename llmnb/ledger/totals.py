@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from llmnb.ledger.connection import reading
-from llmnb.ledger.filters import grouping, time_range_us, where_condition
+from llmnb.ledger.filters import grouping, known, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.measures import NAMES
 from llmnb.ledger.measures import TOKEN_COLUMNS as TOKEN_COLUMNS
 from llmnb.ledger.shelf import settle
-from llmnb.ledger.sums import Question, Sums, sums
+from llmnb.ledger.sums import Group, Question, Sums, sums
 from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
 from llmnb.places import Place
 from llmnb.settings import load
@@ -34,6 +36,7 @@ def usage(
     *,
     where: Mapping[str, object] | None = None,
     percentiles: bool = True,
+    columns: Iterable[str] | None = None,
     path: Place | None = None,
 ) -> pd.DataFrame:
     """What was used and what it cost, summed over groups of calls.
@@ -47,11 +50,13 @@ def usage(
             one row, the total.
         where: the value, or list of values, that a column must have; None stands for a missing value.
         percentiles: also the four columns of percentiles; without, they are empty, which is quicker over long spans.
+        columns: those of `TOTAL_COLUMNS` that are wanted, in that order; unset: all. Fewer are quicker where rows must
+            be read: by all dimensions but provider, model, project, user and tag.
         path: the ledger file; unset: the one of the settings.
 
     Returns:
-        A frame with the columns of `by` and then those of `TOTAL_COLUMNS`; spans of time in their order, otherwise the
-        most expensive group first.
+        A frame with the columns of `by` and then those of `TOTAL_COLUMNS`, or of `columns`; spans of time in their
+        order, otherwise the most expensive group first.
 
         `calls` counts calls, `errors` those that ended in an error or truncated, `cached_calls` those answered from the
         response cache or a cassette, `retries` the attempts beyond the first and `wait_ms` what was slept before them.
@@ -73,40 +78,75 @@ def usage(
     settings, names = load(), grouping(by)
     where_condition(where)  # refuses unknown names, also without a ledger
     zone = reporting_zone(settings)
-    question = Question(names, time_range_us(since, until, zone), where or {}, zone, percentiles=percentiles)
+    wanted = _wanted(columns)
+    percentiles = percentiles and any(name in _PERCENTILES for name in wanted)
+    measures = _measures_of(wanted)
+    question = Question(names, time_range_us(since, until, zone), where or {}, zone, percentiles, measures)
     where_from = path or settings.ledger_path
     settle(where_from)
     with reading(where_from) as connection:
-        nothing: dict[Any, Sums] = {} if names else {(): Sums()}
+        nothing: dict[Group, Sums] = {} if names else {(): Sums(measures)}
         found = nothing if connection is None else sums(connection, question)
     kinds: dict[str, Kind] = {name: "time" if name in TIME_UNITS else "text" for name in names}
-    rows = [(*group, *_finished(of_group)) for group, of_group in found.items()]
-    return frame({**kinds, **TOTAL_COLUMNS}, _in_order(rows, names), zone)
+    finished = [_FINISHED.get(name) or itemgetter(name) for name in wanted]
+    rows = [(*group, *(of(summed) for of in finished)) for group, summed in _in_order(found, names)]
+    return frame({**kinds, **{name: TOTAL_COLUMNS[name] for name in wanted}}, rows, zone)
 
 
-def _finished(found: Sums) -> tuple[Any, ...]:
-    cost = found["cost_nanousd"] if found["entries"] > found["unpriced_calls"] else None
-    speed = found["writing_tokens"] / found["writing_us"] * 1e6 if found["writing_us"] else None
-    return (
-        *(found[name] for name in ("calls", "errors", "cached_calls", "retries")),
-        found["wait_us"] / 1000,
-        *(found[name] for name in TOKEN_COLUMNS),
-        cost,
-        cost,
-        found["saved_nanousd"] if found["saved_calls"] else None,
-        found["unpriced_calls"],
-        found["estimated_calls"],
-        speed,
-        *found.percentiles,
-    )
+def _wanted(columns: Iterable[str] | None) -> tuple[str, ...]:
+    """The columns to give; refuses unknown ones."""
+    if columns is None:
+        return tuple(TOTAL_COLUMNS)
+    given = (columns,) if isinstance(columns, str) else tuple(columns)
+    for name in given:
+        known(name, TOTAL_COLUMNS, "columns")
+    return tuple(dict.fromkeys(given))
 
 
-def _in_order(rows: list[tuple[Any, ...]], names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+def _measures_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """The measures these columns are made of, and those that say which groups there are, and in which order."""
+    needed = {"entries", "cost_nanousd", "unpriced_calls"}
+    for name in columns:
+        needed.update(_MADE_OF.get(name, (name,)))
+    return tuple(name for name in NAMES if name in needed)
+
+
+def _cost(found: Sums) -> int | None:
+    return found["cost_nanousd"] if found["entries"] > found["unpriced_calls"] else None
+
+
+def _percentile(place: int) -> Callable[[Sums], float | None]:
+    return lambda found: found.percentiles[place]
+
+
+_PERCENTILES = ("latency_p50_ms", "latency_p95_ms", "ttft_p50_ms", "ttft_p95_ms")
+_MADE_OF: dict[str, tuple[str, ...]] = {
+    "cost_usd": (),
+    "wait_ms": ("wait_us",),
+    "saved_usd": ("saved_nanousd", "saved_calls"),
+    "output_tokens_per_s": ("writing_tokens", "writing_us"),
+    **dict.fromkeys(_PERCENTILES, ()),
+}
+"""Column → the measures it is made of, where it is not a measure itself; those of the cost are there anyway."""
+_FINISHED: dict[str, Callable[[Sums], Any]] = {
+    "wait_ms": lambda found: found["wait_us"] / 1000,
+    "cost_usd": _cost,
+    "cost_nanousd": _cost,
+    "saved_usd": lambda found: found["saved_nanousd"] if found["saved_calls"] else None,
+    "output_tokens_per_s": lambda found: (
+        found["writing_tokens"] / found["writing_us"] * 1e6 if found["writing_us"] else None
+    ),
+    **{name: _percentile(place) for place, name in enumerate(_PERCENTILES)},
+}
+"""Column → how it is made of the sums."""
+
+
+def _in_order(found: Mapping[Group, Sums], names: tuple[str, ...]) -> list[tuple[Group, Sums]]:
     spans = [index for index, name in enumerate(names) if name in TIME_UNITS]
-    cost = len(names) + list(TOTAL_COLUMNS).index("cost_nanousd")
 
-    def key(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        labels = [(row[index] is not None, row[index]) for index in range(len(names)) if index not in spans]
-        return (*(row[index] for index in spans), -(-1 if row[cost] is None else row[cost]), *labels)
+    def key(entry: tuple[Group, Sums]) -> tuple[Any, ...]:
+        group, cost = entry[0], _cost(entry[1])
+        labels = [(value is not None, value) for index, value in enumerate(group) if index not in spans]
+        return (*(group[index] for index in spans), -(-1 if cost is None else cost), *labels)
 
-    return sorted(rows, key=key)
+    return sorted(found.items(), key=key)

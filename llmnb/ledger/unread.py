@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from llmnb.ledger.connection import reading
@@ -25,8 +25,9 @@ UNREAD_COLUMNS: dict[str, Kind] = {
 }  # fmt: skip
 """The columns of `unread_writes()`, in their order."""
 
+Row = tuple[int, str, str | None, str | None, int, int, int]
 _US = 1_000_000
-_LIVES = {ttl: int(TTL_S[ttl] * _US) for ttl in ("5m", "1h")}
+_FIVE_US, _HOUR_US = (int(TTL_S[ttl] * _US) for ttl in ("5m", "1h"))
 _FIVE, _HOUR = "(cache_write_5m_tokens + cache_write_unsplit_tokens)", "cache_write_1h_tokens"
 
 
@@ -66,29 +67,36 @@ def unread_writes(
         if connection is None:
             return frame(UNREAD_COLUMNS, [], zone)
         sql = _SELECT.format(in_time=in_time.sql, wanted=wanted.sql)
-        parameters = (now, now, now, now, *in_time.parameters, *wanted.parameters)
-        return frame(UNREAD_COLUMNS, connection.execute(sql, parameters).fetchall(), zone)
+        found = _followed(connection.execute(sql, (*in_time.parameters, *wanted.parameters)), now)
+    rows = [(*model, *counts) for model, counts in found.items()]
+    return frame(UNREAD_COLUMNS, sorted(rows, key=lambda row: -(row[4] + row[8])), zone)
 
 
-def _unread(tokens: str, ttl: str) -> str:
-    """The condition of a write that nobody read in its life, which is over."""
-    end = f"ts + {_LIVES[ttl]}"
-    return f"{tokens} > 0 AND {end} <= ? AND (next_read IS NULL OR next_read > {end})"
-
-
+# to go through the rows once takes two thirds of the time that a window over them takes in SQLite
 _SELECT = f"""
-    SELECT provider, model,
-        sum(CASE WHEN five > 0 THEN 1 ELSE 0 END), sum(CASE WHEN {_unread("five", "5m")} THEN 1 ELSE 0 END),
-        sum(five), sum(CASE WHEN {_unread("five", "5m")} THEN five ELSE 0 END),
-        sum(CASE WHEN hour > 0 THEN 1 ELSE 0 END), sum(CASE WHEN {_unread("hour", "1h")} THEN 1 ELSE 0 END),
-        sum(hour), sum(CASE WHEN {_unread("hour", "1h")} THEN hour ELSE 0 END)
-    FROM (
-        SELECT ts, provider, model, {_FIVE} AS five, {_HOUR} AS hour,
-            min(CASE WHEN cache_read_tokens > 0 THEN ts END) OVER (
-                PARTITION BY provider, model, project ORDER BY ts DESC, id DESC
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) AS next_read
-        FROM calls WHERE {{in_time}} AND {{wanted}} AND source = 'live'
-    ) AS followed
-    GROUP BY provider, model HAVING sum(five) + sum(hour) > 0 ORDER BY sum(five) + sum(hour) DESC
+    SELECT ts, provider, model, project, {_FIVE}, {_HOUR}, cache_read_tokens FROM calls
+    WHERE {{in_time}} AND {{wanted}} AND source = 'live' AND cache_read_tokens + {_FIVE} + {_HOUR} > 0
+    ORDER BY ts DESC, id DESC
 """  # noqa: S608 - our own text
+
+
+def _followed(rows: Iterable[Row], now: int) -> dict[tuple[str, str | None], list[int]]:
+    """By provider and model: writes, those not read, their tokens, and those not read, for both lives."""
+    next_read: dict[tuple[str, str | None, str | None], int] = {}
+    found: dict[tuple[str, str | None], list[int]] = {}
+    for ts, provider, model, project, five, hour, read in rows:  # the newest first
+        same = (provider, model, project)
+        if five or hour:
+            counts = found.get(same[:2])
+            if counts is None:
+                counts = found[same[:2]] = [0] * 8
+            for place, tokens, life in ((0, five, _FIVE_US), (4, hour, _HOUR_US)):
+                if tokens:
+                    counts[place] += 1
+                    counts[place + 2] += tokens
+                    if ts + life <= now and next_read.get(same, now + 1) > ts + life:
+                        counts[place + 1] += 1
+                        counts[place + 3] += tokens
+        if read:
+            next_read[same] = ts
+    return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import streamlit as st
 from streamlit import config
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from llmnb.ledger import open_ledger
@@ -20,6 +22,14 @@ sys.path[:0] = [str(DASHBOARD), str(Path(__file__).parent)]
 
 Fill = Callable[..., None]
 Show = Callable[..., AppTest]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_look_for_components() -> Iterator[None]:
+    """Installed packages are looked through for components once, as a server does, and not before every run: 150 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(autouse=True)

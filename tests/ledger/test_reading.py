@@ -366,9 +366,9 @@ def plain_percentiles(group: list[Call]) -> list[float | None]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(random_calls, groupings)
-def test_usage_equals_plain_python_sums(rows: list[Call], by: tuple[str, ...]) -> None:
-    """For any calls and grouping, every integer is exactly the sum, and every group is there once."""
+@given(random_calls, groupings, st.lists(st.sampled_from(TOTALS), min_size=1, unique=True))
+def test_usage_equals_plain_python_sums(rows: list[Call], by: tuple[str, ...], some: list[str]) -> None:
+    """For any calls and grouping, every integer is exactly the sum, and every group is there once, whole or in part."""
     groups: dict[tuple[object, ...], list[Call]] = defaultdict(list)
     for call in rows:
         groups[plain_key(call, by)].append(call)
@@ -379,8 +379,9 @@ def test_usage_equals_plain_python_sums(rows: list[Call], by: tuple[str, ...]) -
         ledger = Ledger(Path(folder) / "ledger.db")
         for call in rows:
             ledger.write(call)
-        found = usage(by=by, path=ledger.path)
+        found, fewer = usage(by=by, path=ledger.path), usage(by=by, columns=some, path=ledger.path)
         ledger.close()
+    pd.testing.assert_frame_equal(fewer, found[[*by, *some]], check_column_type=False)
     assert len(found) == len(groups)
     for _, row in found.astype(object).iterrows():
         group = groups.pop(tuple(plain_value(row[name]) for name in by))
@@ -389,6 +390,12 @@ def test_usage_equals_plain_python_sums(rows: list[Call], by: tuple[str, ...]) -
         assert row["cost_usd"] == sums["cost_nanousd"] / 1e9 if sums["cost_nanousd"] else True
         for name, expected in zip(TOTALS[-4:], plain_percentiles(group), strict=True):
             assert pd.isna(row[name]) if expected is None else row[name] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_column_that_there_is_not_is_refused(own: Store) -> None:
+    """With the nearest that there is."""
+    with pytest.raises(InvalidRequest, match="did you mean 'cost_usd'"):
+        usage(columns=["cost_us"], path=own.path)
 
 
 def test_every_dimension_can_be_asked_for(own: Store, make_call) -> None:
