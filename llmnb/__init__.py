@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llmnb.errors import SettingsError as SettingsError
     from llmnb.errors import StoreError as StoreError
     from llmnb.errors import StoreReadOnly as StoreReadOnly
+    from llmnb.errors import ToolLoopLimit as ToolLoopLimit
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from llmnb.records import Partial as Partial
     from llmnb.records import Text as Text
     from llmnb.records import Thinking as Thinking
+    from llmnb.records import ToolCall as ToolCall
+    from llmnb.records import ToolResult as ToolResult
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
     from llmnb.templates import Template as Template
@@ -68,6 +71,8 @@ _HOME = {
     "Partial": "records",
     "Text": "records",
     "Thinking": "records",
+    "ToolCall": "records",
+    "ToolResult": "records",
     "Usage": "records",
     "CassetteError": "errors",
     "budgets": "budgeting",
@@ -87,6 +92,7 @@ _HOME = {
     "SettingsError": "errors",
     "StoreError": "errors",
     "StoreReadOnly": "errors",
+    "ToolLoopLimit": "errors",
     "UnknownModel": "errors",
     "UnknownPrice": "errors",
 }

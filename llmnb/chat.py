@@ -162,23 +162,19 @@ class Chat:
                 async for event in events:
                     yield event
 
-    def estimate(
-        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
-    ) -> Estimate:
+    def estimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
         """What asking this next would read (everything said before, too), write and cost; as `LLM.estimate`."""
         from llmnb.asking.estimating import estimated
 
         settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
-        return estimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)
+        return estimated(self._next(*self._ready(prompt, options)), settings, exact=exact)
 
-    async def aestimate(
-        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
-    ) -> Estimate:
+    async def aestimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
         """The async twin of `estimate`."""
         from llmnb.asking.estimating import aestimated
 
         settings = self.llm._settings  # pyright: ignore[reportPrivateUsage]
-        return await aestimated(self._next(*self._ready(prompt, options)), settings, tools, exact=exact)
+        return await aestimated(self._next(*self._ready(prompt, options)), settings, exact=exact)
 
     # Going back and on ------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,8 @@ class CostTable:
     def of(cls, reply: Reply) -> CostTable:
         """The table of a reply."""
         call = reply.call or _row_without_books(reply)
-        if call.source != "live":  # its row has what was billed, which is nothing; the table shows what for
+        if call.source != "live" or len(reply.turns) > 1:
+            # what was billed for an answer from disk is nothing, and a loop has a row a turn: the table shows what for
             call = replace(call, **_counts(reply))
         lines = cost_lines(call, settings.load().prices)
         total = reply.cost_usd

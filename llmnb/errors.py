@@ -4,6 +4,7 @@
     ├── UnknownPrice            (also a LookupError) no price is known for a model
     ├── UnknownModel            (also a LookupError) nothing is known under that model name
     ├── IncompleteReply         the stream ended before the message did
+    ├── ToolLoopLimit           a loop with tools came to its limit of turns, dollars or time
     ├── ExtractionFailed        no answer was a value of the type that was asked for
     ├── BudgetExceeded          a budget does not allow the call, or the rest of its answer
     ├── StoreError              the ledger cannot be opened or written
@@ -106,6 +107,34 @@ class BudgetExceeded(LlmnbError):
         self.resets_at = resets_at
         self.partial = partial
         self.usage = usage
+        super().__init__(message)
+
+
+class ToolLoopLimit(LlmnbError):
+    """A loop with tools came to a limit before the model had its answer; what it cost is in the ledger.
+
+    `limit` is which one: "max_turns", "budget_usd" or "time_limit". `messages` is the conversation so far, as the SDK
+    takes it: every tool call in it has its result. `pending` are the calls that were asked for and did not run.
+    `replies` are the answers of the turns, `usage` and `cost_usd` those of all of them (None: unpriced).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str,
+        messages: list[Any],
+        replies: tuple[Any, ...] = (),
+        pending: tuple[Any, ...] = (),
+        usage: Usage | None = None,
+        cost_usd: Decimal | None = None,
+    ) -> None:
+        self.limit = limit
+        self.messages = messages
+        self.replies = replies
+        self.pending = pending
+        self.usage = usage
+        self.cost_usd = cost_usd
         super().__init__(message)
 
 

@@ -10,7 +10,7 @@ from llmnb import settings as settings_room
 from llmnb.asking.access import Access, OurClients, UserClient
 from llmnb.asking.content import content_of
 from llmnb.asking.exchange import Exchange
-from llmnb.asking.params import KNOWN, SAMPLING, Options, Plan, SdkParams, check_names, plan
+from llmnb.asking.params import KNOWN, SAMPLING, LLMParams, Options, Plan, check_names, plan
 from llmnb.asking.prewarming import Prewarmed, prewarming, ttl_for
 from llmnb.asking.question import Question
 from llmnb.client import UNSAID, cache_mode
@@ -110,7 +110,7 @@ class LLM:
         sample: int | None = None,
         ttl: Duration | None = None,
         cache_pace: float | Literal["reading"] | None = None,
-        **params: Unpack[SdkParams],
+        **params: Unpack[LLMParams],
     ) -> None:
         given: dict[str, Any] = {
             "model": model,
@@ -266,9 +266,7 @@ class LLM:
 
     # Before asking ----------------------------------------------------------------------------------------------------
 
-    def estimate(
-        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
-    ) -> Estimate:
+    def estimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
         """What asking this would read, write and cost; nothing is sent and, unless `exact`, no network is used.
 
         What is in the response cache costs nothing, and is said to. With the prompt cache: by the breakpoints that this
@@ -276,9 +274,8 @@ class LLM:
 
         Args:
             prompt: as for `ask`.
-            tools: tools that would be given: functions, tools of the SDK, dicts.
             exact: have the API count the input (`count_tokens`: free, and needs a key).
-            **options: any setting of `LLM`, for this call.
+            **options: any setting of `LLM`, for this call; `tools` may be bare definitions, too.
 
         Raises:
             InvalidRequest: the call could not work.
@@ -286,19 +283,15 @@ class LLM:
         """
         from llmnb.asking.estimating import estimated
 
-        return estimated(self._asked(prompt, options, typed=True), self._settings, tools, exact=exact)
+        return estimated(self._asked(prompt, options, typed=True), self._settings, exact=exact)
 
-    async def aestimate(
-        self, prompt: Prompt, *, tools: object = None, exact: bool = False, **options: Unpack[Options]
-    ) -> Estimate:
+    async def aestimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
         """The async twin of `estimate`."""
         from llmnb.asking.estimating import aestimated
 
-        return await aestimated(self._asked(prompt, options, typed=True), self._settings, tools, exact=exact)
+        return await aestimated(self._asked(prompt, options, typed=True), self._settings, exact=exact)
 
-    def prewarm(
-        self, documents: Prompt | None = None, *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
-    ) -> Prewarmed:
+    def prewarm(self, documents: Prompt | None = None, **options: Unpack[Options]) -> Prewarmed:
         """Has the API cache what the next questions begin with, so that the first one reads it already.
 
         Cached are tools, system prompt and `documents`; a question reads them when it has the same system prompt and
@@ -309,9 +302,8 @@ class LLM:
 
         Args:
             documents: what questions will begin with: a text, a Path, bytes, a content block, or a list of them.
-            tools: tools as the SDK takes them.
-            **options: any setting of `LLM`, for this call; prompt_cache="1h" keeps it for an hour instead of five
-                minutes.
+            **options: any setting of `LLM`, for this call, `tools` among them; prompt_cache="1h" keeps it for an hour
+                instead of five minutes.
 
         Returns:
             What it cost, and until when it holds.
@@ -322,14 +314,12 @@ class LLM:
             MissingKey: there is no API key; nothing was sent.
             anthropic.APIError: whatever the SDK raises, unchanged.
         """
-        exchange, asked_at = self._prewarming(documents, tools, options)
+        exchange, asked_at = self._prewarming(documents, options)
         return Prewarmed.of(exchange.ask(self._access.sync), asked_at)
 
-    async def aprewarm(
-        self, documents: Prompt | None = None, *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
-    ) -> Prewarmed:
+    async def aprewarm(self, documents: Prompt | None = None, **options: Unpack[Options]) -> Prewarmed:
         """The async twin of `prewarm`."""
-        exchange, asked_at = self._prewarming(documents, tools, options)
+        exchange, asked_at = self._prewarming(documents, options)
         return Prewarmed.of(await exchange.aask(self._access.here), asked_at)
 
     def chat(self, *text: Never, name: str | None = None, system: str | None = None) -> Chat:
@@ -363,12 +353,10 @@ class LLM:
         planned = self._planned(options, "a call") if options else self._plan
         return Question(planned, messages, self._access, self._settings.concurrency, chat)
 
-    def _prewarming(
-        self, documents: Prompt | None, tools: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
-    ) -> tuple[Exchange, datetime]:
+    def _prewarming(self, documents: Prompt | None, options: Mapping[str, Any]) -> tuple[Exchange, datetime]:
         planned = self._planned({"prompt_cache": self._prompt_cache, **options}, "prewarm()")
         planned.ledger["prompt_cache"] = ttl_for(planned.ledger["prompt_cache"])
-        planned, messages = prewarming(planned, documents, tools)
+        planned, messages = prewarming(planned, documents)
         return Exchange(planned, messages, limit=self._settings.concurrency), datetime.now().astimezone()
 
     def _planned(self, options: Mapping[str, Any], called: str) -> Plan:

@@ -413,6 +413,14 @@ class ToolResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A tool call waits for a person's word. `answer(True)` lets it run; may be called from any thread, once counts."""
+
+    call: ToolCall
+    answer: Callable[[bool], None] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """Attempt `attempt` (the next one, from 2) starts in `wait_s` seconds, because of `reason`."""
 
@@ -426,7 +434,8 @@ class Retry:
 class Done:
     """The end of an answer: what it used and cost, and how long it took.
 
-    `cost_usd` is None when unpriced. `output_tokens_per_s` counts from the first token to the last.
+    `cost_usd` is None when unpriced. `output_tokens_per_s` counts from the first token to the last. `turns` is how many
+    answers a loop with tools took; usage, cost and `latency_ms` are then those of all of them.
     """
 
     model: str
@@ -439,11 +448,12 @@ class Done:
     saved_usd: Decimal | None = None
     status: Status = "ok"
     prompt_cache: PromptCacheUse | None = None
+    turns: int = 1
 
     @property
     def output_tokens_per_s(self) -> float | None:
         """Output tokens per second between the first token and the end, or None when that cannot be known."""
-        if self.latency_ms is None or self.ttft_ms is None or self.latency_ms <= self.ttft_ms:
+        if self.turns > 1 or self.latency_ms is None or self.ttft_ms is None or self.latency_ms <= self.ttft_ms:
             return None
         return self.usage.output_tokens / (self.latency_ms - self.ttft_ms) * 1000
 
@@ -459,4 +469,4 @@ class Partial:
     is_complete: bool = False
 
 
-StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Retry | Partial | Done
+StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Approval | Retry | Partial | Done

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, Usage
+from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, ToolCall, ToolResult, Usage
 from llmnb.views import views
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Figures:
 class Reply:
     """An answer. `str(reply)` is its text; in a notebook it renders as Markdown. It cannot be changed."""
 
-    __slots__ = ("_figures", "_message", "_shown_in", "_worked_out")
+    __slots__ = ("_between", "_figures", "_message", "_shown_in", "_turns", "_worked_out")
 
     def __init__(
         self,
@@ -49,16 +49,29 @@ class Reply:
         self._shown_in = shown_in
         self._figures: Figures | None = Figures(usage, cost, call, prompt_cache or PromptCacheUse())
         self._worked_out: Callable[[], Figures] | None = None
+        self._turns: tuple[Reply, ...] = ()
+        self._between: tuple[dict[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, message: Message, worked_out: Callable[[], Figures], shown_in: str | None = None) -> Reply:
-        """An answer whose figures are worked out when somebody asks for one, once."""
+    def of(
+        cls,
+        message: Message,
+        worked_out: Callable[[], Figures],
+        shown_in: str | None = None,
+        turns: tuple[Reply, ...] = (),
+        between: tuple[dict[str, Any], ...] = (),
+    ) -> Reply:
+        """An answer whose figures are worked out when somebody asks for one, once.
+
+        Of a loop with tools, `turns` are the answers it took and `between` what was said before the last one.
+        """
         reply = cls.__new__(cls)
         reply._message, reply._shown_in, reply._figures, reply._worked_out = message, shown_in, None, worked_out
+        reply._turns, reply._between = turns, between
         return reply
 
-    def __reduce__(self) -> tuple[type[Reply], tuple[object, ...]]:
-        return Reply, (self.message, self.usage, self.cost, self.call, self.shown_in, self.prompt_cache)
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (self.message, self.figures, self.shown_in, self._turns, self._between)
 
     @property
     def message(self) -> Message:
@@ -100,6 +113,25 @@ class Reply:
         """What the API's prompt cache did: breakpoints, tokens read and written, dollars saved or lost, and why it was
         missed if it was."""
         return self.figures.prompt_cache
+
+    @property
+    def turns(self) -> tuple[Reply, ...]:
+        """The answers that a loop with tools took, this one's text the last; each with its own usage and cost.
+
+        The usage and cost of this reply are those of all of them. Without tools it is the only one.
+        """
+        return self._turns or (self,)
+
+    @property
+    def between(self) -> list[dict[str, Any]]:
+        """What was said between the question and the last answer of a loop with tools: calls and results, as the SDK's
+        messages; empty without tools."""
+        return [*self._between]
+
+    @property
+    def tool_results(self) -> list[tuple[ToolCall, ToolResult | None]]:
+        """The tools that were called, in order, each with what it gave: those that ran here, over all turns."""
+        return list(_tools(self._between))
 
     @property
     def text(self) -> str:
@@ -152,16 +184,24 @@ class Reply:
     @property
     def source(self) -> Source:
         """Where the answer came from: "live" from the API, "cache" from disk, "replay" from a recording."""
+        if self._turns:
+            known: list[Source] = [turn.source for turn in self._turns]
+            return "live" if "live" in known else known[-1]
         return "live" if self.call is None else self.call.source
 
     @property
     def latency_ms(self) -> float | None:
-        """Milliseconds from the request to the end of the answer."""
+        """Milliseconds from the request to the end of the answer; of a loop, the sum of its turns without the tools."""
+        if self._turns:
+            known = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
+            return sum(known) if known else None
         return None if self.call is None else self.call.latency_ms
 
     @property
     def ttft_ms(self) -> float | None:
         """Milliseconds from the request to the first token; None when the answer came in one piece."""
+        if self._turns:
+            return self._turns[0].ttft_ms
         return None if self.call is None else self.call.ttft_ms
 
     @property
@@ -172,7 +212,6 @@ class Reply:
 
     def done(self) -> Done:
         """The `Done` event that ends a stream of this answer."""
-        saved = None if self.call is None or self.call.saved_nanousd is None else Cost(self.call.saved_nanousd).usd
         return Done(
             model=self.model,
             usage=self.usage,
@@ -181,10 +220,16 @@ class Reply:
             source=self.source,
             latency_ms=self.latency_ms,
             ttft_ms=self.ttft_ms,
-            saved_usd=saved,
+            saved_usd=self._saved().usd,
             status=self.status,
             prompt_cache=self.prompt_cache,
+            turns=len(self.turns),
         )
+
+    def _saved(self) -> Cost:
+        rows = [turn.call for turn in self.turns]
+        known = [row.saved_nanousd for row in rows if row is not None and row.saved_nanousd is not None]
+        return Cost(sum(known)) if len(known) == len(rows) else UNPRICED
 
     # How it is shown --------------------------------------------------------------------------------------------------
 
@@ -202,7 +247,7 @@ class Reply:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         del include, exclude  # IPython filters the bundle itself
         plain = {"text/plain": self.text or repr(self), "text/markdown": self._plain_markdown()}
-        return plain | views.bundle(self.text, thinking=self.thinking, done=self.done())
+        return plain | views.bundle(self.text, thinking=self.thinking, done=self.done(), tools=self.tool_results)
 
     def _mime_(self) -> tuple[str, str]:
         """How marimo shows it."""
@@ -224,8 +269,9 @@ class Reply:
     def _facts(self) -> str:
         cost = "unpriced" if self.cost_usd is None else f"${self.cost_usd:.6f}"
         tokens = f"{self.usage.total_input_tokens:,} in, {self.usage.output_tokens:,} out"
+        turns = f"{len(self._turns)} turns, " if self._turns else ""
         note = self._note()
-        return f"{self.model}, {tokens}, {cost}" + (f", {note}" if note else "")
+        return f"{self.model}, {turns}{tokens}, {cost}" + (f", {note}" if note else "")
 
     def _note(self) -> str:
         if self.refused:
@@ -235,6 +281,35 @@ class Reply:
         if self.status != "ok":
             return f"cut off: the call was {self.status}"
         return "" if self.text else f"no text: stop_reason is {self.stop_reason}"
+
+
+def _again(
+    message: Message,
+    figures: Figures,
+    shown_in: str | None,
+    turns: tuple[Reply, ...],
+    between: tuple[dict[str, Any], ...],
+) -> Reply:
+    return Reply.of(message, lambda: figures, shown_in, turns, between)
+
+
+def _tools(messages: Iterable[dict[str, Any]]) -> Iterator[tuple[ToolCall, ToolResult | None]]:
+    blocks = [block for message in messages for block in message["content"]]
+    results = {block["tool_use_id"]: block for block in blocks if block["type"] == "tool_result"}
+    for block in blocks:
+        if block["type"] == "tool_use":
+            given = results.get(block["id"])
+            yield ToolCall(block["id"], block["name"], block["input"]), None if given is None else _result(block, given)
+
+
+def _result(call: dict[str, Any], block: dict[str, Any]) -> ToolResult:
+    content: Any = block.get("content", "")
+    text = (
+        content
+        if isinstance(content, str)
+        else "\n".join(str(part.get("text", f"[{part['type']}]")) for part in content)
+    )
+    return ToolResult(call["id"], call["name"], text, bool(block.get("is_error")))
 
 
 def running_cell() -> str | None:

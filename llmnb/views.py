@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol
 
+from llmnb.errors import InvalidRequest
 from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 
@@ -31,17 +32,26 @@ class ViewRegistry:
     def __init__(self) -> None:
         self._choose: Callable[[str | None], View | None] | None = None
         self._bundle: Callable[..., dict[str, str]] | None = None
+        self._prompt: Callable[[ToolCall], bool] | None = None
+        self._can_prompt: Callable[[], bool] = lambda: False
         self.load: Callable[[], object] | None = lambda: import_module("llmnb.display")
 
     def fill(
-        self, choose: Callable[[str | None], View | None], bundle: Callable[..., dict[str, str]] | None = None
+        self,
+        choose: Callable[[str | None], View | None],
+        bundle: Callable[..., dict[str, str]] | None = None,
+        prompt: Callable[[ToolCall], bool] | None = None,
+        can_prompt: Callable[[], bool] = lambda: False,
     ) -> None:
         """`choose(name)` gives a new view; None as the name means what fits here, None as the answer means quiet.
 
-        `bundle` draws an answer that is there already, see `bundle`.
+        `bundle` draws an answer that is there already, see `bundle`. `prompt` asks a person whether a tool may run,
+        where `can_prompt`.
         """
         self._choose = choose
         self._bundle = bundle
+        self._prompt = prompt
+        self._can_prompt = can_prompt
 
     def view(self, name: str | None = None) -> View | None:
         """A new view by name, or the one that fits here; None when nothing is to be shown."""
@@ -68,6 +78,24 @@ class ViewRegistry:
         return self._bundle(
             text, thinking=thinking, done=done, tools=tools, citations=citations, error=error, html=html
         )
+
+    def decide(self, call: ToolCall) -> bool:
+        """Whether a person lets a tool run, asked in words and answered at the keyboard."""
+        return self._prompt is not None and self._prompt(call)
+
+    def check_somebody_there(self) -> None:
+        """Refuses `approve=True` where nobody can be asked.
+
+        Raises:
+            InvalidRequest: this is no notebook and no terminal.
+        """
+        if self._choose is None and self.load is not None:
+            self.load()
+        if not self._can_prompt():
+            raise InvalidRequest(
+                "approve=True asks a person, and there is none: this is neither a notebook nor a terminal. Give a "
+                "function that decides, approve=lambda call: call.name in {…}. Nothing was sent."
+            )
 
 
 views = ViewRegistry()

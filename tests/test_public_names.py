@@ -103,7 +103,7 @@ FLOORS = (
     {"budgeting"},
     {"middleware"},
     {"client"},
-    {"asking", "chat", "chat_file", "cost_table", "estimate", "llm", "reply", "templates"},
+    {"asking", "chat", "chat_file", "cost_table", "estimate", "llm", "reply", "templates", "tools"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},
 )  # fmt: skip

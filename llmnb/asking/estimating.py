@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -13,7 +13,7 @@ from llmnb.asking.kept import kept_answer
 from llmnb.asking.question import Question
 from llmnb.cache.stored import StoredAnswer
 from llmnb.client import marking_of
-from llmnb.errors import InvalidRequest, LlmnbError
+from llmnb.errors import LlmnbError
 from llmnb.estimate import CacheEstimate, Estimate, KeptAnswer
 from llmnb.ledger.history import History, history
 from llmnb.ledger.sums import quantile
@@ -31,14 +31,14 @@ LOW, TYPICAL, HIGH = 0.1, 0.5, 0.9
 Json = dict[str, Any]
 
 
-def estimated(question: Question, settings: Settings, tools: object, *, exact: bool) -> Estimate:
+def estimated(question: Question, settings: Settings, *, exact: bool) -> Estimate:
     """The estimate of a question. With `exact` the API counts its input; otherwise there is no network.
 
     Raises:
         InvalidRequest: a tool is none.
         MissingKey, anthropic.APIError: the API does not count it.
     """
-    sketch = _Sketch(question, settings, tools)
+    sketch = _Sketch(question, settings)
     if not exact:
         return sketch.estimate(sketch.calibrated())
     client = question.access.sync()
@@ -46,9 +46,9 @@ def estimated(question: Question, settings: Settings, tools: object, *, exact: b
     return sketch.estimate(sketch.counted(counted.input_tokens))
 
 
-async def aestimated(question: Question, settings: Settings, tools: object, *, exact: bool) -> Estimate:
+async def aestimated(question: Question, settings: Settings, *, exact: bool) -> Estimate:
     """The async twin of `estimated`."""
-    sketch = _Sketch(question, settings, tools)
+    sketch = _Sketch(question, settings)
     if not exact:
         return sketch.estimate(sketch.calibrated())
     client = question.access.here()
@@ -70,15 +70,13 @@ class _Input:
 class _Sketch:
     """A question that is estimated: its body, and what the books say about such questions."""
 
-    def __init__(self, question: Question, settings: Settings, tools: object) -> None:
+    def __init__(self, question: Question, settings: Settings) -> None:
         self._question = question
         self._plan = plan = question.plan
         self._provider = question.access.provider
         self._settings = settings
         self._project = plan.ledger.get("project") or settings.project
         self._body: Json = {**plan.arguments, **plan.arguments.get("extra_body", {}), "messages": question.messages}
-        if tools is not None:
-            self._body["tools"] = [_tool(tool) for tool in _listed(tools)]
         self._counter, self._counted_by = offline_counter(plan.model)
         self._offline = self._counter.request(self._body)
         self._history = self._looked_up()
@@ -106,8 +104,6 @@ class _Sketch:
         """The arguments that `count_tokens` takes of those that would be sent."""
         known = inspect.signature(count_tokens).parameters
         sent = {**self._plan.arguments, "messages": self._body["messages"]}
-        if "tools" in self._body:
-            sent["tools"] = self._body["tools"]
         return {name: value for name, value in sent.items() if name in known and name != "extra_body"}
 
     # The whole --------------------------------------------------------------------------------------------------------
@@ -236,26 +232,4 @@ def _cached(read: _Input, output: int, end: int, hour: int, held: int) -> Usage:
         cache_write_1h_tokens=max(hour - held, 0),
         cache_write_5m_tokens=max(end - max(hour, held), 0),
         output_tokens=output,
-    )
-
-
-def _listed(value: object) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return list(cast("Sequence[Any]", value))
-    return [value]
-
-
-def _tool(tool: object) -> Json:
-    """A tool as the API takes it: given so, made by the SDK, or a function."""
-    if isinstance(tool, Mapping):
-        return dict(cast("Mapping[str, Any]", tool))
-    made: Any = tool
-    if not hasattr(tool, "to_dict") and callable(tool):
-        from anthropic import beta_tool
-
-        made = beta_tool(cast("Callable[..., Any]", tool))
-    if hasattr(made, "to_dict"):
-        return dict(made.to_dict())
-    raise InvalidRequest(
-        f"a tool is a function with a docstring, a tool of the SDK, or a dict as the API takes it, not {tool!r}"
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 from llmnb.messages import wire
 from llmnb.pricing import Terms, cost_of, saved_by_caching
 from llmnb.records import Call, Cost, Ended, PromptCacheUse, PromptMarks, Usage
-from llmnb.reply import Figures
+from llmnb.reply import Figures, Reply
 from llmnb.trouble import quietly
 
 if TYPE_CHECKING:
@@ -40,6 +44,28 @@ def figures(
     usage = usage or _usage(message, model, call)
     cost = _cost(message, usage, rows)
     return Figures(usage, cost, call, _prompt_cache(message, usage, cost, rows, marks))
+
+
+def summed(turns: Sequence[Reply]) -> Figures:
+    """The figures of several answers that are one: what they used and cost together, and the last one's row."""
+    usages = [turn.usage for turn in turns]
+    costs = [turn.cost for turn in turns]
+    known = [cost.nanousd for cost in costs if cost.nanousd is not None]
+    cost = Cost(sum(known) if len(known) == len(costs) else None, costs[-1].price_id)
+    return Figures(reduce(add, usages), cost, turns[-1].call, _together([turn.prompt_cache for turn in turns]))
+
+
+def _together(uses: Sequence[PromptCacheUse]) -> PromptCacheUse:
+    saved = [use.saved_nanousd for use in uses if use.saved_nanousd is not None]
+    return replace(
+        uses[-1],
+        read_tokens=sum(use.read_tokens for use in uses),
+        written_5m_tokens=sum(use.written_5m_tokens for use in uses),
+        written_1h_tokens=sum(use.written_1h_tokens for use in uses),
+        written_unsplit_tokens=sum(use.written_unsplit_tokens for use in uses),
+        saved_nanousd=sum(saved) if len(saved) == len(uses) else None,
+        estimated=any(use.estimated for use in uses),
+    )
 
 
 def _usage(message: Message, model: str, call: Call | None) -> Usage:

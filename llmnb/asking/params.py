@@ -17,9 +17,11 @@ from llmnb.errors import InvalidRequest
 from llmnb.messages import models
 from llmnb.records import Caching
 from llmnb.settings import Settings
+from llmnb.tools.toolbox import Toolbox, toolbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from decimal import Decimal
     from typing import Literal, TypeAlias
 
     import httpx2
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from llmnb.durations import Duration
     from llmnb.prompt_cache import Mode
-    from llmnb.records import CacheUse
+    from llmnb.records import CacheUse, ToolCall
 
     Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -63,7 +65,33 @@ class SdkParams(TypedDict, total=False):
     timeout: float | httpx2.Timeout | None
 
 
-class Options(SdkParams, total=False):
+class ToolParams(TypedDict, total=False):
+    """The tools of a call and how far their loop may go.
+
+    `tools` are functions with type hints and a docstring (sync ones run in threads), tools of the SDK, or dicts of
+    tools that run on the API's side. The model is asked again with their results until it needs none, at most
+    `max_turns` answers (default 10), `budget_usd` dollars and `time_limit` (seconds or "5m") in all; then
+    `ToolLoopLimit`. One tool may take `tool_timeout` (default 120 s). `tool_choice` is auto, any, none, the name of a
+    tool that the first answer must call, or the SDK's dict. `approve` is True to be asked before a tool runs, or a
+    function of the `ToolCall` that gives True, False, or a text that says why not. Results are kept with the cached
+    answers, so that a cell that runs again runs no finished tool twice; `rerun_tools=True` runs them again.
+    """
+
+    tools: Any
+    tool_choice: Literal["auto", "any", "none"] | str | Mapping[str, Any] | None
+    max_turns: int | None
+    budget_usd: float | Decimal | None
+    time_limit: Duration | None
+    tool_timeout: Duration | None
+    approve: bool | Callable[[ToolCall], bool | str | Awaitable[bool | str | None] | None] | None
+    rerun_tools: bool | None
+
+
+class LLMParams(SdkParams, ToolParams, total=False):
+    """What `LLM` takes besides its named arguments."""
+
+
+class Options(SdkParams, ToolParams, total=False):
     """Everything that can be set for one call.
 
     `thinking` is True, False or the SDK's dict; `effort` is how much work the model puts in. `prompt_cache` is 5m, 1h,
@@ -106,6 +134,7 @@ class Plan:
     arguments: dict[str, Any]
     display: str | None = None
     ledger: dict[str, Any] = field(default_factory=dict[str, Any])
+    tools: Toolbox | None = None
 
     @property
     def must_stream(self) -> bool:
@@ -149,7 +178,12 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     if "prompt_cache" in options:
         ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
     ledger["caching"] = _caching(options, settings)
-    return Plan(model, arguments, options.get("display") or settings.display, ledger)
+    tools = toolbox(options)
+    if tools is not None:
+        arguments["tools"] = list(tools.definitions)
+        if tools.choice is not None:
+            arguments["tool_choice"] = tools.choice
+    return Plan(model, arguments, options.get("display") or settings.display, ledger, tools)
 
 
 def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -83,9 +83,7 @@ def ttl_for(mode: Mode | None) -> Ttl:
     return "1h" if mode == "1h" else "5m"
 
 
-def prewarming(
-    planned: Plan, documents: Prompt | None, tools: Sequence[Mapping[str, Any]]
-) -> tuple[Plan, list[dict[str, Any]]]:
+def prewarming(planned: Plan, documents: Prompt | None) -> tuple[Plan, list[dict[str, Any]]]:
     """The plan and the messages of the request that has a prompt cached.
 
     Raises:
@@ -95,8 +93,6 @@ def prewarming(
     content = [] if documents is None else content_of(documents)
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     arguments = _arguments(planned.arguments, blocks)
-    if tools:
-        arguments["tools"] = [dict(tool) for tool in tools]
     asked: Any = [*blocks, {"type": "text", "text": PLACEHOLDER}] if blocks else PLACEHOLDER
     messages = [{"role": "user", "content": asked}]
     _check_length({**arguments, **_extra(arguments), "messages": messages}, blocks)

@@ -13,6 +13,8 @@ from llmnb.asking.access import Access
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import Plan
 from llmnb.asking.runner import awatch, watch, watch_here
+from llmnb.asking.tool_loop import ToolLoop
+from llmnb.errors import InvalidRequest
 from llmnb.records import Call, StreamEvent
 from llmnb.reply import Reply, running_cell
 from llmnb.views import View, views
@@ -39,7 +41,7 @@ class Question:
     def ask(self) -> Reply:
         """The reply, shown live where a view fits."""
         view = self._view()
-        exchange = self._exchange(view)
+        exchange = self._exchange(view, blocking=True)
         try:
             if view is None:
                 reply = exchange.ask(self.access.sync)
@@ -68,7 +70,8 @@ class Question:
 
     def stream(self) -> Generator[StreamEvent, None, Reply]:
         """The events of the answer, `Done` last; the generator's value is the reply."""
-        exchange = self._exchange(None)
+        self._check_unseen()
+        exchange = self._exchange(None, blocking=True)
         try:
             yield from exchange.stream(self.access.sync)
         except BaseException:
@@ -80,6 +83,8 @@ class Question:
 
     async def astream(self, *, on_loop_thread: bool = False) -> AsyncGenerator[StreamEvent]:
         """The async twin of `stream`; `on_loop_thread` when it runs on llmnb's own loop and not on the user's."""
+        if not on_loop_thread:  # a chat's box, which shows buttons
+            self._check_unseen()
         exchange = self._exchange(None)
         client = self.access.on_loop_thread if on_loop_thread else self.access.here
         try:
@@ -101,13 +106,28 @@ class Question:
             self.on_reply(reply)
         return reply
 
-    def _exchange(self, view: View | None) -> Exchange:
+    def _exchange(self, view: View | None, *, blocking: bool = False) -> Exchange | ToolLoop:
         interrupts.refuse()
-        return Exchange(
+        shown_in = None if view is None else running_cell()
+        tools = self.plan.tools
+        if tools is None:
+            return self._asked(self.plan, self.messages, shown_in)
+        if tools.approve is True:
+            views.check_somebody_there()
+        return ToolLoop(
             self.plan,
             self.messages,
-            limit=self.limit,
-            chat=self.chat,
-            shown_in=None if view is None else running_cell(),
-            on_call=self.on_call,
+            lambda plan, messages: self._asked(plan, messages, shown_in),
+            shown_in=shown_in,
+            blocking=blocking,
         )
+
+    def _asked(self, plan: Plan, messages: Sequence[Any], shown_in: str | None) -> Exchange:
+        return Exchange(plan, messages, limit=self.limit, chat=self.chat, shown_in=shown_in, on_call=self.on_call)
+
+    def _check_unseen(self) -> None:
+        if self.plan.tools is not None and self.plan.tools.approve is True:
+            raise InvalidRequest(
+                "a stream has no view to ask you in: give approve= a function that decides, or ask with llm(…). "
+                "Nothing was sent."
+            )

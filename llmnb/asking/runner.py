@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llmnb import interrupts
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
@@ -21,6 +21,7 @@ from llmnb.records import Retry, StreamEvent
 from llmnb.reply import Reply
 from llmnb.views import View
 
+T = TypeVar("T")
 Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 
 _CLEAN_UP_S = 2.0
@@ -85,7 +86,7 @@ _END = object()
 class _Watch:
     """One answer on its way from the loop thread to the thread that asked."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Callable[[], AsyncGenerator[Any]]) -> None:
         self.stopped = False
         self.by_view = False
         self.error: BaseException | None = None
@@ -114,7 +115,7 @@ class _Watch:
         self._queue.put(_END)
         _loop_thread.call(self._cancel)
 
-    def __iter__(self) -> Generator[StreamEvent]:
+    def __iter__(self) -> Generator[Any]:
         while (item := self._next()) is not _END:
             yield item
 
@@ -157,6 +158,19 @@ class _Watch:
         self.error = None if task.cancelled() else task.exception()
         self._over.set()
         self._queue.put(_END)
+
+
+def from_loop_thread(events: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
+    """What an async generator gives on the loop thread, in the thread that asks. Closing it ends it there."""
+    running = _Watch(events)
+    try:
+        running.start()
+        yield from running
+    finally:
+        if not running.over:
+            running.stop()
+    if running.error is not None:
+        raise running.error
 
 
 def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from llmnb.display.guard import GuardedView
 from llmnb.display.where import Place, has_widgets, where
 from llmnb.errors import SettingsError
+from llmnb.records import ToolCall
 from llmnb.views import View, views
 
 __all__ = ["NAMES", "bundle", "choose"]
@@ -146,4 +147,16 @@ def _print_plain(bundle: dict[str, str]) -> None:
     sys.stdout.write(bundle["text/plain"] + "\n")
 
 
-views.fill(choose, bundle)
+def _prompt(call: ToolCall) -> bool:
+    from llmnb.display import prompt
+
+    return prompt.ask(call)
+
+
+def _can_prompt() -> bool:
+    from llmnb.display import prompt
+
+    return prompt.can_ask()
+
+
+views.fill(choose, bundle, _prompt, _can_prompt)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from llmnb.records import Citation, Done, Partial, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Approval, Citation, Done, Partial, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
 
 # C0 and C1 controls but \t and \n: terminals obey them, browsers drop some of them silently
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,11 +32,12 @@ class Prose:
 
 @dataclass(slots=True)
 class Tool:
-    """A tool call, and its result once it is there."""
+    """A tool call, and its result once it is there; `asking` while a person is to say whether it may run."""
 
     call: ToolCall
     result: ToolResult | None = None
     abandoned: bool = False
+    asking: bool = False
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class Answer:
                 self._append(Tool(event))
             case ToolResult():
                 self._result(event)
+            case Approval(call):
+                self.ask(call, True)
             case Retry():
                 self._append(Waiting(event))
             case Partial():
@@ -107,13 +110,22 @@ class Answer:
         if (citation.title, citation.url, citation.place) not in known:
             self.citations.append(citation)
 
+    def ask(self, call: ToolCall, asking: bool) -> None:
+        """A person is to say whether the tool may run, or has said so."""
+        for part in self.parts:
+            if _is_tool(part, call.id):
+                part.asking = asking
+                return
+        if asking:
+            self._append(Tool(call, asking=True))
+
     def end(self, error: BaseException | None = None) -> None:
         """Nothing comes any more; tools without a result are marked as abandoned."""
         self.ended, self.error = True, error
         self._end_last()
         for part in self.parts:
             if isinstance(part, Tool) and part.result is None:
-                part.abandoned = True
+                part.abandoned, part.asking = True, False
 
     def _prose(self, text: str, *, thinking: bool) -> None:
         last = self.parts[-1] if self.parts else None
@@ -125,7 +137,7 @@ class Answer:
     def _result(self, result: ToolResult) -> None:
         for part in self.parts:
             if _is_tool(part, result.id):
-                part.result = result
+                part.result, part.asking = result, False
                 return
         self._append(Tool(ToolCall(result.id, result.name, {}), result))
 

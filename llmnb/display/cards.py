@@ -19,11 +19,13 @@ def tool(part: Tool) -> str:
     took = part.result.duration_ms if part.result else None
     time = f'<span class="llmnb-time">{seconds(took)}</span>' if took is not None else ""
     result = _section("Result", f"<pre>{_limited(part.result.content)}</pre>") if part.result else ""
+    is_open = " open" if part.asking else ""  # nobody shall let run what they have not seen
     return (
-        f'<details class="llmnb-tool llmnb-{state}"><summary><span class="llmnb-icon" aria-hidden="true">{icon}</span> '
+        f'<details class="llmnb-tool llmnb-{state}"{is_open}><summary>'
+        f'<span class="llmnb-icon" aria-hidden="true">{icon}</span> '
         f'<code>{escape(shortened(part.call.name))}</code> <span class="llmnb-state">{word}</span> {time} '
         f'<span class="llmnb-peek">{escape(_peek(part))}</span></summary>'
-        f"{_section('Arguments', _arguments(part))}{result}</details>"
+        f"{_section('Arguments', _arguments(part))}{_buttons(part)}{result}</details>"
     )
 
 
@@ -73,7 +75,23 @@ def arguments_text(part: Tool) -> str:
     return clean(json.dumps(part.call.input, indent=2, ensure_ascii=False, default=str))
 
 
+def _buttons(part: Tool) -> str:
+    """What a person answers with, while one is asked; response.js hears them."""
+    if not part.asking:
+        return ""
+    call = escape(part.call.id)
+    name = escape(shortened(part.call.name))
+    return (
+        f'<div class="llmnb-ask" role="group" aria-label="May {name} run?">'
+        f'<button type="button" class="llmnb-yes" data-call="{call}" data-lm-suppress-shortcuts="true">Run it</button> '
+        f'<button type="button" class="llmnb-no" data-call="{call}" data-lm-suppress-shortcuts="true">Don’t run'
+        "</button></div>"
+    )
+
+
 def _state(part: Tool) -> tuple[str, str, str]:
+    if part.asking:
+        return "asking", "?", "waits for your word"
     if part.result is None:
         return ("abandoned", "◌", "no result") if part.abandoned else ("running", "●", "running…")
     return ("failed", "✕", "failed") if part.result.is_error else ("finished", "✓", "done")

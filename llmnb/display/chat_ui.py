@@ -24,7 +24,7 @@ from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
 from llmnb.display.where import has_widgets, where
 from llmnb.errors import InvalidRequest, LlmnbError
-from llmnb.records import StreamEvent
+from llmnb.records import Approval, StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.chat import Chat, Turn
@@ -188,7 +188,7 @@ class ChatBox:
         elif "close" in wish:
             self.close()
         elif control.obey(wish):
-            self.send({"answer": wish.get("stop"), "message": {"ack": True}})
+            self.send({"answer": wish.get("stop") or wish.get("decide"), "message": {"ack": True}})
 
     def _ipython_display_(self) -> None:
         from IPython import display
@@ -217,6 +217,7 @@ class LiveAnswer:
         self._keyframes = pace.keyframe_times()
         self._keyframe_due = self._start = time.monotonic()
         self._dirty = False
+        self._approvals: dict[str, Approval] = {}
 
     def state(self) -> Status:
         """What the front end of an answer needs to begin."""
@@ -235,7 +236,9 @@ class LiveAnswer:
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
         """See `View.open`."""
         self._answer.model = model
-        control.register(self._id, control.Controls(stop or self._box.stop, self._resync, control.nothing))
+        control.register(
+            self._id, control.Controls(stop or self._box.stop, self._resync, control.nothing, self._decide)
+        )
         self._box.answer_opened(self)
         pace.alarm().at(time.monotonic(), self._draw)
 
@@ -243,6 +246,8 @@ class LiveAnswer:
         """See `View.show`; it is drawn with the next frame."""
         with self._lock:
             self._answer.apply(event)
+            if isinstance(event, Approval):
+                self._approvals[event.call.id] = event
             self._dirty = True
 
     def close(self, error: BaseException | None = None) -> None:
@@ -269,6 +274,14 @@ class LiveAnswer:
 
     def _frame(self) -> dict[str, object] | None:
         return self._scene.frame() if self._dirty else None
+
+    def _decide(self, call_id: str, yes: bool) -> None:
+        approval = self._approvals.pop(call_id, None)
+        if approval is not None:
+            approval.answer(yes)
+            with self._lock:
+                self._answer.ask(approval.call, False)
+                self._dirty = True
 
     def _resync(self) -> None:
         # no lock: the alarm's thread may hold it; the next frame sees that a keyframe is due

@@ -1,8 +1,8 @@
 """What a front end asks while the cell blocks: a comm target of our own, whose messages a subshell handles.
 
-The front end opens a comm on `TARGET` with `{"stop": answer id}`, `{"resync": answer id}` or `{"keep": answer id}` and
-is sent `{"ack": …}`. Handlers run in a thread that is not the cell's: they set what has to be set and send the ack,
-nothing else.
+The front end opens a comm on `TARGET` with `{"stop": answer id}`, `{"resync": answer id}`, `{"keep": answer id}` or, a
+person's word on a tool call, `{"decide": answer id, "call": id, "yes": bool}`, and is sent `{"ack": …}`. Handlers run
+in a thread that is not the cell's: they set what has to be set and send the ack, nothing else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ TARGET = "llmnb.control"
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What a front end may ask of an answer, from any thread: to stop it, to send all of it, or the form to keep."""
+    """What a front end may ask of an answer, from any thread: to stop it, to send all of it, or the form to keep.
+
+    `decide` is told whether a person lets a tool call run.
+    """
 
     stop: Callable[[], None]
     resync: Callable[[], None]
     keep: Callable[[], None]
+    decide: Callable[[str, bool], None] = lambda call_id, yes: None
 
 
 def nothing() -> None:
@@ -54,12 +58,14 @@ def known() -> int:
 def obey(request: object) -> bool:
     """Do what a message from a front end asks; whether there was something to do."""
     asked: dict[str, object] = cast(Any, request) if isinstance(request, dict) else {}
-    wish = next((name for name in ("stop", "resync", "keep") if name in asked), "")
+    wish = next((name for name in ("stop", "resync", "keep", "decide") if name in asked), "")
     answer_id = str(asked.get(wish))
     controls = _answers.get(answer_id)
     if controls is None:
         return False
-    if wish != "stop":
+    if wish == "decide":
+        controls.decide(str(asked.get("call")), asked.get("yes") is True)
+    elif wish != "stop":
         (controls.resync if wish == "resync" else controls.keep)()
     elif answer_id not in _stopped:
         _stopped.add(answer_id)

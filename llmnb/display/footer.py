@@ -29,7 +29,8 @@ def items(answer: Answer) -> list[Item]:
     if done is None:
         return [*_ended_early(answer), Item(shortened(answer.model), "the model asked")] if answer.model else []
     model = Item(shortened(done.model), "the model that answered")
-    return [*_endings(done), model, *_tokens(done.usage), *_cost(done), *_prompt_cache(done), *_speed(done)]
+    turns = [Item(f"{done.turns} turns", "answers of the model, tools between them")] if done.turns > 1 else []
+    return [*_endings(done), model, *turns, *_tokens(done.usage), *_cost(done), *_prompt_cache(done), *_speed(done)]
 
 
 def html(answer: Answer) -> str:

@@ -6,7 +6,8 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
-from llmnb.records import StreamEvent
+from llmnb.display import prompt
+from llmnb.records import Approval, StreamEvent
 from llmnb.views import View
 
 
@@ -23,12 +24,27 @@ class GuardedView:
 
     def show(self, event: StreamEvent) -> None:
         """See `View.show`."""
-        if not self._broken:
+        if isinstance(event, Approval):
+            self._ask(event)
+        elif not self._broken:
             self._try(lambda: self.view.show(event))
 
     def close(self, error: BaseException | None = None) -> None:
         """See `View.close`; tried even when the view failed before, so that nothing stays open."""
         self._try(lambda: self.view.close(error))
+
+    def _ask(self, event: Approval) -> None:
+        """Somebody has to answer: the tool waits for it."""
+        if getattr(self.view, "asks", False) and not self._broken:
+            self._try(lambda: self.view.show(event))
+            if not self._broken:
+                return
+        try:
+            yes = prompt.ask(event.call)
+        except Exception as failure:
+            yes = False
+            _warn(failure)
+        event.answer(yes)
 
     def _try(self, act: Callable[[], None]) -> None:
         try:

@@ -254,6 +254,18 @@ function stop(model, state) {
   setTimeout(() => state.acknowledged || state.closed || kernel.interrupt(), wait);
 }
 
+/** A person's word on a tool call, by the widget's comm and by our own, which is heard while the cell blocks. */
+function decide(model, event) {
+  const button = event.target.closest?.(".llmnb-yes, .llmnb-no");
+  if (!button) return;
+  for (const other of button.parentNode.querySelectorAll("button")) other.disabled = true;
+  const yes = button.matches(".llmnb-yes");
+  const request = { decide: model.get("answer_id"), call: button.dataset.call, yes };
+  model.send(request);
+  const kernel = model.widget_manager?.kernel;
+  if (kernel?.createComm) askKernel(kernel, request, () => {}).catch(() => {});
+}
+
 function resync(model, state) {
   if (state.resyncing) return;
   state.resyncing = true;
@@ -364,6 +376,7 @@ export default () => {
       const drawing = new Drawing(state.scene, parts.body, parts.foot, (node) => typesetter?.typeset(node));
       parts.el.append(parts.body, bar, parts.foot, parts.spoken);
       parts.el.addEventListener("click", copyCode);
+      parts.el.addEventListener("click", (event) => decide(model, event));
       el.append(parts.el);
       const view = () => {
         const { over } = state.scene;

@@ -18,10 +18,10 @@ from rich.markdown import Markdown
 from rich.segment import ControlType, Segment
 from rich.text import Text as Styled
 
-from llmnb.display import cards, footer, pace, sources
+from llmnb.display import cards, footer, pace, prompt, sources
 from llmnb.display.answer import Answer, Part, Prose, Tool, Waiting, clean
 from llmnb.display.blocks import MarkdownStream
-from llmnb.records import StreamEvent
+from llmnb.records import Approval, StreamEvent
 
 FRAME_S = 0.08
 
@@ -55,6 +55,8 @@ class TerminalView:
     def show(self, event: StreamEvent) -> None:
         """Add the event; draw it now, or with the next frame."""
         with self._lock:
+            if isinstance(event, Approval):
+                return self._ask(event)
             self._answer.apply(event)
             now = self._clock()
             if now >= self._frame_due:
@@ -75,6 +77,13 @@ class TerminalView:
             for line, style in ((cards.error_text(error), "red"), (listed, "dim"), (footer.plain(self._answer), "dim")):
                 if line:
                     self._console.print(Styled(line, style=style))
+
+    def _ask(self, approval: Approval) -> None:
+        """Ask below what is printed: the growing tail would be drawn over the question."""
+        self._draw(self._clock())
+        self._live.stop()
+        approval.answer(prompt.ask(approval.call))
+        self._live.start()
 
     def _rung(self) -> None:
         with self._lock:
@@ -169,6 +178,8 @@ class PrintView:
 
     def show(self, event: StreamEvent) -> None:
         """Write what the event brings."""
+        if isinstance(event, Approval):
+            return event.answer(prompt.ask(event.call))
         self._answer.apply(event)
         self._write_parts()
 

@@ -23,6 +23,7 @@ class InTurn:
         self._held: deque[Callable[[], None]] = deque()
         self._on = False
         self.over = False
+        self.asks = True
 
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
         """See `View.open`."""

@@ -19,7 +19,7 @@ from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer
 from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
-from llmnb.records import StreamEvent
+from llmnb.records import Approval, StreamEvent
 
 _ASKABLE_GROWTH = 8
 """How keyframes thin out where a front end can ask for one, and does when it has missed a message: each costs the whole
@@ -113,6 +113,12 @@ class WidgetView:
         self._start = 0.0
         self._armed = float("inf")  # when the alarm will ring for a frame
         self._dirty = False
+        self._approvals: dict[str, Approval] = {}
+
+    @property
+    def asks(self) -> bool:
+        """Whether a click on a tool's card is heard while the cell blocks."""
+        return control.can_be_asked() and not self._stop_hint
 
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
         """Show the empty view with its Stop button."""
@@ -124,7 +130,9 @@ class WidgetView:
             self._widget = widget  # now: a Stop may strike on any of these lines
             control.unpin_replies(cast(Any, widget).comm)
             cast(Any, widget).on_msg(self._asked)
-            control.register(self._id, control.Controls(stop or control.nothing, self._resync, control.nothing))
+            control.register(
+                self._id, control.Controls(stop or control.nothing, self._resync, control.nothing, self._decide)
+            )
             self._start = self._clock()
             self._next_keyframe()
             self._output = self._make_output()  # before anything is shown there, for the same reason
@@ -137,6 +145,9 @@ class WidgetView:
             parts = len(self._answer.parts)
             self._answer.apply(event)
             begins = len(self._answer.parts) > parts  # something does: show it at once
+            if isinstance(event, Approval):
+                self._approvals[event.call.id] = event
+                begins = True
             if self._dirty and not begins:
                 return  # the alarm is set already
             self._dirty = True
@@ -223,6 +234,19 @@ class WidgetView:
         # no lock: the asking thread may hold it
         self._keyframe_due = 0.0
         pace.alarm().at(0.0, self._draw_what_is_due)
+
+    def _decide(self, call_id: str, yes: bool) -> None:
+        # no lock, see above; the same click can come by two ways
+        approval = self._approvals.pop(call_id, None)
+        if approval is not None:
+            approval.answer(yes)
+            pace.alarm().at(0.0, lambda: self._decided(approval))
+
+    def _decided(self, approval: Approval) -> None:
+        with self._lock:
+            self._answer.ask(approval.call, False)
+            self._dirty, self._frame_due = True, 0.0
+            self._draw_what_is_due()
 
     def _keep(self) -> None:
         pace.alarm().at(0.0, self._send_bundle)
