@@ -7,6 +7,9 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
+# a hundred processes import the SDK: without compiled files each takes 3.1 s of CPU, with them 1.8
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test soak clean
 
 demo: .venv/ready

@@ -14,6 +14,8 @@ import pytest
 from llmnb.cassette import read
 from llmnb.testing import serve_simulator
 
+from . import processes
+
 TEST = """
     import anthropic
     import pytest
@@ -56,16 +58,12 @@ def run(folder: Path, *options: str, environ: dict[str, str] | None = None, body
     """A pytest run in `folder`, by exit code and output."""
     (folder / "test_users.py").write_text(textwrap.dedent(body))
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "llmnb.pytest_plugin", "-p", "pytest_asyncio.plugin",
+        "-m", "pytest", "-q", "-p", "llmnb.pytest_plugin", "-p", "pytest_asyncio.plugin",
         "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--strict-markers", *options,
     ]  # fmt: skip
     plain = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
-    done = subprocess.run(
-        [*command, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=plain | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | (environ or {}),
+    done = processes.run(
+        [*command, str(folder)], cwd=folder, env=plain | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | (environ or {})
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -14,6 +14,8 @@ import pytest
 from llmnb.simulator import Clock
 from llmnb.testing import serve_simulator
 
+from . import processes
+
 ASK = {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": "Say hi"}]}
 
 
@@ -61,9 +63,9 @@ def test_the_fixture_in_a_users_test_run(tmp_path: Path) -> None:
             assert message.content[0].text == "scripted"
     """
     (tmp_path / "test_users.py").write_text(textwrap.dedent(test))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "llmnb.simulator.pytest_plugin", "-p", "no:cacheprovider"]
+    command = ["-m", "pytest", "-q", "-p", "llmnb.simulator.pytest_plugin", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = processes.run([*command, str(tmp_path)], env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 

@@ -31,6 +31,7 @@ from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 from llmnb.trouble import LlmnbWarning
 
+from .. import processes
 from .conftest import RedisServer
 
 QUESTION: dict[str, Any] = {
@@ -485,13 +486,7 @@ def test_warnings_that_are_errors_harm_no_call(simulator: Simulator, client: ant
 def test_what_waits_is_written_when_the_process_ends(simulator: Simulator, llmnb_home: Path) -> None:
     """A script that asks one question and ends; the next one has its answer."""
     code = "import llmnb; print(llmnb.LLM('claude-sonnet-5-5')('Once').source)"
-    environment = {**os.environ, **simulator.environ()}
-    told = [
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90, check=True
-        )
-        for _ in range(2)
-    ]
+    told = [run(code, simulator) for _ in range(2)]
     assert [one.stdout.strip() for one in told] == ["live", "cache"]
     assert [one.stderr for one in told] == ["", ""]
 
@@ -517,9 +512,7 @@ def test_a_killed_process_loses_at_most_what_it_just_kept(
 
 def run(code: str, simulator: Simulator) -> subprocess.CompletedProcess[str]:
     """Runs a program in a process of its own."""
-    environment = {**os.environ, **simulator.environ()}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return processes.run(["-c", code], env={**os.environ, **simulator.environ()})
 
 
 def test_a_forked_child_writes_its_own_and_not_its_parents(

@@ -27,6 +27,8 @@ from llmnb.ledger import open_ledger, settle
 from llmnb.records import Call
 from llmnb.simulator import Simulator
 
+from .. import processes
+
 README = Path(__file__).parents[2] / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
@@ -46,8 +48,7 @@ def run() -> Llmnb:
     """Runs the real command in a process of its own, with what is given as its input."""
 
     def llmnb(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llmnb", *arguments]
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+        return processes.run(["-m", "llmnb", *arguments], text=text)
 
     return llmnb
 
@@ -260,13 +261,12 @@ def test_a_wrong_setting_is_one_line(run: Llmnb, monkeypatch: pytest.MonkeyPatch
 def test_ctrl_c_ends_ask_quietly(llmnb_simulator: Simulator) -> None:
     """Ctrl-C in the middle of an answer: exit code 130, no traceback, and the call is on the books."""
     llmnb_simulator.fail("stall", seconds=60)
-    command = [sys.executable, "-m", "llmnb", "ask", "What is WAL?"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, bufsize=0, **pipes) as asking:
-        assert asking.stdout
-        assert asking.stdout.read(1)
-        os.kill(asking.pid, signal.SIGINT)
-        _, told = asking.communicate(timeout=20)
+    asking = processes.Python(["-m", "llmnb", "ask", "What is WAL?"], **pipes)
+    assert asking.stdout
+    assert asking.stdout.read(1)
+    asking.send_signal(signal.SIGINT)
+    _, told = asking.communicate()
     assert (asking.returncode, told) == (130, "")
     assert llmnb.calls()["status"].tolist() == ["cancelled"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 
+from .. import processes
 from .conftest import QUESTION, rows
 from .test_cache import asked, texts
 
@@ -88,11 +88,8 @@ def test_kernels_make_one_request(simulator: Simulator) -> None:
         "print(reply.source, reply.text)"
     )
     environment = {**os.environ, **simulator.environ()}
-    kernels = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(3)
-    ]
-    told = [kernel.communicate(timeout=90)[0].strip() for kernel in kernels]
+    kernels = [processes.Python(["-c", code], stdout=subprocess.PIPE, env=environment) for _ in range(3)]
+    told = [kernel.communicate()[0].strip() for kernel in kernels]
     assert sorted(told) == ["cache Hello there", "cache Hello there", "live Hello there"]
     assert asked(simulator) == 1
 
@@ -102,7 +99,7 @@ def test_a_kernel_that_dies_is_not_waited_for(simulator: Simulator, client: anth
     simulator.script(Answer(text="too late", first_token_s=60))
     code = f"import anthropic, llmnb; llmnb.wrap(anthropic.Anthropic(), cache=True).messages.create(**{QUESTION!r})"
     environment = {**os.environ, **simulator.environ()}
-    kernel = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    kernel = processes.Python(["-c", code], env=environment)
     while not simulator.requests:
         assert kernel.poll() is None
         time.sleep(0.01)

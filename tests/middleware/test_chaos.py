@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from typing import Any
@@ -18,6 +16,7 @@ from llmnb.ledger import books
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 
+from .. import processes
 from .conftest import QUESTION
 
 THREADS = 4
@@ -65,9 +64,8 @@ def faults(simulator: Simulator) -> None:
 def run_and_kill(simulator: Simulator, dice: random.Random, calls: int) -> None:
     """One process, killed once the server has seen a random number of its requests, or left alone to its end."""
     before, after = len(simulator.requests), dice.randrange(2 * THREADS * calls)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(dice.getrandbits(32)), str(calls)],
-        env={**os.environ, **simulator.environ()},
+    child = processes.Python(
+        ["-c", CODE, str(dice.getrandbits(32)), str(calls)], env={**os.environ, **simulator.environ()}
     )
     while child.poll() is None and len(simulator.requests) - before < after:
         time.sleep(0.002)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import llmnb
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.fault import Fault
 
+from .. import processes
 from .conftest import QUESTION, rows
 
 CHILD = """
@@ -44,11 +44,10 @@ STALLED = Answer(text="A word and another. " * 40, deltas=40, fault=Fault("stall
 
 def kill_at(stage: str, simulator: Simulator) -> None:
     """Runs a child that asks a question, and kills it at a stage of the call."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(question=QUESTION), stage],
+    child = processes.Python(
+        ["-c", CHILD.format(question=QUESTION), stage],
         env={**os.environ, **simulator.environ()},
         stdout=subprocess.PIPE,
-        text=True,
     )
     assert child.stdout is not None
     if stage != "after":
@@ -104,13 +103,7 @@ def test_nothing_is_left_behind_by_calls_that_ended(simulator: Simulator, llmnb_
         "files = list(pathlib.Path(os.environ['LLMNB_HOME']).glob('spool/underway/*'))\n"
         "print([file.stat().st_size <= 64 * 1024 for file in files])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **simulator.environ()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = processes.run(["-c", code], env={**os.environ, **simulator.environ()}, check=True)
     assert done.stdout == "[True]\n"
     assert list(llmnb_home.glob("spool/**/*.jsonl")) == []
     assert [written["status"] for written in rows()] == ["ok"] * 20
