@@ -35,7 +35,7 @@ class Exchange:
 
     `ask`, `aask`, `stream` and `astream` are four ways to do the same; use one of them, once. `limit` is how many
     requests the process may have under way, `shown_in` is passed to the reply, `on_call` is told each row (a retried
-    call tells several, with one uid).
+    call tells several, with one uid); `tells_input` has a tool's input come piece by piece.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Exchange:
         chat: str | None = None,
         shown_in: str | None = None,
         on_call: Callable[[Call], None] | None = None,
+        tells_input: bool = False,
     ) -> None:
         self.plan = plan
         self._call: Ended | None = None
@@ -60,7 +61,7 @@ class Exchange:
         self._owner = slots.this_owner()  # a live answer is read by another thread than the one that waits for it
         self._arguments: dict[str, Any] = {**plan.arguments, "messages": list(messages)}
         self._ledger = plan.ledger if chat is None else {**plan.ledger, "chat": chat}
-        self._pieces = Accumulator()
+        self._pieces = Accumulator(tells_input=tells_input)
 
     # In one piece -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ get a tool whose input is the value. Either way every attempt is a call like any
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -17,6 +18,7 @@ from llmnb.asking.question import Question
 from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.messages import models
+from llmnb.messages.accumulate import ToolInput
 from llmnb.records import Done, Partial, StreamEvent, Text
 from llmnb.views import View
 
@@ -41,11 +43,12 @@ class Rows(list[T]):
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with one row an item and one column a field, in the order of the type's fields.
 
-        Nested values stay as dicts and lists. Items that are no objects stand in the column "value".
+        Nested values stay as dicts and lists, and enums are told by their values, so that the frame can be saved. Items
+        that are no objects stand in the column "value".
         """
         import pandas as pd
 
-        records = [_record(item) for item in self]
+        records = [{name: _plain(value) for name, value in _record(item).items()} for item in self]
         extra = dict.fromkeys(name for record in records for name in record if name not in self._columns)
         return pd.DataFrame.from_records(records, columns=[*self._columns, *extra])  # pyright: ignore[reportUnknownMemberType]
 
@@ -58,6 +61,10 @@ def _record(item: object) -> dict[str, Any]:
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         return dataclasses.asdict(item)
     return {"value": item}
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 class Extraction:
@@ -210,7 +217,7 @@ class Growing:
         self._text = ""
         self._read_chars = 0
         self._last: Any = None
-        self.question = dataclasses.replace(extraction.question, on_reply=self._keep)
+        self.question = dataclasses.replace(extraction.question, on_reply=self._keep, tells_input=extraction.by_tool)
 
     def through(self, events: Generator[StreamEvent, None, Reply]) -> Generator[StreamEvent, None, Reply]:
         """The events to tell, for those that came."""
@@ -226,8 +233,9 @@ class Growing:
             ExtractionFailed: that was the end, and the answer holds no value.
         """
         if isinstance(event, Text):
-            self._text += event.text
-            yield from self._grown()
+            if isinstance(event, ToolInput) == self._extraction.by_tool:
+                self._text += event.text
+                yield from self._grown()
             return
         if isinstance(event, Done):
             assert self._reply is not None

@@ -26,7 +26,7 @@ class Question:
 
     `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
     `on_reply` the answer, once it is whole and before anybody else sees the end of it. `shown_as` puts something before
-    the view.
+    the view, and `tells_input` has the input of a tool come piece by piece.
     """
 
     plan: Plan
@@ -37,6 +37,7 @@ class Question:
     on_call: Callable[[Call], None] | None = None
     on_reply: Callable[[Reply], None] | None = None
     shown_as: Callable[[View], View] | None = None
+    tells_input: bool = False
 
     def ask(self) -> Reply:
         """The reply, shown live where a view fits."""
@@ -123,7 +124,15 @@ class Question:
         )
 
     def _asked(self, plan: Plan, messages: Sequence[Any], shown_in: str | None) -> Exchange:
-        return Exchange(plan, messages, limit=self.limit, chat=self.chat, shown_in=shown_in, on_call=self.on_call)
+        return Exchange(
+            plan,
+            messages,
+            limit=self.limit,
+            chat=self.chat,
+            shown_in=shown_in,
+            on_call=self.on_call,
+            tells_input=self.tells_input,
+        )
 
     def _check_unseen(self) -> None:
         if self.plan.tools is not None and self.plan.tools.approve is True:

@@ -6,6 +6,7 @@ accumulator (`messages.stream()`) costs about twice the raw events, because it b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.records import Citation, Text, Thinking, ToolCall, ToolResult
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from anthropic.types import Message, RawMessageStreamEvent
 
 Piece = Text | Thinking | Citation | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInput(Text):
+    """A piece of the JSON that a tool is called with; told where the input is the answer."""
 
 
 class OutOfOrder(Exception):  # noqa: N818 - it says what happened
@@ -32,13 +38,15 @@ _DELTA_USAGE = (
 class Accumulator:
     """Collects the events of one stream.
 
-    `complete` is True once `message_stop` came; only then is the message whole.
+    `complete` is True once `message_stop` came; only then is the message whole. With `tells_input`, pieces of a tool's
+    input are told, too, and not only the whole call.
     """
 
-    __slots__ = ("_blocks", "_message", "_parts", "complete")
+    __slots__ = ("_blocks", "_message", "_parts", "_tells_input", "complete")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_input: bool = False) -> None:
         self.complete = False
+        self._tells_input = tells_input
         self._message: Message | None = None
         self._blocks: dict[int, Any] = {}
         self._parts: dict[int, list[str]] = {}
@@ -94,7 +102,8 @@ class Accumulator:
             return Thinking(delta.thinking)
         if kind == "input_json_delta":
             self._parts[index].append(delta.partial_json)
-        elif kind == "signature_delta":
+            return ToolInput(delta.partial_json) if self._tells_input else None
+        if kind == "signature_delta":
             self._blocks[index].signature = delta.signature
         elif kind == "citations_delta":
             block = self._blocks[index]

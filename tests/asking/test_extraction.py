@@ -19,6 +19,7 @@ import llmnb
 from llmnb.asking.extraction import Extraction
 from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
+from llmnb.records import ToolCall
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 
@@ -274,6 +275,7 @@ def test_a_list_makes_a_frame(sim: Simulator) -> None:
     frame = llm.extract("Ann, Bob", list[Person]).to_frame()
     assert frame.columns.tolist() == list(Person.model_fields)
     assert frame["name"].tolist() == ["Ann", "Bob"]
+    assert frame["colour"].tolist() == ["blue", "red"]
     empty = llm.extract("Nobody", list[Person]).to_frame()
     assert (len(empty), empty.columns.tolist()) == (0, list(Person.model_fields))
 
@@ -310,11 +312,17 @@ async def test_a_stream_that_does_not_fit_says_so(sim: Simulator) -> None:
     assert llmnb.calls()["status"].tolist() == ["ok"]
 
 
-def test_a_tool_streams_its_value_at_the_end(sim: Simulator) -> None:
-    """Where the value is a tool's input, the whole one comes before `Done`."""
-    sim.script(Answer(tool_calls=[("Scores", {"scores": {"a": 1}})]))
-    *_, last, _ = llmnb.LLM(NEW).stream("Scores", into=Scores)
-    assert last == llmnb.Partial(Scores(scores={"a": 1.0}), is_complete=True)
+def test_a_value_grows_in_a_tool_call(sim: Simulator) -> None:
+    """Where the value is a tool's input it comes as it is written, too; what is said beside it is no part of it."""
+    scores = {"scores": {f"person {n}": n for n in range(40)}}
+    sim.script(Answer(text="Here they are.", tool_calls=[("Scores", scores)], delta_tokens=1))
+    *partials, last, done = llmnb.LLM(NEW).stream("Scores", into=Scores)
+    assert last == llmnb.Partial(Scores(**scores), is_complete=True)
+    assert isinstance(done, llmnb.Done)
+    lengths = [len(event.value.get("scores", ())) for event in partials if isinstance(event, llmnb.Partial)]
+    assert lengths == sorted(lengths)
+    assert len(lengths) > 10
+    assert {type(event) for event in partials} <= {llmnb.Partial, ToolCall}
 
 
 # Display --------------------------------------------------------------------------------------------------------------
