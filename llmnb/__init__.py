@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmnb import cache as cache
+    from llmnb import metrics as metrics
     from llmnb.asking.recent import last as last
     from llmnb.budgeting import budgets as budgets
     from llmnb.budgeting import remove_budget as remove_budget
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from llmnb.templates import Template as Template
     from llmnb.trouble import BudgetWarning as BudgetWarning
 
-_ROOMS = ("cache",)
+_ROOMS = ("cache", "metrics")
 """Modules that are public as such."""
 
 _HOME = {

@@ -18,11 +18,13 @@ import httpx2
 from llmnb import forks, origin
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
+from llmnb.hearing import is_heard, tell
 from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
 from llmnb.ledger.beginning import Origin
 from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.answering import SOURCE
+from llmnb.middleware.spans import CallSpan, of_attempt
 from llmnb.middleware.tee import End
 from llmnb.records import Call, CallContext, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
 from llmnb.settings import Settings
@@ -120,8 +122,8 @@ class Entry:
 
     __slots__ = (
         "_began", "_body", "_context", "_estimated_input", "_held_back", "_is_out", "_ledgered", "_lost", "_marks",
-        "_origin", "_pid", "_request", "_sent", "_since", "_waited_from", "attempts", "body_id", "model_requested",
-        "on_row", "prompt_bytes", "saw_first_token",
+        "_origin", "_pid", "_request", "_sent", "_since", "_span", "_unheard", "_waited_from", "attempts", "body_id",
+        "model_requested", "on_row", "prompt_bytes", "saw_first_token",
     )  # fmt: skip
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
@@ -139,6 +141,8 @@ class Entry:
         self._lost: Usage | None = None
         self._marks: PromptMarks | None = None
         self._held_back = False
+        self._span: CallSpan | None = None
+        self._unheard: Ended | None = None
         self.attempts = 0
         self._is_out = False
         self.saw_first_token = False
@@ -176,6 +180,7 @@ class Entry:
             self._since = {}
         self.attempts = attempt
         self._is_out = False
+        self._span = of_attempt(self._span)
         if scope.needs_no_key():  # nothing will be sent, so that nothing is billed, whatever becomes of this process
             self._sent["source"] = "replay"
 
@@ -239,7 +244,7 @@ class Entry:
         self._since["error_type"] = wire.read_json(body, "").error_type or _STATUS_ERRORS.get(
             http.status_code, f"http_{http.status_code}"
         )
-        self._finish("error", self._lost or Usage())
+        self._finish("error", self._lost or Usage(), is_over=False)
 
     def raised(self, error: BaseException) -> None:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
@@ -248,7 +253,12 @@ class Entry:
         if self._is_out and not _never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated)
         self._since["error_type"] = type(error).__name__
-        self._finish(_status_of(error), self._lost or Usage())
+        self._finish(_status_of(error), self._lost or Usage(), is_over=False)
+
+    def given_up(self) -> None:
+        """The attempt that failed was the last one."""
+        if self._unheard is not None:
+            tell(self._unheard)
 
     def first_token(self) -> None:
         """The first piece of content is here."""
@@ -314,7 +324,15 @@ class Entry:
     def _is_live(self) -> bool:
         return self._since.get("source", self._sent.get("source", "live")) == "live"
 
-    def _finish(self, status: Status, usage: Usage, outcome: wire.Outcome = wire.NOTHING, body: bytes = b"") -> None:
+    def _finish(
+        self,
+        status: Status,
+        usage: Usage,
+        outcome: wire.Outcome = wire.NOTHING,
+        body: bytes = b"",
+        *,
+        is_over: bool = True,
+    ) -> None:
         if self._is_a_copy:
             return
         self._since["latency_ms"] = _ms_since(self._began)
@@ -323,9 +341,16 @@ class Entry:
         rows = self._record(status, usage, self._settled(outcome))
         if self.on_row is not None:
             self.on_row(rows[0], rows[1:], outcome.message_id)
-        self._tell(Rows(rows))
+        self._tell(Rows(rows), is_over=is_over)
 
-    def _tell(self, ended: Ended) -> None:
+    def _tell(self, ended: Ended, *, is_over: bool = True) -> None:
+        if self._span is not None:
+            self._span.tell(ended)
+        if is_heard():
+            if is_over:
+                tell(ended)
+            else:  # the SDK may make another attempt
+                self._unheard = ended
         if self._context.on_end is not None:
             try:
                 self._context.on_end(ended)

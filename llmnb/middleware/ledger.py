@@ -55,18 +55,23 @@ class LedgerPart(Part):
             response = yield request
         except BaseException as error:
             self._raised(entry, request, error)
-            if is_repeated(error):
-                yield from self._told_of_retry(request, error)
+            if not (is_repeated(error) and (yield from self._told_of_retry(request, error))):
+                entry.given_up()
             raise
         finally:
             UNDER_WAY.set(None)
         self._answered(entry, request, response)
         http = http_of(response)
-        if http is not None and is_retried(http):
-            yield from self._told_of_retry(request, http)
+        if (
+            http is not None
+            and not http.is_success
+            and not (is_retried(http) and (yield from self._told_of_retry(request, http)))
+        ):
+            entry.given_up()
         return response
 
     def _told_of_retry(self, request: APIRequest, failure: httpx2.Response | BaseException) -> Flow:
+        """Tells who watches of the next attempt, if there is one; whether there is."""
         client = yield CLIENT
         try:
             retry = before_next(request, failure, client, self.ledgered.settings.longest_retry_wait_s)
@@ -75,6 +80,8 @@ class LedgerPart(Part):
                 tell(retry)
         except Exception as trouble:
             quietly("preparing a retry", trouble, but="how long the SDK waits is not shown")
+            return False
+        return retry is not None
 
     def _sent(self, request: APIRequest) -> Entry | None:
         try:
