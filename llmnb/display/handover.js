@@ -43,7 +43,7 @@ class Handover {
     if (!output || this.area?.children[this.place] !== output) return false;
     const { body } = this.drawing;
     this.restore();
-    this.drawing.typeset = () => {}; // JupyterLab typesets what is not yet
+    this.drawing.math.stop(); // JupyterLab typesets what is not yet
     this.drawing.draw();
     const old = root.querySelector(".llmnb-body");
     const drawn = contents(body);

@@ -1,6 +1,6 @@
 // The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
-// handover.js is put before this script.
+// handover.js and math.js are put before this script.
 
 const CONTROL = "llmnb.control";
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
@@ -75,11 +75,10 @@ class Drawing {
   elements = new Map(); // id → { box, content, version }
   groups = []; // of boxes in the body: { box, open: boxes that may still change }
   settled = 0; // how many groups are left out of layout while they are out of sight
-  untypeset = []; // contents with math that has still to be typeset
   frame = 0;
 
   constructor(scene, body, foot, typeset) {
-    Object.assign(this, { scene, body, foot, typeset });
+    Object.assign(this, { scene, body, foot, math: new MathQueue(typeset) });
   }
 
   request() {
@@ -90,26 +89,16 @@ class Drawing {
   }
 
   draw() {
-    this.settle(); // first: measuring is free as long as nothing has changed
+    if (!this.math.changed) this.settle(); // first: measuring is free as long as nothing has changed
+    this.math.changed = false;
     for (const node of this.scene.nodes.values()) {
       const drawn = this.elements.get(node.id) ?? this.create(node);
       if (drawn.version === node.version) continue;
       morph(drawn.content, node.html, kept(node, drawn.version));
       drawn.version = node.version;
-      if (node.fixed) this.finish(drawn);
+      if (node.fixed) drawn.group?.open.delete(drawn);
+      this.math.look(drawn.content, node.fixed);
     }
-    if (this.untypeset.length) this.typesetNext();
-  }
-
-  finish(drawn) {
-    drawn.group?.open.delete(drawn);
-    if (drawn.content.querySelector(".llmnb-math")) this.untypeset.push(drawn.content);
-  }
-
-  /** One a frame: each is measured, and with it the page. */
-  typesetNext() {
-    this.typeset(this.untypeset.shift());
-    if (this.untypeset.length) this.request();
   }
 
   /** In a long answer a group that is finished is laid out only when it is seen; else its height is known. */

@@ -55,8 +55,10 @@ def test_frames_bring_the_page_to_pythons_html(bare: Page, scene: Scene) -> None
     assert drawn == expected
     assert bare.inner_text(".llmnb-thinking > summary") == "Thought (2 words)"
     assert "cut off at max_tokens" in bare.inner_text(".llmnb-foot")
+    bare.wait_for_function("() => window.log.at(-1)?.[1].includes('end')")
     typeset = [text for what, text in bare.evaluate("() => window.log") if what == "typeset"]
-    assert [text.count("\\(x^2\\)") for text in typeset] == [1]  # once, when its block is final
+    # the typesetter is loaded early; once, when its block is final
+    assert [text.count("\\(x^2\\)") for text in typeset] == [0, 1]
     assert bare.is_hidden(".llmnb-bar")
     assert bare.get_attribute(".llmnb", "aria-busy") == "false"
 
@@ -76,6 +78,15 @@ def test_a_gap_waits_for_the_next_keyframe(bare: Page, scene: Scene) -> None:
     assert asked == [["open", "llmnb.control", {"resync": "answer-1"}]]
     show(bare, scene.keyframe())
     assert body(bare) == "one two three four"
+
+
+def test_many_formulas_are_typeset_one_by_one(bare: Page, scene: Scene) -> None:
+    """A block with many formulas does not hold the page up: each is given to the typesetter in a moment of its own."""
+    scene.answer.apply(Text(" and ".join(f"$x_{n}$" for n in range(6))))
+    scene.answer.apply(Done("claude", Usage(output_tokens=3), None))
+    show(bare, scene.frame())
+    bare.wait_for_function("() => window.log.length === 7")
+    assert bare.evaluate("() => window.log.slice(1).map(([, text]) => text)") == [f"\\(x_{n}\\)" for n in range(6)]
 
 
 def test_what_the_reader_does_survives_frames(bare: Page, scene: Scene) -> None:
