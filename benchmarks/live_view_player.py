@@ -29,7 +29,7 @@ SECTION = f"""## Section {{n}}
 - {WORDS}
 
 ```python
-{CODE}```
+{CODE.replace("1_000", "{n}_000")}```
 
 | mode | readers | writers | note |
 |---|---|---|---|

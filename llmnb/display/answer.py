@@ -17,17 +17,34 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def clean(text: str) -> str:
     """`text` without control characters (a terminal would obey them) and without lone surrogates."""
+    if text.isprintable():  # most pieces of an answer: neither has a place in them
+        return text
     text = _CONTROLS.sub("", text.replace("\r\n", "\n"))
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 
-@dataclass(slots=True)
 class Prose:
     """A run of text, or of thinking."""
 
-    text: str = ""
-    thinking: bool = False
-    ended: bool = False
+    __slots__ = ("_more", "_text", "ended", "thinking")
+
+    def __init__(self, text: str = "", thinking: bool = False, ended: bool = False) -> None:
+        self._text = text
+        self._more: list[str] = []  # joined when it is looked at: a long answer is not copied with every word
+        self.thinking = thinking
+        self.ended = ended
+
+    @property
+    def text(self) -> str:
+        """All of it so far."""
+        if self._more:
+            self._text += "".join(self._more)
+            self._more.clear()
+        return self._text
+
+    def add(self, text: str) -> None:
+        """More has come."""
+        self._more.append(text)
 
 
 @dataclass(slots=True)
@@ -130,7 +147,7 @@ class Answer:
     def _prose(self, text: str, *, thinking: bool) -> None:
         last = self.parts[-1] if self.parts else None
         if isinstance(last, Prose) and last.thinking is thinking:
-            last.text += text
+            last.add(text)
         elif text or thinking:
             self._append(Prose(text, thinking))
 

@@ -7,15 +7,23 @@ anything (`#` a heading, `#tag` the paragraph above going on).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from html import escape
 from itertools import pairwise
 from typing import Any
+
+from markdown_it.token import Token
 
 from llmnb.display import markdown, open_blocks
 from llmnb.display.open_blocks import OpenCode, OpenItems
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)\n")
 _MAY_LINK = re.compile(r"\](?!\()")  # [text][name] and [name], not [text](address)
+_WORDS = re.compile(r"(?:[^\W_]|[ ,.:?!'’“”–—-])+")
+_TEXT_LINE = re.compile(r"(?:#{1,6} |[-+*] |\d{1,9}[.)] )?[^\W\d_]")
+"""A line that is a paragraph, a heading or an item whatever comes."""
+_CLOSING_TAGS = re.compile(r"(?:</\w+>\s*)+\Z")
 _MATH_TO_END = re.compile(r"^ {0,3}\$\$[^\n]*\n(?:[^\n]*\S[^\n]*\n)*\Z", re.MULTILINE)
 
 
@@ -58,6 +66,8 @@ class MarkdownStream:
         self._items: OpenItems | None = None  # what comes before the tail in the same list or table
         self._frozen = 0
         self._linking: list[_Linking] = []
+        self._added = ""  # what has come since the tail was rendered last
+        self._shown = ""  # its HTML then; '' where more words may change more than its end
 
     @property
     def tail_source(self) -> str:
@@ -67,10 +77,27 @@ class MarkdownStream:
     def append(self, text: str) -> None:
         """More text has come."""
         self._tail = self._tail + text if self._tail else text.lstrip("\n")
+        self._added += text
 
     def update(self) -> Update:
         """Freeze what is finished, and render the rest."""
-        return Update(self._frozen_html(self._take()), self._tail_html())
+        if more := self._with_words():
+            update = Update([], more)
+        else:
+            update = self._update_short() or Update(self._frozen_html(self._take()), self._tail_html())
+        self._shown = update.tail if _grows_at_its_end(self._tail) and not self._open_fence() else ""
+        self._added = ""
+        return update
+
+    def _with_words(self) -> str:
+        """What was shown with the words put to it that have come since: more often than not nothing else has come."""
+        if not self._shown or not _WORDS.fullmatch(self._added):
+            return ""
+        before = self._tail[: len(self._tail) - len(self._added)].rstrip(" ")
+        words = escape(self._tail[len(before) :].rstrip(" "))
+        if closing := _CLOSING_TAGS.search(self._shown):
+            return self._shown[: closing.start()] + words + closing[0]
+        return ""
 
     def finish(self) -> Update:
         """Nothing comes any more: the tail is final, too."""
@@ -83,14 +110,45 @@ class MarkdownStream:
         """The Markdown of the blocks finished since the last time, not rendered; with `final` of all that is left."""
         return [source.text for source in self._take(final=final)]
 
+    def _update_short(self) -> Update | None:
+        """The same from one look at the tail, where it is short, no code, and there are no link definitions."""
+        if len(self._tail) >= open_blocks.LONG_CHARS or self._items or self._open_fence():
+            return None
+        env = _copied(self._env)
+        blocks = list(markdown.top_level(markdown.parse(self._tail, env)))
+        if env["references"]:
+            return None
+        starts = self._certain_starts(blocks)
+        frozen: list[str] = []
+        if len(starts) > 1:
+            sources = _cut(self._tail + "\n", starts)
+            frozen = [markdown.html_of(block, env) for block in blocks[: len(starts) - 1]]
+            self._freeze(map(_Source, sources[:-1]), frozen, defined=0)
+            self._go_on_with(sources[-1].removesuffix("\n"))
+            blocks = blocks[len(starts) - 1 :]
+        self._lines_seen = self._tail.count("\n")
+        return Update(frozen, "".join(markdown.html_of(block, env) for block in blocks))
+
+    def _certain_starts(self, blocks: list[list[Token]]) -> list[int]:
+        """The lines on which blocks of the tail begin, whatever the line becomes that is still being written."""
+        complete = self._tail[: self._tail.rfind("\n") + 1]
+        math = _MATH_TO_END.search(complete)  # with its closing line all from here on will be one block
+        growing = complete.count("\n")
+        end = complete.count("\n", 0, math.start()) + 1 if math else growing
+        spans = [(block[0].type, *block[0].map) for block in blocks if block[0].map]
+        return [first for kind, first, last in spans if first < end and _decided(kind, first, last, growing)]
+
     def _frozen_html(self, sources: list[_Source]) -> list[str]:
+        defined = len(self._definitions())  # before: one of these may define what an earlier one uses
         rendered = [self._render(source) for source in sources]
-        defined = len(self._definitions())
+        self._freeze(sources, rendered, defined)
+        return rendered
+
+    def _freeze(self, sources: Iterable[_Source], rendered: list[str], defined: int) -> None:
         for number, (source, html) in enumerate(zip(sources, rendered, strict=True), self._frozen):
             if _MAY_LINK.search(source.text):
                 self._linking.append(_Linking(number, source, html, defined))
-        self._frozen += len(sources)
-        return rendered
+        self._frozen += len(rendered)
 
     def _definitions(self) -> dict[str, Any]:
         return self._env.get("references", {})
@@ -166,6 +224,20 @@ class MarkdownStream:
         # definitions in a line still being written would stay: give the tail a copy
         env = _copied(self._env)
         return self._items.html(self._tail, env) if self._items else markdown.render(self._tail, env)
+
+
+def _grows_at_its_end(tail: str) -> bool:
+    """Whether plain words put to `tail` only go on with its last text, and close nothing that was opened before."""
+    line = tail[tail.rfind("\n") + 1 :]
+    ends_in_text = _TEXT_LINE.match(line) is not None and line.rstrip(" ")[-1].isalnum()
+    return (
+        ends_in_text and "|" not in tail and "]:" not in tail
+    )  # no table, whose rows are filled up, and no definition
+
+
+def _decided(kind: str, first: int, last: int, growing: int) -> bool:
+    """Whether a block has begun without the line `growing`: its second line makes a table, its last one makes math."""
+    return last <= growing if kind == "math_block" else first + 1 < growing or kind != "table_open"
 
 
 def _cut(text: str, starts: list[int]) -> list[str]:

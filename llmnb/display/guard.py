@@ -27,7 +27,10 @@ class GuardedView:
         if isinstance(event, Approval):
             self._ask(event)
         elif not self._broken:
-            self._try(lambda: self.view.show(event))
+            try:  # not by a function: this is done for every word of an answer
+                self.view.show(event)
+            except Exception as failure:
+                self._fail(failure)
 
     def close(self, error: BaseException | None = None) -> None:
         """See `View.close`; tried even when the view failed before, so that nothing stays open."""
@@ -50,9 +53,12 @@ class GuardedView:
         try:
             act()
         except Exception as failure:
-            if not self._broken:
-                self._broken = True
-                _warn(failure)
+            self._fail(failure)
+
+    def _fail(self, failure: Exception) -> None:
+        if not self._broken:
+            self._broken = True
+            _warn(failure)
 
 
 def _warn(failure: Exception) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from itertools import groupby
 from typing import Any, cast
@@ -38,12 +38,18 @@ _TEX_TRIGGERS = re.compile(r"[$\\]")
 
 def render(text: str, env: Env | None = None) -> str:
     """The HTML of a whole Markdown text; `env` carries link definitions of what came before."""
-    return parser().render(text, {} if env is None else env)
+    env = {} if env is None else env
+    return html_of(parse(text, env), env)
 
 
 def parse(text: str, env: Env | None = None) -> list[Token]:
     """The tokens of a Markdown text."""
-    return parser().parse(text, {} if env is None else env)
+    return _parser_of(text).parse(text, {} if env is None else env)
+
+
+def html_of(tokens: Sequence[Token], env: Env | None = None) -> str:
+    """The HTML of a text that is parsed already."""
+    return cast(str, parser().renderer.render(tokens, parser().options, {} if env is None else env))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,9 @@ class Outline:
 def outline(text: str, env: Env) -> list[Outline]:
     """The top-level blocks of a Markdown text."""
     tokens: list[Token] = []
-    parser().block.parse(text, parser(), env, tokens)
-    return [_outline(block) for block in _top_level(tokens) if block[0].map]
+    md = _parser_of(text)
+    md.block.parse(text, md, env, tokens)
+    return [_outline(block) for block in top_level(tokens) if block[0].map]
 
 
 def render_pieces(text: str, env: Env, *, loose: bool = False) -> str:
@@ -68,13 +75,13 @@ def render_pieces(text: str, env: Env, *, loose: bool = False) -> str:
     `loose` has the list's paragraphs shown as of a list with blank lines between its items.
     """
     tokens = parse(text, env)
-    block = next(_top_level(tokens))
+    block = next(top_level(tokens))
     for token in _pieces(block):
         token.attrSet("class", "llmnb-piece")
     if loose:
         for token in filter(_is_paragraph_of_item, block):
             token.hidden = False
-    return cast(str, parser().renderer.render(tokens, parser().options, env))
+    return html_of(tokens, env)
 
 
 def _outline(block: Sequence[Token]) -> Outline:
@@ -82,7 +89,8 @@ def _outline(block: Sequence[Token]) -> Outline:
     return Outline(_line(block[0]), items, any(_is_paragraph_of_item(token) and not token.hidden for token in block))
 
 
-def _top_level(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+def top_level(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    """The tokens of each top-level block."""
     block: list[Token] = []
     for token in tokens:
         block.append(token)
@@ -106,14 +114,22 @@ def _is_paragraph_of_item(token: Token) -> bool:
     return token.level == 2 and token.type in ("paragraph_open", "paragraph_close")
 
 
+_SIGNS = {"blockquote": ">", "heading": "#", "math_block": "$$", "reference": "]:", "table": "|"}
+"""What a text must have in it for a rule to find anything; each rule left out is tried on no line."""
+
+
+def _parser_of(text: str) -> MarkdownIt:
+    return parser(frozenset(rule for rule, sign in _SIGNS.items() if sign not in text))
+
+
 @cache
-def parser() -> MarkdownIt:
-    """The one configured parser (thread-safe: parsing keeps its state in the call)."""
+def parser(without: frozenset[str] = frozenset()) -> MarkdownIt:
+    """A configured parser, without these rules (thread-safe: parsing keeps its state in the call)."""
     md = _Parser("commonmark", {"html": False, "xhtmlOut": False}, renderer_cls=SafeRenderer)
     md.enable(["table", "strikethrough"]).use(tex.plugin)
     for rule in (SafeRenderer.math_inline, SafeRenderer.math_inline_double, SafeRenderer.math_block):
         md.add_render_rule(rule.__name__, rule)  # the plugin brought rules of its own
-    return md
+    return md.disable(list(without))
 
 
 class _Parser(MarkdownIt):
@@ -163,8 +179,12 @@ def code_frame(code: str, language: str) -> str:
     return f'<div class="llmnb-code highlight">{label}{COPY_BUTTON}<pre><code>{code}</code></pre></div>\n'
 
 
+@lru_cache(maxsize=256)
 def coloured(code: str, language: str) -> str:
-    """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long."""
+    """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long.
+
+    The last ones are remembered: a block is coloured while it comes, once more when it is whole, and in what is kept.
+    """
     lexer = _lexer(language) if language and len(code) <= MAX_COLOURED_CHARS else None
     if lexer is None:
         return escape(code)

@@ -22,7 +22,12 @@ _TAG_START = re.compile(r"<[A-Za-z/!?]")
 
 def rewrite(text: str) -> str:
     """The Markdown `text` written anew."""
-    return "\n\n".join(_blocks(markdown.parse(text))).strip("\n")
+    return rewritten(markdown.parse(text))
+
+
+def rewritten(tokens: Sequence[Token]) -> str:
+    """The same of a text that is parsed already, as the very tokens its HTML is made of."""
+    return "\n\n".join(_blocks(tokens)).strip("\n")
 
 
 def escaped(text: str) -> str:

@@ -47,11 +47,13 @@ class Alarm:
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Call `call` once, at `when` on the clock or soon after."""
         with self._changed:
-            heapq.heappush(self._due, (when, next(self._count), call))
+            appointment = (when, next(self._count), call)
+            heapq.heappush(self._due, appointment)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="llmnb-display", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            elif self._due[0] is appointment:
+                self._changed.notify()
 
     def _run(self) -> None:
         while call := self._next():

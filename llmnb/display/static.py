@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from markdown_it.token import Token
+
 from llmnb.display import cards, footer, markdown, markdown_writer, sources, style
 from llmnb.display.answer import Answer, Part, Prose, Tool, clean
 from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
@@ -18,6 +20,8 @@ COPY = (
     "this.classList.add('llmnb-copied');this.ariaLabel='Copied'"
 )
 """All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
+Parsed = dict[int, list[Token]]
+"""Texts that are parsed already, by the id of their part: HTML and Markdown are made of the same tokens."""
 HANDOVER = "<llmnb-kept hidden></llmnb-kept>"
 """Ends a bundle: where it takes a live view's place, what the view has drawn goes on (see handover.js)."""
 _LIVE_BUTTON = f'{markdown.COPY_BUTTON.removesuffix("></button>")} onclick="{escape(COPY)}"></button>'
@@ -48,26 +52,26 @@ def bundle(
 
 def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
     """The bundle of an answer that has ended."""
-    made = {"text/markdown": kept_markdown(answer), "text/plain": plain(answer)}
-    return {"text/html": page(answer), **made} if html else made
+    parsed = {id(part): markdown.parse(part.text) for part in answer.parts if isinstance(part, Prose)}
+    made = {"text/markdown": kept_markdown(answer, parsed), "text/plain": plain(answer)}
+    return {"text/html": page(answer, parsed), **made} if html else made
 
 
-def page(answer: Answer) -> str:
+def page(answer: Answer, parsed: Parsed | None = None) -> str:
     """The answer as one HTML element that brings its own style."""
-    content = _content(answer)
+    content = _content(answer, parsed or {})
     return _framed(f"{style.tag(style.answer_css(), _framed(content))}{content}{HANDOVER}")
 
 
 def part_of_page(answer: Answer) -> str:
     """The same for a page that has the style sheet already."""
-    return _framed(_content(answer))
+    return _framed(_content(answer, {}))
 
 
-def kept_markdown(answer: Answer) -> str:
+def kept_markdown(answer: Answer, parsed: Parsed | None = None) -> str:
     """The answer as Markdown that any viewer can be given: no HTML, no images, allowed links only."""
-    pieces = [
-        markdown_writer.rewrite(part.text) for part in answer.parts if isinstance(part, Prose) and not part.thinking
-    ]
+    texts = [part for part in answer.parts if isinstance(part, Prose) and not part.thinking]
+    pieces = [markdown_writer.rewritten(_tokens(part, parsed or {})) for part in texts]
     pieces += [f"**{markdown_writer.escaped(line)}**" for line in [cards.error_text(answer.error)] if line]
     pieces.append(sources.kept_markdown(answer.citations))
     if line := footer.plain(answer):
@@ -90,18 +94,22 @@ def _framed(html: str) -> str:
     return f'<div class="llmnb llmnb-answer">{html}</div>'
 
 
-def _content(answer: Answer) -> str:
-    body = "".join(map(_part_html, answer.parts)).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
+def _tokens(part: Prose, parsed: Parsed) -> list[Token]:
+    return parsed.get(id(part)) or markdown.parse(part.text)
+
+
+def _content(answer: Answer, parsed: Parsed) -> str:
+    body = "".join(_part_html(part, parsed) for part in answer.parts).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
     foot = cards.error(answer.error) + sources.html(answer.citations) + footer.html(answer)
     return f'<div class="llmnb-body">{body}</div>{foot}'
 
 
-def _part_html(part: Part) -> str:
+def _part_html(part: Part, parsed: Parsed) -> str:
     if isinstance(part, Tool):
         return cards.tool(part)
     if not isinstance(part, Prose):
         return cards.waiting(part)
-    html = markdown.render(part.text)
+    html = markdown.html_of(_tokens(part, parsed))
     if not part.thinking:
         return html
     summary = f"<summary>{escape(cards.thinking_label(part))}</summary>"

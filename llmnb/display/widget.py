@@ -218,7 +218,10 @@ class WidgetView:
     def _rung(self) -> None:
         with self._lock:
             self._armed = float("inf")
+            drawn = self._dirty
             self._draw_what_is_due()
+            if drawn:  # more will have come by then: to wake this thread only to set its alarm is dear
+                self._arm(self._frame_due)
 
     def _draw_what_is_due(self) -> None:
         """The alarm's thread."""

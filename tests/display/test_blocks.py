@@ -103,6 +103,7 @@ _LINES = st.sampled_from(
 
 
 @given(st.lists(_LINES, max_size=14), st.lists(st.integers(1, 6), max_size=40))
+@example(["[x] and [y][x]", "#", "[x]: https://a.example", "text", ""], [])
 def test_odd_documents_are_frozen_rightly(lines: list[str], cuts: list[int]) -> None:
     """Any order of Markdown's constructs gives the same blocks as a render of the whole."""
     text = "\n".join(lines)
@@ -116,6 +117,28 @@ def test_items_set_apart_change_nothing(monkeypatch: pytest.MonkeyPatch, lines: 
     monkeypatch.setattr(open_blocks, "LONG_CHARS", 0)
     text = "\n".join(lines)
     assert streamed(text, cuts).replace(' class="llmnb-piece"', "") == markdown.render(text)
+
+
+_WORDS = st.sampled_from(
+    ["a", " b", "c ", ", ", "x - y", " it's", "1", ". ", "- ", "two  ", "\n", "\n\n", "**", "_", ")"]
+)
+
+
+@given(st.lists(st.one_of(_WORDS, _LINES), max_size=14), st.lists(st.integers(1, 9), max_size=40))
+@example(["1", ". ", "a", " b"], [1, 1, 1, 1, 1, 1])
+@example(["**b**", "a"], [5])
+@example(["_a_", "b"], [3])
+@example(["| a | b |\n|---|---|\n| c", " d"], [25])
+@example(["[x](https://a.example", " b", ")"], [22])
+def test_what_grows_is_shown_as_it_is(pieces: list[str], cuts: list[int]) -> None:
+    """Words put to what was shown before give what a render of the block that grows gives."""
+    text, stream, start = "".join(pieces), MarkdownStream(), 0
+    for cut in [*cuts, len(text)]:
+        stream.append(text[start : start + cut])
+        start += cut
+        tail = stream.update().tail
+        if not stream.tail_source.startswith(("```", "~~~")):  # open code is shown in pieces
+            assert tail == markdown.render(stream.tail_source, {"references": dict(stream._definitions())})
 
 
 LISTS = {
