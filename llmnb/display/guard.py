@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
-from llmnb.display import prompt
 from llmnb.records import Approval, StreamEvent
 from llmnb.views import View
 
@@ -42,6 +41,8 @@ class GuardedView:
             self._try(lambda: self.view.show(event))
             if not self._broken:
                 return
+        from llmnb.display import prompt  # brings the Markdown parser along
+
         try:
             yes = prompt.ask(event.call)
         except Exception as failure:
