@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmnb.display.usage_table import show_usage as show_usage
     from llmnb.errors import BudgetExceeded as BudgetExceeded
     from llmnb.errors import CassetteError as CassetteError
+    from llmnb.errors import ContextFull as ContextFull
     from llmnb.errors import ExtractionFailed as ExtractionFailed
     from llmnb.errors import IncompleteReply as IncompleteReply
     from llmnb.errors import InvalidRequest as InvalidRequest
@@ -76,6 +77,7 @@ _HOME = {
     "ToolResult": "records",
     "Usage": "records",
     "CassetteError": "errors",
+    "ContextFull": "errors",
     "budgets": "budgeting",
     "meter": "display.meter",
     "show_usage": "display.usage_table",

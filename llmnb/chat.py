@@ -6,7 +6,7 @@ import copy
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 from llmnb import chat_file
-from llmnb.asking.content import THINKING, Block, content_of, taken_back
+from llmnb.asking.content import Block, content_of
 from llmnb.asking.params import Options
+from llmnb.asking.question import Question
+from llmnb.asking.turns import Turn, messages_of, turns_of
+from llmnb.asking.window import Guard, Sent, WhenFull
 from llmnb.errors import InvalidRequest
 from llmnb.records import NANO, Call, StreamEvent, Usage
 from llmnb.reply import Reply
@@ -27,18 +30,8 @@ if TYPE_CHECKING:
     from anthropic.types import MessageParam
 
     from llmnb.asking.content import Prompt
-    from llmnb.asking.question import Question
     from llmnb.estimate import Estimate
     from llmnb.llm import LLM
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A question and its answer, as content of the Messages API; `model` is the one that was asked."""
-
-    user: str | list[Block]
-    assistant: list[Block]
-    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +69,34 @@ class Chat:
     A call that fails or is stopped leaves the conversation as it was. So does an answer that the API's classifiers
     refused, and one without any content: the API takes neither back. Both are still returned, and counted in the costs.
 
+    What tools were asked and gave is a part of it: `chat("…", tools=[…])`, or `tools` for every question.
+
+    When it grows out of the model's context window, `when_full` says what is done: "error" refuses the question, "trim"
+    sends the oldest turns no more, "compact" has them summarised, which is a call of its own; either is said in a
+    warning. `window_tokens` is how large the window is; default: the model's. `chat.messages` keeps everything.
+
     Make one with `llm.chat()`; read one with `Chat.load(path)`.
     """
 
-    def __init__(self, llm: LLM, *, name: str | None = None, system: str | None = None) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        name: str | None = None,
+        system: str | None = None,
+        tools: Any = None,
+        when_full: WhenFull = "error",
+        window_tokens: int | None = None,
+    ) -> None:
         if name is not None and not name.strip():
             raise InvalidRequest("the name of a chat cannot be empty; leave it out for a chat without one")
         self.llm = llm
         self.name = name
         self.system = system
+        self.tools = tools
+        self.guard = Guard(when_full, window_tokens)
+        self._sent = Sent()
+        self._definitions: list[dict[str, Any]] = []
         self._label = name or f"chat-{os.urandom(4).hex()}"
         self._turns: tuple[Turn, ...] = ()
         self._before = Spent()
@@ -97,7 +109,21 @@ class Chat:
     @property
     def messages(self) -> list[MessageParam]:
         """The conversation as the SDK's `messages`: user and assistant in turn, thinking blocks included; a copy."""
-        return cast("list[MessageParam]", copy.deepcopy(_messages(self._turns)))
+        return cast("list[MessageParam]", copy.deepcopy(messages_of(self._turns)))
+
+    @property
+    def sent_messages(self) -> list[MessageParam]:
+        """What of them goes before the next question: without turns that did not fit, or with their summary; a copy."""
+        return cast("list[MessageParam]", copy.deepcopy(self._sent.messages(self._turns)))
+
+    @property
+    def when_full(self) -> WhenFull:
+        """What is done when the context window is full: "error", "trim" or "compact"; can be set."""
+        return self.guard.when_full
+
+    @when_full.setter
+    def when_full(self, policy: WhenFull) -> None:
+        self.guard = replace(self.guard, when_full=policy)
 
     @property
     def usage(self) -> Usage:
@@ -130,6 +156,7 @@ class Chat:
         """
         question, content = self._ready(prompt, options)
         with self._turn():
+            self._sent = _told_by(self._room(question, content), Question.ask)
             return self._next(question, content).ask()
 
     __call__ = ask
@@ -138,6 +165,7 @@ class Chat:
         """The async twin of `ask`."""
         question, content = self._ready(prompt, options)
         with self._turn():
+            await self._make_room(question, content)
             return await self._next(question, content).aask()
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Generator[StreamEvent, None, Reply]:
@@ -146,6 +174,7 @@ class Chat:
 
     def _stream(self, question: Question, content: str | list[Block]) -> Generator[StreamEvent, None, Reply]:
         with self._turn():
+            self._sent = _told_by(self._room(question, content), Question.ask)
             return (yield from self._next(question, content).stream())
 
     def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent]:
@@ -157,6 +186,8 @@ class Chat:
     ) -> AsyncGenerator[StreamEvent]:
         """The events of an answer that takes the place of all turns but the first `kept` once it is whole."""
         with self._turn():
+            if kept is None or kept >= self._sent.left_out:
+                await self._make_room(question, content, kept, on_loop_thread=on_loop_thread)
             question = self._next(question, content, kept)
             async with aclosing(question.astream(on_loop_thread=on_loop_thread)) as events:
                 async for event in events:
@@ -188,13 +219,15 @@ class Chat:
             raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
         with self._turn():
             self._turns = self._turns[:-turns]
+            if self._sent.left_out > len(self._turns):
+                self._sent = Sent()
         self._changed()
         return self
 
     def clear(self) -> Chat:
         """Forgets everything said, to begin anew under the same name. What it cost stays counted."""
         with self._turn():
-            self._turns = ()
+            self._turns, self._sent = (), Sent()
         self._changed()
         return self
 
@@ -206,8 +239,9 @@ class Chat:
         """
         if name is not None and name in _named:
             raise InvalidRequest(f"there is a chat called {name!r} already; give the fork another name")
-        fork = Chat(self.llm, name=name, system=self.system)
-        fork._turns = self._turns
+        fork = Chat(self.llm, name=name, system=self.system, tools=self.tools)
+        fork._turns, fork._sent, fork.guard = self._turns, self._sent, self.guard
+        fork._definitions = self._definitions
         return _registered(fork)
 
     # On disk ----------------------------------------------------------------------------------------------------------
@@ -229,13 +263,43 @@ class Chat:
             model=self.llm.model,
             system=self.system if self.system is not None else options.get("system"),
             options={key: options[key] for key in chat_file.SAVED_OPTIONS if key in options},
-            messages=_messages(self._turns),
+            messages=messages_of(self._turns),
             models=[turn.model for turn in self._turns],
+            lengths=[len(turn.messages) for turn in self._turns],
+            definitions=self._definitions,
+            left_out=self._sent.left_out,
+            summary=list(self._sent.summary),
             usage=spent.usage,
             cost_nanousd=spent.cost_nanousd,
             unpriced_calls=spent.unpriced_calls,
         )
         return chat_file.write(Path(path).expanduser(), saved)
+
+    def to_markdown(self) -> str:
+        """The whole conversation as Markdown: questions quoted, tools with what they gave, no HTML of the model's."""
+        module: Any = import_module("llmnb.display.transcript")
+        return module.whole_markdown(self._turns, self._headline())
+
+    def to_html(self) -> str:
+        """The whole conversation as an HTML document that needs nothing else, and in which nothing of it runs."""
+        module: Any = import_module("llmnb.display.transcript")
+        return module.document(self._turns, self._headline())
+
+    def export(self, path: str | PathLike[str]) -> Path:
+        """Writes the conversation to be read: `.md` as Markdown, `.html` as a document (mode 0600); returns its path.
+
+        Raises:
+            InvalidRequest: the name ends otherwise; `save` writes a file to go on from.
+            OSError: the file cannot be written.
+        """
+        target = Path(path).expanduser()
+        forms = {".md": self.to_markdown, ".markdown": self.to_markdown, ".html": self.to_html, ".htm": self.to_html}
+        form = forms.get(target.suffix.lower())
+        if form is None:
+            raise InvalidRequest(
+                f"export writes .md or .html, not {target.name!r}; chat.save(path) writes JSON to load"
+            )
+        return chat_file.write_text(target, form())
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, llm: LLM | None = None) -> Chat:
@@ -256,7 +320,8 @@ class Chat:
         if llm is None:
             llm = LLM(saved.model, system=cast("Any", saved.system), **cast("Any", saved.options))
         chat = cls(llm, name=saved.name, system=system)
-        chat._turns = _turns(saved.messages, saved.models)
+        chat._turns = tuple(turns_of(saved.messages, saved.models, saved.lengths))
+        chat._sent, chat._definitions = Sent(saved.left_out, tuple(saved.summary)), saved.definitions
         chat._before = Spent(saved.usage, saved.cost_nanousd, saved.unpriced_calls)
         return _registered(chat)
 
@@ -269,21 +334,55 @@ class Chat:
         content = copy.deepcopy(content_of(prompt))
         if self.system is not None:
             options = {"system": self.system, **options}
+        if self.tools is not None:
+            options = {"tools": self.tools, **options}
         question = self.llm._question([], options, chat=self._label)  # pyright: ignore[reportPrivateUsage]
         return question, content
 
     def _next(self, question: Question, content: str | list[Block], kept: int | None = None) -> Question:
+        question = self._with_tools(question)
         model, turns = question.plan.model, self._turns[:kept]
 
         def keep(reply: Reply) -> None:
-            if reply.call is None:  # the books failed; what the reply says is all there is
-                self._before = self._before.plus(reply.usage, reply.cost.nanousd)
-            if answer := taken_back(reply):
-                self._turns = (*turns, Turn(content, answer, model))
+            for one in reply.turns:
+                if one.call is None:  # the books failed; what the reply says is all there is
+                    self._before = self._before.plus(one.usage, one.cost.nanousd)
+            if (turn := Turn.of(content, reply, model)) is not None:
+                self._turns = (*turns, turn)
+                if question.plan.tools is not None:
+                    self._definitions = list(question.plan.tools.definitions)
             self._changed()
 
-        messages = [*_messages(turns, model), {"role": "user", "content": content}]
+        messages = [*self._sent.messages(turns, model), {"role": "user", "content": content}]
         return replace(question, messages=messages, on_call=self._heard, on_reply=keep)
+
+    def _with_tools(self, question: Question) -> Question:
+        """The question with the tools of earlier turns, not to be called: the API wants to know what it reads of."""
+        plan = question.plan
+        if plan.tools is not None or not self._definitions or not any(turn.has_tools for turn in self._turns):
+            return question
+        known = {"tools": self._definitions, "tool_choice": {"type": "none"}}
+        return replace(question, plan=replace(plan, arguments={**known, **plan.arguments}))
+
+    def _room(
+        self, question: Question, content: str | list[Block], kept: int | None = None
+    ) -> Generator[Question, Reply, Sent]:
+        """What is to be sent from now on; gives what has to be asked for it."""
+        asked = replace(
+            self._with_tools(question), messages=[{"role": "user", "content": content}], on_call=self._heard
+        )
+        return self.guard.fitted(asked, self._turns[:kept], self._sent)
+
+    async def _make_room(
+        self, question: Question, content: str | list[Block], kept: int | None = None, *, on_loop_thread: bool = False
+    ) -> None:
+        room = self._room(question, content, kept)
+        try:
+            asked = next(room)
+            while True:
+                asked = room.send(await asked.aask_quietly(on_loop_thread=on_loop_thread))
+        except StopIteration as end:
+            self._sent = end.value
 
     def _heard(self, call: Call) -> None:
         self._calls[call.uid] = call  # attempts of one call share the uid; the last row has them all
@@ -352,15 +451,17 @@ _named: dict[str, Chat] = {}
 _named_lock = threading.Lock()
 
 
-def open_chat(llm: LLM, *, name: str | None = None, system: str | None = None) -> Chat:
-    """A new chat, or the kernel's chat of that name, which goes on with `llm` and, if given, `system`."""
+def open_chat(llm: LLM, *, name: str | None = None, system: str | None = None, **more: Any) -> Chat:
+    """A new chat, or the kernel's chat of that name, which goes on with `llm` and all that is given."""
     with _named_lock:
         chat = _named.get(name) if name is not None else None
         if chat is not None:
             chat.llm = llm
             chat.system = chat.system if system is None else system
+            chat.tools = more.get("tools", chat.tools)
+            chat.guard = replace(chat.guard, **{name: value for name, value in more.items() if name != "tools"})
             return chat
-        chat = Chat(llm, name=name, system=system)
+        chat = Chat(llm, name=name, system=system, **more)
         if name is not None:
             _named[name] = chat
         return chat
@@ -383,24 +484,17 @@ def chat_names() -> list[str]:
     return sorted(_named)
 
 
-# Turns and messages ---------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _told_by(room: Generator[Question, Reply, Sent], ask: Callable[[Question], Reply]) -> Sent:
+    try:
+        asked = next(room)
+        while True:
+            asked = room.send(ask(asked))
+    except StopIteration as end:
+        return end.value
 
 
 def _count(turns: Sequence[Turn]) -> str:
     return f"{len(turns)} turn{'' if len(turns) == 1 else 's'}"
-
-
-def _messages(turns: Sequence[Turn], model: str | None = None) -> list[dict[str, Any]]:
-    """The turns as messages. For a `model`, without the thinking of others: a model takes back only its own."""
-    messages: list[dict[str, Any]] = []
-    for turn in turns:
-        foreign = model is not None and turn.model != model
-        answer = [block for block in turn.assistant if not (foreign and block["type"] in THINKING)]
-        messages.append({"role": "user", "content": turn.user})
-        messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
-def _turns(messages: Sequence[Mapping[str, Any]], models: Sequence[str]) -> tuple[Turn, ...]:
-    pairs = zip(messages[::2], messages[1::2], models, strict=True)
-    return tuple(Turn(user["content"], answer["content"], model) for user, answer, model in pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,8 @@ from llmnb.errors import InvalidRequest
 from llmnb.records import Usage
 
 FORMAT = "llmnb.chat"
-VERSION = 1
+VERSION = 2
+"""2: turns of more than two messages, with the definitions of their tools, and what is sent of them."""
 
 SAVED_OPTIONS = (
     "max_tokens",
@@ -37,7 +38,11 @@ SAVED_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class SavedChat:
-    """What a file holds: `models[i]` answered `messages[2 * i]`."""
+    """What a file holds: turn i is of `models[i]`, and `lengths[i]` messages long.
+
+    `definitions` are those of the tools that were given last; the first `left_out` turns are not sent any more, but
+    `summary`, messages about them.
+    """
 
     name: str | None
     model: str
@@ -48,6 +53,10 @@ class SavedChat:
     usage: Usage
     cost_nanousd: int | None
     unpriced_calls: int
+    lengths: list[int]
+    definitions: list[Any] = field(default_factory=list[Any])
+    left_out: int = 0
+    summary: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 def write(path: Path, chat: SavedChat) -> Path:
@@ -57,6 +66,11 @@ def write(path: Path, chat: SavedChat) -> Path:
         text = json.dumps(content, ensure_ascii=False, indent=1, default=_unwritable)
     except ValueError as error:
         raise InvalidRequest(f"this chat cannot be saved: {error}") from None
+    return write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a text in one step, with mode 0600; returns its absolute path."""
     path = path.absolute()
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
@@ -101,12 +115,12 @@ def read(path: Path) -> SavedChat:
 
 
 def _saved(data: dict[str, Any]) -> SavedChat:
-    messages = [_message(index, message) for index, message in enumerate(_a(list, data, "messages"))]
     models = [str(model) for model in _a(list, data, "models")]
-    if len(messages) != 2 * len(models):
-        raise ValueError(f"{len(messages)} messages, but {len(models)} answers")
+    lengths = [int(length) for length in data.get("lengths", [2] * len(models))]
+    messages = _turns(_a(list, data, "messages"), models, lengths)
+    summary: list[Any] = data.get("summary", [])
     options = {key: value for key, value in _a(dict, data, "options").items() if key in SAVED_OPTIONS}
-    known = {field.name for field in fields(Usage)}
+    known = {one.name for one in fields(Usage)}
     usage = {key: value for key, value in _a(dict, data, "usage").items() if key in known}
     return SavedChat(
         name=_a((str, type(None)), data, "name"),
@@ -118,7 +132,34 @@ def _saved(data: dict[str, Any]) -> SavedChat:
         usage=Usage(**usage),
         cost_nanousd=_a((int, type(None)), data, "cost_nanousd"),
         unpriced_calls=_a(int, data, "unpriced_calls"),
+        lengths=lengths,
+        definitions=[_mapping(tool) for tool in data.get("definitions", [])],
+        left_out=min(max(0, int(data.get("left_out", 0))), len(models)),
+        summary=[_message(at, message, ("user", "assistant")[at % 2]) for at, message in enumerate(summary)],
     )
+
+
+def _turns(messages: list[Any], models: list[str], lengths: list[int]) -> list[dict[str, Any]]:
+    """The messages, of which each turn begins with the user's and ends with the assistant's."""
+    if len(lengths) != len(models) or sum(lengths) != len(messages) or any(length < 2 for length in lengths):
+        raise ValueError(f"{len(messages)} messages, but {len(models)} answers")
+    found: list[dict[str, Any]] = []
+    for length in lengths:
+        turn = messages[len(found) : len(found) + length]
+        roles = ["user", *(_role(message) for message in turn[1:-1]), "assistant"]
+        for message, role in zip(turn, roles, strict=True):
+            found.append(_message(len(found), message, role))
+    return found
+
+
+def _role(message: Any) -> str:
+    return "assistant" if _mapping(message).get("role") == "assistant" else "user"
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} where an object should be")
+    return cast("dict[str, Any]", value)
 
 
 def _a(kind: type | tuple[type, ...], data: dict[str, Any], key: str) -> Any:
@@ -128,8 +169,7 @@ def _a(kind: type | tuple[type, ...], data: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _message(index: int, message: Any) -> dict[str, Any]:
-    role = ("user", "assistant")[index % 2]
+def _message(index: int, message: Any, role: str) -> dict[str, Any]:
     if not isinstance(message, dict) or cast("dict[str, Any]", message).get("role") != role:
         raise ValueError(f"message {index} is not by the {role}")
     content: Any = cast("dict[str, Any]", message).get("content")

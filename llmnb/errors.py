@@ -16,6 +16,7 @@
     ├── MissingKey              no API key can be found
     ├── MissingExtra            (also an ImportError) a part of llmnb needs an extra that is not installed
     └── InvalidRequest          (also a ValueError) the call cannot work, found before anything was sent
+        └── ContextFull         a conversation does not fit into the model's context window
 
 Each carries its facts as attributes and says in its message what to do next.
 """
@@ -229,3 +230,12 @@ class MissingExtra(LlmnbError, ImportError):
 
 class InvalidRequest(LlmnbError, ValueError):
     """The call cannot work as asked; found before anything was sent or paid."""
+
+
+class ContextFull(InvalidRequest):
+    """A conversation of about `tokens` does not fit into the context window of `window_tokens`; nothing was sent."""
+
+    def __init__(self, message: str, *, tokens: int, window_tokens: int) -> None:
+        self.tokens = tokens
+        self.window_tokens = window_tokens
+        super().__init__(message)

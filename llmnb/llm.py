@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmnb.asking.content import Prompt
     from llmnb.asking.extraction import Rows
     from llmnb.asking.params import Effort
+    from llmnb.asking.window import WhenFull
     from llmnb.chat import Chat
     from llmnb.durations import Duration
     from llmnb.estimate import Estimate
@@ -322,12 +323,24 @@ class LLM:
         exchange, asked_at = self._prewarming(documents, options)
         return Prewarmed.of(await exchange.aask(self._access.here), asked_at)
 
-    def chat(self, *text: Never, name: str | None = None, system: str | None = None) -> Chat:
+    def chat(
+        self,
+        *text: Never,
+        name: str | None = None,
+        system: str | None = None,
+        tools: Any = None,
+        when_full: WhenFull | None = None,
+        window_tokens: int | None = None,
+    ) -> Chat:
         """A conversation with this model.
 
         Args:
             name: a named conversation is continued when the kernel has one of that name.
             system: the system prompt of this conversation; default: the LLM's.
+            tools: tools for every question of it; default: the LLM's.
+            when_full: what is done when it has grown out of the context window: "error" (the default) refuses the
+                question, "trim" sends the oldest turns no more, "compact" sends a summary in their place.
+            window_tokens: how large the window is; default: the model's, as far as it is known.
 
         Raises:
             TypeError: a text was given; `chat = llm.chat()`, then `chat("…")`.
@@ -339,7 +352,9 @@ class LLM:
             )
         from llmnb.chat import open_chat
 
-        return open_chat(self, name=name, system=system)
+        given = {"tools": tools, "when_full": when_full, "window_tokens": window_tokens}
+        more = {key: value for key, value in given.items() if value is not None}
+        return open_chat(self, name=name, system=system, **more)
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -27,6 +29,7 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 from llmnb.testing import serve_simulator
+from llmnb.trouble import LlmnbWarning
 
 
 @pytest.fixture
@@ -416,9 +419,9 @@ def test_what_json_cannot_hold(sim: Simulator, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "newer llmnb"),
+        ({"version": 3}, "newer llmnb"),
         ({"format": "other"}, "no saved chat"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "not by the user"),
+        ({"messages": [{"role": "assistant", "content": "x"}] * 2}, "not by the user"),
         ({"messages": []}, "0 messages, but 1 answers"),
         ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": [{}]}]}, "no content"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": [5]}]}, "no content block"),
@@ -564,3 +567,271 @@ class Conversations(RuleBasedStateMachine):
 
 TestConversations = Conversations.TestCase
 TestConversations.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+# Tools ----------------------------------------------------------------------------------------------------------------
+
+
+def look(city: str) -> str:
+    """Looks out of the window."""
+    return f"rain in {city}"
+
+
+OSLO = Answer(text="Let me see.", tool_calls=[("look", {"city": "Oslo"})])
+
+
+def kinds(chat: Chat) -> list[str]:
+    """The conversation by the kinds of its blocks."""
+    return [
+        message["role"][0] + ":" + "|".join(block["type"] for block in message["content"])
+        if isinstance(message["content"], list)
+        else message["role"][0]
+        for message in chat.messages
+    ]
+
+
+LOOP = ["u", "a:text|tool_use", "u:tool_result", "a:text"]
+
+
+def test_a_turn_with_tools_is_remembered_whole(sim: Simulator) -> None:
+    """Calls and results are part of the history, and sent again as they were; a chat's tools are for every turn."""
+    sim.script(OSLO, "It rains.", "You are welcome.")
+    chat = llmnb.LLM().chat(tools=[look])
+    assert len(chat("Umbrella?").turns) == 2
+    assert kinds(chat) == LOOP
+    chat("Thanks")
+    assert sim.requests[2].body["messages"][:4] == chat.messages[:4]
+    assert sim.requests[2].body["tools"][0]["name"] == "look"
+    assert chat.usage.total_input_tokens == sim.billed().input_tokens
+    chat.undo(2)
+    assert chat.messages == []
+
+
+def test_earlier_tools_are_told_of_but_not_called(sim: Simulator) -> None:
+    """A question without tools after one with them still tells the API of those that the history speaks of."""
+    sim.script(OSLO, "It rains.", "You are welcome.")
+    chat = llmnb.LLM().chat()
+    chat("Umbrella?", tools=[look])
+    chat("Thanks")
+    body = sim.requests[2].body
+    assert (body["tools"][0]["name"], body["tool_choice"]) == ("look", {"type": "none"})
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        Answer(refusal=True),
+        Answer(fault=Fault("truncate")),
+        Answer(fault=Fault("status", status=400, error_type="invalid_request_error")),
+        Answer(blocks=[{"type": "tool_use", "id": "toolu_x", "name": "look", "input": {}}], stop_reason="max_tokens"),
+    ],
+    ids=["refusal", "truncate", "refused", "max_tokens"],
+)
+def test_a_loop_that_does_not_end_leaves_the_chat_as_it_was(sim: Simulator, at: int, ends: Answer) -> None:
+    """Refused, broken off or cut in a call, at whatever turn: no call without its result is remembered."""
+    chat = llmnb.LLM(display="print").chat(tools=[look])
+    chat("Hi")
+    before = chat.messages
+    sim.script(*[OSLO] * at, ends)
+    with contextlib.suppress(IncompleteReply, anthropic.APIError):
+        chat("Umbrella?")
+    assert chat.messages == before
+    sim.script("Well.")
+    chat("And now?")
+    assert len(chat.messages) == 4
+
+
+def test_a_loop_at_its_limit_leaves_the_chat_as_it_was(sim: Simulator) -> None:
+    """What was said is in the error; asking again with a higher limit goes on from there and is remembered."""
+    sim.script(OSLO, "It rains.")
+    chat = llmnb.LLM().chat(tools=[look])
+    with pytest.raises(llmnb.ToolLoopLimit):
+        chat("Umbrella?", max_turns=1)
+    assert chat.messages == []
+    chat("Umbrella?")
+    assert kinds(chat) == LOOP
+    assert len(sim.requests) == 2
+
+
+def test_text_before_a_call_that_was_cut_off_stays(sim: Simulator) -> None:
+    """The API would refuse a call without its result, so that is left out, and the text before it is kept."""
+    call = {"type": "tool_use", "id": "toolu_x", "name": "look", "input": {}}
+    sim.script(Answer(blocks=[{"type": "text", "text": "Let me"}, call], stop_reason="max_tokens"), "Well.")
+    chat = llmnb.LLM().chat(tools=[look])
+    chat("Umbrella?")
+    chat("Go on")
+    assert said(chat) == ["u:Umbrella?", "a:Let me", "u:Go on", "a:Well."]
+
+
+def test_thinking_in_a_loop_goes_back_with_its_signature(sim: Simulator) -> None:
+    """Within the loop and after it thinking is sent as it came; to another model it is not sent at all."""
+    sim.script(
+        Answer(thinking="Hm.", text="Let me see.", tool_calls=[("look", {"city": "Oslo"})]), "It rains.", "Good."
+    )
+    chat = llmnb.LLM("claude-sonnet-5-5").chat(tools=[look])
+    chat("Umbrella?")
+    assert sim.requests[1].body["messages"][1]["content"][0]["signature"]
+    chat("Sure?", model="claude-opus-5-5")
+    assert [block["type"] for block in sim.requests[2].body["messages"][1]["content"]] == ["text", "tool_use"]
+    assert kinds(chat)[1] == "a:thinking|text|tool_use"
+
+
+def test_turns_with_tools_survive_the_disk(sim: Simulator, tmp_path: Path) -> None:
+    """Saved and loaded, a conversation goes on with its results and the definitions of its tools."""
+    sim.script(OSLO, "It rains.", "Sure.")
+    chat = llmnb.LLM().chat()
+    chat("Umbrella?", tools=[look])
+    loaded = Chat.load(chat.save(tmp_path / "c.json"))
+    assert loaded.messages == chat.messages
+    loaded("Sure?")
+    assert sim.requests[2].body["tools"][0]["name"] == "look"
+    assert "rain in Oslo" in loaded._repr_mimebundle_()["text/html"]
+
+
+def test_files_of_the_first_version_are_read(sim: Simulator, tmp_path: Path) -> None:
+    """They had two messages a turn, and nothing about tools."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    data = json.loads(chat.save(tmp_path / "c.json").read_text())
+    for name in ("lengths", "definitions", "left_out", "summary"):
+        del data[name]
+    (tmp_path / "old.json").write_text(json.dumps({**data, "version": 1}))
+    assert Chat.load(tmp_path / "old.json").messages == chat.messages
+
+
+# The context window ---------------------------------------------------------------------------------------------------
+
+LONG = "word " * 400  # about 400 tokens
+
+
+def filled(sim: Simulator, **settings: Any) -> Chat:
+    """A chat of five turns of some 400 tokens each, whose window of 3,000 the next question overfills."""
+    chat = llmnb.LLM(max_tokens=100, prompt_cache=None).chat(window_tokens=20_000, **settings)
+    for number in range(5):
+        sim.script(f"Answer {number}.")
+        chat(f"{number} {LONG}")
+    chat.guard = dataclasses.replace(chat.guard, window_tokens=2_500)
+    sim.requests.clear()
+    return chat
+
+
+def test_a_full_window_is_an_error_before_anything_is_sent(sim: Simulator) -> None:
+    """The error counts, and says what can be done; with room again the chat goes on."""
+    chat = filled(sim)
+    before = chat.messages
+    with pytest.raises(llmnb.ContextFull, match=r'when_full = "trim"') as caught:
+        chat(LONG)
+    assert caught.value.window_tokens == 2_500 < caught.value.tokens + 100
+    assert sim.requests == []
+    assert chat.messages == before
+    assert chat.undo(3)("Hi").text
+
+
+@pytest.mark.parametrize("way", ["ask", "aask", "stream", "astream"])
+@pytest.mark.parametrize("policy", ["trim", "compact"])
+def test_turns_make_room(sim: Simulator, policy: Any, way: str) -> None:
+    """The oldest turns go, whole, said in a warning; a summary is asked for once, booked, and sent in their place."""
+    chat = filled(sim, when_full=policy)
+    if policy == "compact":
+        sim.script("We counted.")
+    sim.script("Done.", "And done.")
+    with pytest.warns(LlmnbWarning, match=r"the context window of 2,500 tokens is full: the oldest \d turns are"):
+        asked_in(way, chat, LONG)
+    sent = sim.requests[-1].body["messages"]
+    assert sent[:-1] == chat.sent_messages[: len(sent) - 1]
+    assert len(sent) < 11
+    assert len(chat.messages) == 12
+    chat("Again")  # room was made for more than one question
+    assert chat.sent_messages[: len(sent)] == sent
+    if policy == "compact":
+        assert _text(sent[1]["content"]) == "We counted."
+        assert len(sim.requests) == 3
+        assert list(llmnb.calls()["tag"].dropna()) == ["compaction"]
+    assert chat.usage.total_input_tokens == sim.billed().input_tokens
+
+
+def asked_in(way: str, chat: Chat, prompt: str) -> None:
+    """Asks in one of the four ways."""
+
+    async def events() -> None:
+        async for _ in chat.astream(prompt):
+            pass
+
+    match way:
+        case "ask":
+            chat(prompt)
+        case "aask":
+            asyncio.run(chat.aask(prompt))
+        case "stream":
+            list(chat.stream(prompt))
+        case _:
+            asyncio.run(events())
+
+
+def test_a_turn_with_tools_goes_whole(sim: Simulator) -> None:
+    """No result is sent without its call, wherever the cut falls."""
+
+    def read(page: int) -> str:
+        """Reads a page."""
+        return f"{page} {LONG}"
+
+    llm = llmnb.LLM(max_tokens=100, prompt_cache=None)
+    chat = llm.chat(tools=[read], when_full="trim", window_tokens=20_000)
+    for page in range(6):
+        sim.script(Answer(text="Wait.", tool_calls=[("read", {"page": page})]), "Read.")
+        chat("Umbrella?")
+    chat.guard = dataclasses.replace(chat.guard, window_tokens=3_500)
+    with pytest.warns(LlmnbWarning, match="the oldest"):
+        chat("Thanks")
+    assert sim.requests[-1].body["messages"][0]["content"] == "Umbrella?"
+
+
+def test_what_can_never_fit_is_said_so(sim: Simulator) -> None:
+    """A question that is longer than the window by itself is refused under every policy, and nothing is left out."""
+    chat = filled(sim, when_full="trim")
+    with pytest.raises(llmnb.ContextFull, match="this question is too long"):
+        chat(LONG * 10)
+    assert chat.sent_messages == chat.messages
+
+
+def test_what_was_left_out_comes_back_with_undo(sim: Simulator, tmp_path: Path) -> None:
+    """Forks and files know what is sent; when turns behind a summary are undone, what is left is sent whole again."""
+    chat = filled(sim, when_full="compact")
+    sim.script("We counted.", "Done.")
+    with pytest.warns(LlmnbWarning):
+        chat(LONG)
+    left_out = chat.sent_messages
+    assert chat.fork().sent_messages == left_out == Chat.load(chat.save(tmp_path / "c.json")).sent_messages
+    chat.undo(5)
+    assert chat.sent_messages == chat.messages
+
+
+def test_unknown_policies_are_refused() -> None:
+    """They are named."""
+    with pytest.raises(InvalidRequest, match="error, trim, compact"):
+        llmnb.LLM().chat(when_full="cut")  # type: ignore[arg-type]
+
+
+# To be read -----------------------------------------------------------------------------------------------------------
+
+
+def test_exports_hold_the_whole_conversation(sim: Simulator, tmp_path: Path) -> None:
+    """More turns than a cell shows, with tools and their results; the page stands alone; the files are the owner's."""
+    chat = llmnb.LLM().chat(tools=[look])
+    sim.script(OSLO, "It rains.")
+    chat("Umbrella?")
+    for number in range(21):
+        chat(f"Question {number}")
+    markdown = chat.export(tmp_path / "c.md").read_text()
+    assert markdown == chat.to_markdown()
+    assert '**⚙ look(city="Oslo"): done**\n\n```text\nrain in Oslo\n```\n\nIt rains.' in markdown
+    page = chat.export(tmp_path / "c.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count('<details class="llmnb-turn" open>') == 22
+    for text in ("Umbrella?", "Question 20", "rain in Oslo"):
+        assert text in markdown
+        assert text in page
+    assert stat.S_IMODE((tmp_path / "c.html").stat().st_mode) == 0o600
+    with pytest.raises(InvalidRequest, match="writes \\.md or \\.html"):
+        chat.export(tmp_path / "c.pdf")

@@ -69,6 +69,11 @@ class Question:
             raise
         return self._told(reply)
 
+    async def aask_quietly(self, *, on_loop_thread: bool) -> Reply:
+        """`aask` without a view; `on_loop_thread` when it runs on llmnb's own loop and not on the user's."""
+        exchange = self._exchange(None)
+        return self._told(await exchange.aask(self.access.on_loop_thread if on_loop_thread else self.access.here))
+
     def stream(self) -> Generator[StreamEvent, None, Reply]:
         """The events of the answer, `Done` last; the generator's value is the reply."""
         self._check_unseen()

@@ -163,7 +163,7 @@ class ChatBox:
 
     def _turn(self, turn: Turn, number: int) -> dict[str, Any]:
         drawn = next((html for known, html in self._drawn if known is turn), None)
-        answer = drawn or transcript.answer_html(turn.assistant)
+        answer = drawn or transcript.answer_html(turn.answered)
         draft = transcript.spoken(turn.user)
         return {"number": number, "question": transcript.question_html(turn.user), "answer": answer, "draft": draft}
 

@@ -16,7 +16,7 @@ from llmnb.display.answer import Answer
 from llmnb.display.html import HtmlView
 from llmnb.display.scene import Scene
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.records import Approval, Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage
 from llmnb.views import View
 
 CORPUS = [
@@ -220,7 +220,19 @@ ALLOWED_TAGS = {
     "llmnb-kept",  # ends a bundle, and only marks where it is
     *("table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
-ALLOWED_ATTRIBUTES = {"class", "href", "title", "target", "rel", "style", "start", "hidden", "type", "role", "onclick"}
+ALLOWED_ATTRIBUTES = {"data-call", "data-lm-suppress-shortcuts", "open"} | {
+    "class",
+    "href",
+    "title",
+    "target",
+    "rel",
+    "style",
+    "start",
+    "hidden",
+    "type",
+    "role",
+    "onclick",
+}
 ALLOWED_STYLES = {"text-align:left", "text-align:right", "text-align:center"}
 
 
@@ -293,7 +305,8 @@ def wire_html(hostile: str) -> Iterator[str]:
     """Every state of every node a live widget is sent."""
     answer = Answer(hostile)
     scene = Scene(answer)
-    for event in events(hostile):
+    waiting = Approval(ToolCall(hostile, hostile, {hostile: hostile}), lambda yes: None)  # with buttons to press
+    for event in (waiting, *events(hostile)):
         answer.apply(event)
         scene.frame()
         yield from htmls(scene)

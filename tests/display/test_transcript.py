@@ -131,17 +131,23 @@ def test_nothing_runs_or_loads(evil: str) -> None:
     """Hostile questions, answers, file names, tools and chat names: only our own elements, no image, no handler."""
     block = {"type": evil, "title": evil}
     tool = {"type": "tool_use", "id": evil, "name": evil, "input": {evil: evil}}
+    result = {"type": "tool_result", "tool_use_id": evil, "content": [text(evil), {"type": evil}], "is_error": True}
     turns = [
-        turn(evil, text(evil), {"type": "thinking", "thinking": evil}, tool),
+        turn(evil, text(evil), {"type": "thinking", "thinking": evil}, tool, result),
         turn([block, text(evil)], text(evil)),
     ]
     made = transcript.bundle(turns, evil)
     found = _Found()
     found.feed(made["text/html"].partition("</style>")[2])
     assert found.wrong == []
+    exported = _Found()
+    exported.feed(
+        transcript.document(turns, evil).partition("<body>")[2].partition("</style>")[2].partition("</body>")[0]
+    )
+    assert exported.wrong == []
     # a viewer that lets HTML through, and a strict one, must find nothing in the Markdown either
-    rendered = MarkdownIt("commonmark", {"html": True}).render(made["text/markdown"])
-    strict = _Found()
-    strict.feed(rendered)
-    assert strict.wrong == []
+    for markdown in (made["text/markdown"], transcript.whole_markdown(turns, evil)):
+        strict = _Found()
+        strict.feed(MarkdownIt("commonmark", {"html": True}).render(markdown))
+        assert strict.wrong == []
     assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in made["text/plain"])
