@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
     from llmnb.middleware.placement import Marking
+    from llmnb.providers.known import Endpoint
 
 ClientT = TypeVar("ClientT")
 
@@ -78,7 +79,9 @@ def wrap(
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
     caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
     ours = (LedgerPart, ReplayPart, CachePart, MarkingPart, BudgetPart)
-    outside = [part for part in sdk_client.middleware if not isinstance(part, ours)]
+    theirs = [part for part in sdk_client.middleware if not isinstance(part, ours)]
+    outside = [part for part in theirs if not getattr(part, "is_innermost", False)]
+    innermost = [part for part in theirs if part not in outside]
     ledger = _ledger_part(sdk_client, ledgers, project=project, tag=tag, settings=settings, books=books)
     mode = cache_mode(prompt_cache, marking_mode(client))
     marking = [] if mode is None else [_marking_part(sdk_client, ledger, mode)]
@@ -86,7 +89,7 @@ def wrap(
     ledger.answering = cached[-1] if cached else None
     replay = ReplayPart(ledger.ledgered.provider)
     inside = [ledger, replay, *cached, *marking, *_budget_part(ledger)]
-    return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside]))
+    return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside, *innermost]))
 
 
 def marking_mode(client: object) -> Mode | None:
@@ -209,26 +212,35 @@ _lock = Lock()
 
 
 def sdk_client(
-    *, asynchronous: bool = False, project: str | None = None, settings: Settings | None = None, **options: Any
+    *,
+    asynchronous: bool = False,
+    project: str | None = None,
+    settings: Settings | None = None,
+    endpoint: Endpoint | None = None,
+    **options: Any,
 ) -> Anthropic | AsyncAnthropic:
     """A wrapped client of the environment's key and base URL, with the cache, the same for the same configuration.
 
-    An async client belongs to the running event loop, as its connections do. `options` go to the SDK's constructor.
+    An async client belongs to the running event loop, as its connections do. `endpoint` is where another provider is
+    asked; `options` go to the SDK's constructor.
 
     Raises:
         MissingKey: the SDK finds no credentials, and no cassette is replayed.
+        MissingExtra: the provider's SDK is not installed.
     """
     settings = settings or load()
     needs_none = scope.needs_no_key()
-    key = (asynchronous, project, settings, _environment(), tuple(sorted(options.items())), os.getpid(), needs_none)
+    environment = _environment() if endpoint is None else endpoint.environment(os.environ)
+    asked = (endpoint, tuple(sorted(options.items())))
+    key = (asynchronous, project, settings, environment, *asked, os.getpid(), needs_none)
     with _lock:
         known = _loop_clients.setdefault(asyncio.get_running_loop(), {}) if asynchronous else _clients
         fingerprint = tuple(map(repr, key))
         if fingerprint not in known:
-            made = _made(asynchronous, options)
-            known[fingerprint] = wrap(
-                made, project=project, cache=True, settings=settings, prompt_cache=settings.prompt_cache
-            )
+            made = _made(asynchronous, options) if endpoint is None else _made_at(endpoint, asynchronous, options)
+            # other providers' prompt caches work by themselves
+            mode = settings.prompt_cache if endpoint is None else UNSAID
+            known[fingerprint] = wrap(made, project=project, cache=True, settings=settings, prompt_cache=mode)
         return known[fingerprint]
 
 
@@ -237,14 +249,23 @@ def _made(asynchronous: bool, options: dict[str, Any]) -> Anthropic | AsyncAnthr
 
     client = anthropic.AsyncAnthropic(**options) if asynchronous else anthropic.Anthropic(**options)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        if not scope.needs_no_key():
+        if not scope.needs_no_key() and "base_url" not in options:  # a server of one's own may want none
             raise MissingKey
         return client.copy(api_key=NO_KEY)
     return client
 
 
+def _made_at(endpoint: Endpoint, asynchronous: bool, options: dict[str, Any]) -> Anthropic | AsyncAnthropic:
+    from llmnb.providers.clients import check_installed, client_at
+
+    if not scope.needs_no_key():
+        check_installed(endpoint.provider.prefix)
+        endpoint.key(os.environ)
+    return client_at(endpoint, asynchronous=asynchronous, **options)
+
+
 NO_KEY = "no-key-needed-to-replay"
-"""Stands where the SDK wants a key; it is never sent."""
+"""Stands where the SDK wants a key; it is sent to no one but a server given by its address."""
 
 
 def _environment() -> tuple[tuple[str, str], ...]:

@@ -63,11 +63,12 @@ class UnknownPrice(LlmnbError, LookupError):
 class UnknownModel(LlmnbError, LookupError):
     """The API knows no model called `model`; `nearest` holds names that look like it."""
 
-    def __init__(self, model: str, nearest: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: str, nearest: tuple[str, ...] = (), hint: str = "") -> None:
         self.model = model
         self.nearest = nearest
-        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-        super().__init__(f"unknown model {model!r}.{hint} `llmnb prices` lists the models llmnb knows.")
+        if nearest:
+            hint = f"Did you mean {' or '.join(map(repr, nearest))}?"
+        super().__init__(f"unknown model {model!r}.{hint and ' ' + hint} `llmnb prices` lists the models llmnb knows.")
 
 
 class IncompleteReply(LlmnbError):
@@ -212,7 +213,13 @@ class SettingsError(LlmnbError, ValueError):
 class MissingKey(LlmnbError):
     """No API key can be found, so nothing can be sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str | None = None, variables: tuple[str, ...] = ()) -> None:
+        if provider is not None:
+            super().__init__(
+                f"no API key for {provider!r}: set the environment variable {' or '.join(variables)} (in a notebook: "
+                f"%env {variables[0]}=…), or pass client= a client of the openai SDK."
+            )
+            return
         super().__init__(
             "no API key: set the environment variable ANTHROPIC_API_KEY (in a notebook: "
             '%env ANTHROPIC_API_KEY=sk-ant-…), or pass client=anthropic.Anthropic(api_key="…"). '

@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast, overload
 
 from llmnb import settings as settings_room
-from llmnb.asking.access import Access, OurClients, UserClient
+from llmnb.asking.access import Access
 from llmnb.asking.content import content_of
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import KNOWN, SAMPLING, LLMParams, Options, Plan, check_names, plan
 from llmnb.asking.prewarming import Prewarmed, prewarming, ttl_for
 from llmnb.asking.question import Question
+from llmnb.asking.ways import Accesses
 from llmnb.client import UNSAID, cache_mode
+from llmnb.errors import InvalidRequest
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
 from llmnb.records import StreamEvent
@@ -50,7 +52,8 @@ class LLM:
     prompt_cache=None is without caching).
 
     Args:
-        model: the model's name; default: the setting `model` (LLMNB_MODEL).
+        model: the model's name; default: the setting `model` (LLMNB_MODEL). Models of others have a prefix:
+            "openai:gpt-5.2", "gemini:gemini-2.5-flash", "ollama:llama3.2" (they need `pip install 'llmnb[openai]'`).
         system: the system prompt, a text or text blocks.
         project: project written on the ledger rows; default: the setting.
         tag: tag written on the ledger rows.
@@ -69,7 +72,10 @@ class LLM:
             it never costs more against no caching than one and a half times the largest prompt and a twentieth of all
             input (`reply.prompt_cache.bound_usd`). None never caches. Default: the setting, "auto". Breakpoints
             (`cache_control`) of your own are respected. `reply.prompt_cache` says what it did and saved.
-        client: a client of the anthropic SDK to ask through, of any class; default: one of the environment's key.
+        client: a client of the anthropic SDK to ask through, of any class, or one of the openai SDK; default: one of
+            the environment's key.
+        base_url: the address of another server: for `openai:` models one that speaks chat completions, such as
+            "http://localhost:8000/v1", for models without a prefix one that speaks Messages.
         display: widget, html, terminal, static, print or none; default: the setting, else what fits.
         log_content: write prompts and answers into the ledger, too; default: the setting.
         cache: True answers what was asked before from the response cache, for nothing, and keeps new answers; "all"
@@ -83,7 +89,7 @@ class LLM:
 
     Raises:
         InvalidRequest: the model is known to refuse one of the settings.
-        UnknownModel: `model` is no name.
+        UnknownModel: `model` is no name, or has a prefix that llmnb does not know.
         SettingsError: a setting of the environment or of pyproject.toml is wrong.
         TypeError: an argument does not exist.
     """
@@ -104,6 +110,7 @@ class LLM:
         stop_sequences: str | Sequence[str] | None = None,
         prompt_cache: Mode | None = UNSAID,
         client: object | None = None,
+        base_url: str | None = None,
         display: str | None = None,
         log_content: bool | None = None,
         cache: CacheUse | None = None,
@@ -135,18 +142,19 @@ class LLM:
         }
         if prompt_cache is not UNSAID:
             given["prompt_cache"] = cache_mode(prompt_cache, None)
-        check_names(params, (*KNOWN, "client"), "LLM()")
+        check_names(params, (*KNOWN, "base_url", "client"), "LLM()")
         self._settings = settings_room.load()
         self._options = {name: value for name, value in {**given, **params}.items() if value is not None}
         self._plan = plan(self._options, self._settings)
-        self._access: Access = OurClients(self._settings) if client is None else UserClient(client, self._settings)
+        self._accesses = Accesses(self._settings, client, base_url, self._plan.provider)
+        self._access: Access = self._accesses.of(self._plan)
         if self._prompt_cache == "auto" and prompt_bytes(self._plan.arguments) > _LONG_BYTES:
             history(self._settings.ledger_path).begin()  # so that it is there when the first question decides by it
 
     @property
     def model(self) -> str:
-        """The name of the model that is asked."""
-        return self._plan.model
+        """The name of the model that is asked, with the prefix of its provider."""
+        return self._plan.full_name
 
     @property
     def options(self) -> dict[str, Any]:
@@ -315,13 +323,13 @@ class LLM:
             MissingKey: there is no API key; nothing was sent.
             anthropic.APIError: whatever the SDK raises, unchanged.
         """
-        exchange, asked_at = self._prewarming(documents, options)
-        return Prewarmed.of(exchange.ask(self._access.sync), asked_at)
+        exchange, access, asked_at = self._prewarming(documents, options)
+        return Prewarmed.of(exchange.ask(access.sync), asked_at)
 
     async def aprewarm(self, documents: Prompt | None = None, **options: Unpack[Options]) -> Prewarmed:
         """The async twin of `prewarm`."""
-        exchange, asked_at = self._prewarming(documents, options)
-        return Prewarmed.of(await exchange.aask(self._access.here), asked_at)
+        exchange, access, asked_at = self._prewarming(documents, options)
+        return Prewarmed.of(await exchange.aask(access.here), asked_at)
 
     def chat(
         self,
@@ -366,13 +374,17 @@ class LLM:
     def _question(self, messages: Sequence[Any], options: Mapping[str, Any], *, chat: str | None = None) -> Question:
         """What will be sent; for `Chat`, too."""
         planned = self._planned(options, "a call") if options else self._plan
-        return Question(planned, messages, self._access, self._settings.concurrency, chat)
+        return Question(planned, messages, self._accesses.of(planned), self._settings.concurrency, chat)
 
-    def _prewarming(self, documents: Prompt | None, options: Mapping[str, Any]) -> tuple[Exchange, datetime]:
+    def _prewarming(self, documents: Prompt | None, options: Mapping[str, Any]) -> tuple[Exchange, Access, datetime]:
         planned = self._planned({"prompt_cache": self._prompt_cache, **options}, "prewarm()")
+        access = self._accesses.of(planned)
+        if access.endpoint is not None:
+            raise InvalidRequest(f"{access.provider} cannot be prewarmed: its prompt cache works by itself")
         planned.ledger["prompt_cache"] = ttl_for(planned.ledger["prompt_cache"])
         planned, messages = prewarming(planned, documents)
-        return Exchange(planned, messages, limit=self._settings.concurrency), datetime.now().astimezone()
+        exchange = Exchange(planned, messages, limit=self._settings.concurrency)
+        return exchange, access, datetime.now().astimezone()
 
     def _planned(self, options: Mapping[str, Any], called: str) -> Plan:
         check_names(options, KNOWN, called)

@@ -19,12 +19,14 @@ from .postgres_server import PostgresServer, binaries
 hypothesis.settings.register_profile("llmnb", deadline=None)
 hypothesis.settings.load_profile("llmnb")
 
+ENVIRONMENT = ("LLMNB_", "ANTHROPIC_", "OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_")
+
 
 @pytest.fixture(autouse=True)
 def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh LLMNB_HOME for one test."""
     for name in list(os.environ):
-        if name.startswith(("LLMNB_", "ANTHROPIC_")) and not name.startswith("LLMNB_TEST_"):
+        if name.startswith(ENVIRONMENT) and not name.startswith("LLMNB_TEST_"):
             monkeypatch.delenv(name)
     home = tmp_path / "llmnb-home"
     monkeypatch.setenv("LLMNB_HOME", str(home))

@@ -218,7 +218,7 @@ def test_knows_every_parameter_of_the_sdk() -> None:
     ours = {"messages", "model", "max_tokens", "stop_sequences", "system", "thinking", "stream"}
     later = {"tools", "tool_choice"}
     assert set(SdkParams.__annotations__) == real - ours - later
-    assert set(KNOWN) >= set(signature(llmnb.LLM.__init__).parameters) - {"self", "client", "params"}
+    assert set(KNOWN) >= set(signature(llmnb.LLM.__init__).parameters) - {"self", "base_url", "client", "params"}
 
 
 # What comes back ------------------------------------------------------------------------------------------------------

@@ -341,3 +341,12 @@ def test_prices_are_loaded_on_first_use() -> None:
     program = f"import sys, llmnb.pricing, llmnb.ledger; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_runs_on_a_machine_of_ones_own_costs_nothing() -> None:
+    """Nobody bills what ollama runs; its cloud does, at a price nobody knows, and so may whoever serves gpt-oss."""
+    assert cost_of(MIXED, "llama3.2:3b", provider="ollama") == Cost(0, "local")
+    assert cost_of(MIXED, "gpt-oss:120b-cloud", provider="ollama").nanousd is None
+    assert cost_of(MIXED, "llama3.2", provider="ollama.com").nanousd is None
+    assert cost_of(MIXED, "gpt-oss-20b", provider="openai").nanousd is None
+    assert cost_of(MIXED, "llama-3.3-70b-versatile", provider="groq").nanousd is not None

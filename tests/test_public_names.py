@@ -103,6 +103,7 @@ FLOORS = (
     {"cache", "cassette", "ledger"},
     {"budgeting"},
     {"middleware"},
+    {"providers"},
     {"client"},
     {"asking", "chat", "chat_file", "cost_table", "estimate", "llm", "reply", "templates", "tools"},
     {"display"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
 
     from llmnb.prompt_cache import Mode
+    from llmnb.providers.known import Endpoint
 
 
 _SDK_VARIABLES = (
@@ -54,6 +55,11 @@ class Access(Protocol):
         ...
 
     @property
+    def endpoint(self) -> Endpoint | None:
+        """Where another provider is asked; None where Messages are spoken."""
+        ...
+
+    @property
     def prompt_cache(self) -> Mode:
         """How calls that do not say so use the prompt cache."""
         ...
@@ -76,19 +82,21 @@ class Access(Protocol):
 
 
 class OurClients:
-    """Clients of the environment's key and base URL, shared by every LLM of the same settings."""
+    """Clients of the environment's key and base URL, or another's, shared by every LLM of the same settings."""
 
     can_live = True
     provider = "anthropic"
+    endpoint = None
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, base_url: str | None = None) -> None:
         self._settings = settings
+        self._options: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
         self.prompt_cache: Mode = settings.prompt_cache
         self._sync: tuple[tuple[object, ...], Anthropic] | None = None
 
     def known(self) -> Anthropic | None:
         # its import takes seconds, and what it would find besides these variables is looked for only if it must be
-        if "anthropic" not in sys.modules and not any(map(os.environ.get, _SDK_PROFILES)):
+        if not self._options and "anthropic" not in sys.modules and not any(map(os.environ.get, _SDK_PROFILES)):
             return None
         try:
             return self.sync()
@@ -99,11 +107,14 @@ class OurClients:
         # looking the client up costs as much as all else llmnb does before a call, so the last one is kept
         key = (forks.pid, scope.needs_no_key(), *map(os.environ.get, _SDK_VARIABLES))
         if self._sync is None or self._sync[0] != key:
-            self._sync = key, cast("Anthropic", sdk_client(asynchronous=False, settings=self._settings))
+            self._sync = (
+                key,
+                cast("Anthropic", sdk_client(asynchronous=False, settings=self._settings, **self._options)),
+            )
         return self._sync[1]
 
     def here(self) -> AsyncAnthropic:
-        client = cast("AsyncAnthropic", sdk_client(asynchronous=True, settings=self._settings))
+        client = cast("AsyncAnthropic", sdk_client(asynchronous=True, settings=self._settings, **self._options))
         close_with_loop(client)
         return client
 
@@ -112,7 +123,9 @@ class OurClients:
 
 
 class UserClient:
-    """A client the user made, wrapped, and its twins."""
+    """A client of the anthropic SDK that the user made, wrapped, and its twins."""
+
+    endpoint = None
 
     def __init__(self, client: Any, settings: Settings) -> None:
         # a client that was wrapped with a mode of its own keeps it

@@ -13,7 +13,7 @@ from llmnb.asking.kept import kept_answer
 from llmnb.asking.question import Question
 from llmnb.cache.stored import StoredAnswer
 from llmnb.client import marking_of
-from llmnb.errors import LlmnbError
+from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.estimate import CacheEstimate, Estimate, KeptAnswer
 from llmnb.ledger.history import History, history
 from llmnb.ledger.sums import quantile
@@ -41,6 +41,7 @@ def estimated(question: Question, settings: Settings, *, exact: bool) -> Estimat
     sketch = _Sketch(question, settings)
     if not exact:
         return sketch.estimate(sketch.calibrated())
+    _check_counts(question)
     client = question.access.sync()
     counted = client.messages.count_tokens(**sketch.countable(client.messages.count_tokens))
     return sketch.estimate(sketch.counted(counted.input_tokens))
@@ -51,9 +52,15 @@ async def aestimated(question: Question, settings: Settings, *, exact: bool) -> 
     sketch = _Sketch(question, settings)
     if not exact:
         return sketch.estimate(sketch.calibrated())
+    _check_counts(question)
     client = question.access.here()
     counted = await client.messages.count_tokens(**sketch.countable(client.messages.count_tokens))
     return sketch.estimate(sketch.counted(counted.input_tokens))
+
+
+def _check_counts(question: Question) -> None:
+    if question.access.endpoint is not None:
+        raise InvalidRequest(f"{question.access.provider} does not count a prompt before it is sent: leave out exact=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,8 @@ class _Sketch:
 
     def _cache(self, read: _Input, output: int) -> CacheEstimate | None:
         """What the breakpoints do that the marking part would set now, or could set."""
+        if self._question.access.endpoint is not None:  # there are none
+            return None
         placement = self._placement()
         prompt = placement.outline
         set_ = breakpoints(prompt, placement.likely())

@@ -71,7 +71,7 @@ class Exchange:
             for _ in self.stream(client):
                 pass
             return self.replied()
-        with self._slot(), self._calling(), _Advice(self.plan.model):
+        with self._slot(), self._calling(), _Advice(self.plan):
             message = cast("Any", client()).messages.create(**self._arguments)
         return self._finish(message)
 
@@ -82,7 +82,7 @@ class Exchange:
                 pass
             return self.replied()
         async with self._aslot():
-            with self._calling(), _Advice(self.plan.model):
+            with self._calling(), _Advice(self.plan):
                 message = await cast("Any", client()).messages.create(**self._arguments)
         return self._finish(message)
 
@@ -91,7 +91,7 @@ class Exchange:
     def stream(self, client: SyncClient) -> Generator[Piece | Retry]:
         """The pieces of the answer as they come. Closing the generator closes the HTTP stream at once."""
         broke: Exception | None = None
-        with self._slot(), _Advice(self.plan.model):
+        with self._slot(), _Advice(self.plan):
             with self._calling():
                 body = client().messages.create(**self._arguments, stream=True)
             try:
@@ -113,7 +113,7 @@ class Exchange:
         """The async twin of `stream`."""
         broke: Exception | None = None
         async with self._aslot():
-            with _Advice(self.plan.model):
+            with _Advice(self.plan):
                 with self._calling():
                     body = await client().messages.create(**self._arguments, stream=True)
                 try:
@@ -229,7 +229,7 @@ class Exchange:
         if message is None:
             return None
         output = wire.estimated_tokens(len(text.encode()))
-        return replace(wire.read_usage(message.usage.to_dict()), output_tokens=output, estimated=True)
+        return replace(wire.read_usage(message.usage.to_dict(warnings=False)), output_tokens=output, estimated=True)
 
 
 def _is_json(body: Any) -> bool:
@@ -246,15 +246,17 @@ def _broken() -> tuple[type[Exception], ...]:
 class _Advice:
     """Adds a note to a 404 for a model nobody knows; every error passes as it is."""
 
-    __slots__ = ("_model",)
+    __slots__ = ("_plan",)
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if getattr(error, "status_code", None) == 404 and (hint := models.hint(self._model)):
+        if getattr(error, "status_code", None) != 404 or self._plan.provider is not None:
+            return
+        if hint := models.hint(self._plan.model):
             assert error is not None
             error.add_note(hint)

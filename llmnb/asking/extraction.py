@@ -53,6 +53,12 @@ class Rows(list[T]):
         return pd.DataFrame.from_records(records, columns=[*self._columns, *extra])  # pyright: ignore[reportUnknownMemberType]
 
 
+def _takes_schema(question: Question) -> bool:
+    """Whether the model can be held to a schema by whoever serves it."""
+    model, endpoint = question.plan.model, question.access.endpoint
+    return models.facts(model).takes_output_format if endpoint is None else endpoint.takes_schema(model)
+
+
 def _record(item: object) -> dict[str, Any]:
     if isinstance(item, dict):
         return cast("dict[str, Any]", item)
@@ -74,7 +80,7 @@ class Extraction:
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
         self.value: Any = None
-        self.by_tool = shape.strict is None or not models.facts(question.plan.model).takes_output_format
+        self.by_tool = shape.strict is None or not _takes_schema(question)
         self._shape = shape
         self._left = retries
         self._attempts = 0

@@ -72,7 +72,7 @@ def _usage(message: Message, model: str, call: Call | None) -> Usage:
     if call is not None and call.source == "live":
         return call.usage
     # of an answer that was kept: what it took when it was asked; its row has what it took now, which is nothing
-    known = wire.read_message({"usage": message.usage.to_dict(), "model": message.model}, model)
+    known = wire.read_message({"usage": message.usage.to_dict(warnings=False), "model": message.model}, model)
     return known.usage or Usage()
 
 

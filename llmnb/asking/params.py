@@ -15,6 +15,7 @@ from llmnb import durations
 from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
 from llmnb.messages import models
+from llmnb.providers.known import Provider, split
 from llmnb.records import Caching
 from llmnb.settings import Settings
 from llmnb.tools.toolbox import Toolbox, toolbox
@@ -133,8 +134,15 @@ class Plan:
     model: str
     arguments: dict[str, Any]
     display: str | None = None
+    provider: Provider | None = None
+    """Who serves the model; None: whoever speaks Messages."""
     ledger: dict[str, Any] = field(default_factory=dict[str, Any])
     tools: Toolbox | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The model's name with its provider's prefix."""
+        return self.model if self.provider is None else f"{self.provider.prefix}:{self.model}"
 
     @property
     def must_stream(self) -> bool:
@@ -162,8 +170,8 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
         InvalidRequest: the model is known to refuse one of them, or a value is impossible.
         UnknownModel: the model's name is empty or no name at all.
     """
-    model = models.check_name(settings.model if options.get("model") is None else options["model"])
-    facts = models.facts(model)
+    provider, model = split(models.check_name(settings.model if options.get("model") is None else options["model"]))
+    facts = models.facts(model) if provider is None else models.ModelFacts(model, None, None, provider.longest(model))
     arguments: dict[str, Any] = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
     arguments["model"] = model
     arguments["max_tokens"] = _max_tokens(options.get("max_tokens"), settings, facts)
@@ -183,7 +191,8 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
         arguments["tools"] = list(tools.definitions)
         if tools.choice is not None:
             arguments["tool_choice"] = tools.choice
-    return Plan(model, arguments, options.get("display") or settings.display, ledger, tools)
+    display = options.get("display") or settings.display
+    return Plan(model, arguments, display, provider, ledger, tools)
 
 
 def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:

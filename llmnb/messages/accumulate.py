@@ -174,7 +174,16 @@ class Accumulator:
                 setattr(message.usage, name, value)
         extra = cast("dict[str, object]", usage.model_extra or {})  # such as `iterations`, which the SDK does not type
         for name, value in extra.items():
-            setattr(message.usage, name, value)
+            setattr(message.usage, name, _typed(name, value))
+
+
+def _typed(name: str, value: object) -> object:
+    """A field that the SDK types at the start of a message only, and which other providers tell at its end."""
+    if name == "cache_creation" and isinstance(value, dict):
+        from anthropic.types import CacheCreation
+
+        return CacheCreation.construct(**cast("dict[str, Any]", value))
+    return value
 
 
 def cited(citation: Any) -> Citation:

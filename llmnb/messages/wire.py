@@ -280,6 +280,8 @@ def read_usage(usage: Json) -> Usage:
     thinking = _dict(usage.get("output_tokens_details")).get("thinking_tokens")
     if isinstance(thinking, int):
         known["thinking_tokens"] = thinking
+    if usage.get("estimated") is True:  # said by llmnb itself, of a server that counts nothing
+        known["estimated"] = True
     return made(Usage, known)
 
 

@@ -23,7 +23,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import anyio
 import httpx2
@@ -62,6 +62,9 @@ Flow: TypeAlias = Generator[APIRequest | Answer | Pause | _Client, Any, Any]
 
 class Part(Middleware):
     """One concern of the pipeline. Override `flow`; the base class runs it in both kinds of clients."""
+
+    is_innermost: ClassVar[bool] = False
+    """Whether it belongs inside all others, however often the client is wrapped."""
 
     def concerns(self, request: APIRequest) -> bool:
         """Whether the part has work to do on a request; where it has none, it is not there. Must not raise."""

@@ -101,6 +101,8 @@ def find(provider: str, model: str) -> tuple[Provider, ModelInfo] | None:
 
 
 def _provider_id(provider: str, model: str, providers: Iterable[Provider]) -> str | None:
+    if provider == "openai" and model.startswith("gpt-oss"):
+        return None  # it has a price there, but is not served there: somebody else answers at OPENAI_BASE_URL
     if provider in PROVIDERS:
         return PROVIDERS[provider]
     for entry in providers:

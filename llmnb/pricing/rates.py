@@ -105,6 +105,10 @@ def rates(price_id: str, tiers: Mapping[int, Dollars]) -> Rates:
     return Rates(price_id, tuple(band(dollars, over) for over, dollars in ordered), ordered)
 
 
+LOCAL = rates("local", {0: dict.fromkeys(CLASSES, Decimal(0))})
+"""What a model costs that runs on a machine of the user's: nothing, to anybody."""
+
+
 def override_rates(name: str, price: PriceOverride) -> Rates:
     """Rates from a price of the user's own; what caching costs defaults to the input price."""
     cached = (price.cache_read, price.cache_write_5m, price.cache_write_1h)

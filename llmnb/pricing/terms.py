@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from llmnb.pricing.book import Timeline, conditions, suffix, timeline
-from llmnb.pricing.rates import Rates, override_rates
+from llmnb.pricing.rates import LOCAL, Rates, override_rates
 from llmnb.records import UNPRICED, Call, Cost, Usage
 from llmnb.settings import PriceOverride
 
@@ -43,6 +43,8 @@ class Terms(NamedTuple):
                 return own
             if wanted and _own_price(self.model, "", self.overrides) is not None:
                 return None  # the plain price is the user's own, so genai-prices' batch price is not theirs
+        if is_local(self.provider, self.model):
+            return LOCAL
         prices = _published(self.provider, self.model, self.service_tier, self.speed, self.inference_geo)
         return None if prices is None else prices.at(time.time_ns() // 1000 if self.ts is None else self.ts)
 
@@ -50,6 +52,11 @@ class Terms(NamedTuple):
         """What a usage costs, see `cost_of`."""
         rates = self.rates
         return UNPRICED if rates is None else rates.cost(usage)
+
+
+def is_local(provider: str, model: str) -> bool:
+    """Whether nobody bills the tokens: ollama runs the model on a machine of the user's, not in its cloud."""
+    return provider == "ollama" and not model.endswith(("-cloud", ":cloud"))
 
 
 def terms_of(call: Call, overrides: Overrides | None = None) -> Terms:

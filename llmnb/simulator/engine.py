@@ -139,7 +139,7 @@ class Engine:
         self.limiter.check(caller.key, prompt.tokens, now)
         composed = compose(asked, model.asked, answer, self.seed, room)
         scope = f"{caller.scope}:{model.id}"
-        use = self.prefixes.use(prompt, scope, now, bills_writes=model.bills_cache_writes)
+        use = CacheUse(prompt.tokens) if model.is_local else self.prefixes.use(prompt, scope, now, model)
         turn = self._turn(asked, model.asked, answer, composed, use, batched=False)
         turn.id = self.ids.new("chatcmpl-")
         self.limiter.take(caller.key, use.uncached_tokens + use.write_tokens, turn.output_tokens, now)

@@ -37,6 +37,11 @@ class ChatModel:
         return self.thoughts == "counted"
 
     @property
+    def is_local(self) -> bool:
+        """Whether it runs where ollama does, which counts no more than what was read and written."""
+        return self.owner == "library"
+
+    @property
     def asked(self) -> Model:
         """The model as the simulator's own head is asked."""
         thinks = "off" if self.thoughts == "none" else "adaptive"

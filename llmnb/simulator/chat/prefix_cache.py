@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from llmnb.simulator.chat.models import ChatModel
 from llmnb.simulator.json_value import dumps
 from llmnb.simulator.prompt import Prompt
 from llmnb.simulator.prompt_cache import CacheUse
@@ -26,7 +27,7 @@ class PrefixCache:
         """Forget everything."""
         self._expires.clear()
 
-    def use(self, prompt: Prompt, scope: str, now: float, *, bills_writes: bool) -> CacheUse:
+    def use(self, prompt: Prompt, scope: str, now: float, model: ChatModel) -> CacheUse:
         """What of the prompt was read before, and what is kept of it now."""
         link, total, read = scope.encode(), prompt.loose_tokens, 0
         kept: list[bytes] = []
@@ -38,7 +39,7 @@ class PrefixCache:
                     read = _stepped(total)
                 kept.append(link)
         self._expires.update(dict.fromkeys(kept, now + LIFETIME_S))
-        written = max(0, _stepped(total) - read) if bills_writes and total >= MINIMUM_TOKENS else 0
+        written = max(0, _stepped(total) - read) if model.bills_cache_writes and total >= MINIMUM_TOKENS else 0
         return CacheUse(total - read - written, read, written)
 
 

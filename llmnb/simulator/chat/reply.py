@@ -59,10 +59,10 @@ class ChatReply:
         prompt = as_count(told.get("input_tokens")) + read + written
         completion, thought = as_count(told.get("output_tokens")), self._thinking_tokens()
         usage: Json = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        if self.model.owner == "library":
+        if self.model.is_local:
             return usage
         if self.model.thoughts == "beside":
-            return usage | {"completion_tokens": completion - thought}
+            return usage | {"completion_tokens": completion - thought, "prompt_tokens_details": {"cached_tokens": read}}
         details: Json = {"cached_tokens": read, "audio_tokens": 0}
         if self.model.bills_cache_writes:
             details["cache_write_tokens"] = written
@@ -75,7 +75,7 @@ class ChatReply:
 
     def _head(self, kind: str) -> Json:
         head: Json = {"id": self.turn.id, "object": kind, "created": self.created, "model": self.turn.model}
-        return head if self.model.owner == "library" else head | {"service_tier": "default"}
+        return head if self.model.is_local else head | {"service_tier": "default"}
 
     def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
         choice: Json = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}

@@ -1,0 +1,72 @@
+"""Clients of the anthropic SDK whose requests go to a chat completions server: what the pipeline is put on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from llmnb.errors import MissingExtra
+from llmnb.providers.known import Endpoint
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic, AsyncAnthropic
+
+NO_KEY = "the-key-is-the-openai-clients"
+"""Stands where the anthropic SDK wants a key; it is sent to nobody."""
+
+
+def check_installed(prefix: str) -> None:
+    """Refuses when the openai SDK is not there.
+
+    Raises:
+        MissingExtra: says how to install it.
+    """
+    if importlib.util.find_spec("openai") is None:
+        raise MissingExtra(f"a model of {prefix}", "openai")
+
+
+def client_at(
+    endpoint: Endpoint, *, asynchronous: bool, user_client: Any = None, **options: Any
+) -> Anthropic | AsyncAnthropic:
+    """A client that asks there with the environment's key, or through a client of the openai SDK that the user made."""
+    import anthropic
+    import httpx2
+
+    from llmnb.providers.part import TranslationPart
+    from llmnb.providers.transport import AsyncTransport, Transport
+
+    def made() -> Any:
+        if user_client is not None:
+            return user_client.with_options(max_retries=0)
+        import openai
+
+        make = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+        return make(base_url=endpoint.base_url, api_key=endpoint.key(os.environ), max_retries=0)
+
+    shared: dict[str, Any] = {
+        "api_key": NO_KEY,
+        "base_url": endpoint.base_url,
+        "middleware": [TranslationPart(endpoint)],
+        **options,
+    }
+    if asynchronous:
+        http = httpx2.AsyncClient(transport=AsyncTransport(endpoint, made, is_ours=user_client is None))
+        return _named(anthropic.AsyncAnthropic, endpoint.name)(http_client=http, **shared)
+    http = httpx2.Client(transport=Transport(endpoint, made, is_ours=user_client is None))
+    return _named(anthropic.Anthropic, endpoint.name)(http_client=http, **shared)
+
+
+@cache
+def _named(kind: type[Any], name: str) -> type[Any]:
+    """The SDK's class under another provider's name, which its spans carry and `wrap` reads."""
+    return type(kind.__name__, (kind,), {"_gen_ai_provider_name": name, "__module__": __name__})
+
+
+def endpoint_of(client: object) -> Endpoint | None:
+    """Where a client made here asks; None for any other."""
+    from llmnb.providers.part import TranslationPart
+
+    parts: tuple[object, ...] = getattr(client, "middleware", ())
+    return next((part.endpoint for part in parts if isinstance(part, TranslationPart)), None)
