@@ -341,7 +341,15 @@ class Chat:
 
     def _next(self, question: Question, content: str | list[Block], kept: int | None = None) -> Question:
         question = self._with_tools(question)
-        model, turns = question.plan.model, self._turns[:kept]
+        model, all_turns = question.plan.model, self._turns
+        turns = all_turns[:kept]
+
+        @contextmanager
+        def again() -> Generator[None]:
+            with self._turn():
+                if self._turns is not all_turns:
+                    raise InvalidRequest("the chat has gone on since this answer broke off: ask the question again")
+                yield
 
         def keep(reply: Reply) -> None:
             for one in reply.turns:
@@ -354,7 +362,7 @@ class Chat:
             self._changed()
 
         messages = [*self._sent.messages(turns, model), {"role": "user", "content": content}]
-        return replace(question, messages=messages, on_call=self._heard, on_reply=keep)
+        return replace(question, messages=messages, on_call=self._heard, on_reply=keep, entered=again)
 
     def _with_tools(self, question: Question) -> Question:
         """The question with the tools of earlier turns, not to be called: the API wants to know what it reads of."""

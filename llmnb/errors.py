@@ -23,7 +23,7 @@ Each carries its facts as attributes and says in its message what to do next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -71,13 +71,57 @@ class UnknownModel(LlmnbError, LookupError):
         super().__init__(f"unknown model {model!r}.{hint and ' ' + hint} `llmnb prices` lists the models llmnb knows.")
 
 
-class IncompleteReply(LlmnbError):
-    """The stream ended before the message did; `partial` is the text so far and `usage` what is known of its tokens."""
+class Resumable(Protocol):
+    """What an `IncompleteReply` goes on with; it gives a `Reply`, which stands on a higher floor than errors do."""
 
-    def __init__(self, message: str, *, partial: str = "", usage: Usage | None = None) -> None:
+    def ask(self) -> Any: ...
+
+    async def aask(self) -> Any: ...
+
+
+class IncompleteReply(LlmnbError):
+    """The stream ended before the message did; `partial` is the text so far and `usage` what is known of its tokens.
+
+    `reply = error.resume()` has the answer finished.
+    """
+
+    def __init__(
+        self, message: str, *, partial: str = "", usage: Usage | None = None, resumption: Resumable | None = None
+    ) -> None:
         self.partial = partial
         self.usage = usage
+        self.resumption = resumption
         super().__init__(message)
+
+    def resume(self) -> Any:
+        """Asks the model to go on where the answer broke off; gives the whole `Reply`, in a chat as the turn's answer.
+
+        Models up to 4.5 are given the text so far as the beginning of their answer (prefill), and continue it. Models
+        from 4.6 on take none: they are shown it as their answer, and a user turn asks them to go on from the exact
+        point. They mostly do, but it is a request and no guarantee: the seam may repeat a word or lose one.
+        Where half an answer is of no use (structured output, tools, no text yet), the question is asked anew.
+
+        The reply's text is that of both parts, its usage and cost are those of both calls; each has its own row in the
+        ledger, the second with the first as its `parent_uid`.
+
+        Raises:
+            IncompleteReply: it broke off again; `.partial` has the text of both parts, and can be resumed.
+            InvalidRequest: this error was copied from another process, or the chat has gone on since.
+        """
+        return self._resumable().ask()
+
+    async def aresume(self) -> Any:
+        """The async twin of `resume`."""
+        return await self._resumable().aask()
+
+    def _resumable(self) -> Resumable:
+        if self.resumption is None:
+            raise InvalidRequest("this answer cannot be resumed from here: ask the question again")
+        return self.resumption
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # what it goes on with holds a client
+        return _again, (type(self), self.args, {**self.__dict__, "resumption": None})
 
 
 class BudgetExceeded(LlmnbError):

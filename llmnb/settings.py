@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     """How answers are shown: widget, html, terminal, static, print, none; unset: what fits where the code runs."""
     concurrency: int = Field(default=16, ge=1)
     """How many requests of one process may be under way at once."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """The longest silence of the API, in seconds: until it answers, and between two events of a stream, which may take
+    any time in all; unset: the SDK's own, ten minutes."""
     longest_retry_wait_s: float = Field(default=60.0, gt=0)
     """The longest wait, in seconds, before the SDK repeats a failed request; the API may ask for hours."""
     cache: Literal["on", "off", "all"] = "on"

@@ -508,7 +508,8 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(chat=chats, kind=st.sampled_from(["status", "truncate", "drop", "error_event"]), events=st.integers(0, 5))
     def fail(self, chat: int, kind: str, events: int) -> None:
-        fault = Fault(kind, status=400, after_events=events)
+        # an error before any content is repeated, and then does not fail
+        fault = Fault(kind, status=400, after_events=events or int(kind == "error_event"))
         self.sim.script(Answer(text="one two three four five six", deltas=6, fault=fault))
         with pytest.raises((anthropic.APIError, IncompleteReply)):
             self.all[chat][0]("this fails")

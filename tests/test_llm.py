@@ -551,10 +551,12 @@ def _run(llm: llmnb.LLM, way: str) -> Any:
 
 @pytest.mark.parametrize("way", ["ask", "stream", "aask", "astream"])
 def test_error_event_in_a_stream(sim: Simulator, way: str) -> None:
-    """An error of the API inside a stream passes as the SDK's own error."""
+    """An error of the API after content is an incomplete reply, and the SDK's own error its cause."""
     sim.fail("error_event", after_events=3)
-    with pytest.raises(anthropic.APIStatusError):
+    with pytest.raises(IncompleteReply, match=r"API broke .*overloaded_error") as caught:
         _run(llmnb.LLM(max_tokens=60_000), way)
+    assert isinstance(caught.value.__cause__, anthropic.APIStatusError)
+    assert caught.value.partial
     assert rows()[0]["status"] == "error"
 
 
@@ -562,8 +564,9 @@ def test_error_event_in_a_stream(sim: Simulator, way: str) -> None:
 def test_a_garbled_stream_raises(sim: Simulator, kind: str) -> None:
     """Bytes that are no JSON or no UTF-8 are an error, never a short answer."""
     sim.fail(kind, after_events=3)
-    with pytest.raises((ValueError, IncompleteReply)):
+    with pytest.raises(IncompleteReply) as caught:
         list(llmnb.LLM().stream("Hi"))
+    assert caught.value.partial
 
 
 @pytest.mark.parametrize("kind", ["unknown_events", "unknown_blocks", "comments", "split_utf8", "gzip"])

@@ -50,7 +50,7 @@ def asked(sim: Simulator) -> llmnb.LLM:
     llm("c")
     with pytest.raises(anthropic.APIStatusError):
         llm("d", extra_body={"max_tokens": -1})
-    sim.script(Answer(text="word " * 30, delta_tokens=1))
+    sim.script(Answer(text="word " * 30, delta_tokens=1, fault=Fault("stall", after_events=3)))  # else it came whole
     for _ in llm.stream("e"):
         break
     return llm

@@ -6,9 +6,10 @@ and the books agree by construction.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmnb import slots
 from llmnb.asking.figures import figures, rows_of
 from llmnb.asking.params import Plan
-from llmnb.errors import IncompleteReply
+from llmnb.errors import IncompleteReply, LlmnbError
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece
 from llmnb.records import Call, Ended, PromptMarks, Retry, Text, Thinking, Usage, calling
@@ -103,7 +104,9 @@ class Exchange:
                     for event in body:
                         if (piece := add(event)) is not None:
                             yield piece
-            except _broken() as error:
+            except Exception as error:
+                if not self._broke_off(error):
+                    raise
                 broke = error
             finally:
                 body.close()
@@ -114,11 +117,18 @@ class Exchange:
         broke: Exception | None = None
         async with self._aslot():
             with _Advice(self.plan):
-                with self._calling():
-                    body = await client().messages.create(**self._arguments, stream=True)
+                body: Any = None
+                if self.on_retry is None:
+                    async with aclosing(self._opened(client)) as opening:
+                        async for told in opening:
+                            if isinstance(told, Retry):
+                                yield told
+                            else:
+                                body = told
+                else:
+                    with self._calling():
+                        body = await client().messages.create(**self._arguments, stream=True)
                 try:
-                    for retry in self._retried():
-                        yield retry
                     if _is_json(body):
                         for piece in self._answer_in_json(await body.response.aread()):
                             yield piece
@@ -127,11 +137,37 @@ class Exchange:
                         async for event in body:
                             if (piece := add(event)) is not None:
                                 yield piece
-                except _broken() as error:
+                except Exception as error:
+                    if not self._broke_off(error):
+                        raise
                     broke = error
                 finally:
                     await body.close()
         self._finish_stream(broke)
+
+    async def _opened(self, client: AsyncClient) -> AsyncGenerator[Any]:
+        """The retries while they are waited for, and last the stream that has begun."""
+        told = asyncio.Queue[Retry | None]()
+        self.on_retry = told.put_nowait
+        with self._calling():
+            task = asyncio.ensure_future(cast("Any", client()).messages.create(**self._arguments, stream=True))
+
+        def over(_: object) -> None:
+            told.put_nowait(None)
+
+        task.add_done_callback(over)
+        is_handed_on = False
+        try:
+            while (retry := await told.get()) is not None:
+                yield retry
+            body, is_handed_on = task.result(), True
+            yield body
+        finally:
+            if not is_handed_on:  # it was left while it was waited for
+                task.cancel()
+                await asyncio.wait([task])
+                with suppress(BaseException):
+                    await task.result().close()
 
     def _answer_in_json(self, body: bytes) -> list[Piece]:
         """Some servers answer stream=true with one JSON message: the answer is there, if in one piece."""
@@ -178,13 +214,23 @@ class Exchange:
             for row in call.rows:
                 self._on_call(row)
 
+    def _broke_off(self, error: Exception) -> bool:
+        """Whether this is the end of a body in the middle: for most of those the SDK has no word of its own."""
+        import httpx2
+        from anthropic import APIStatusError
+
+        if isinstance(error, APIStatusError):  # an error event; before any content it is the call's error
+            return self._pieces.has_content
+        garbled = isinstance(error, ValueError) and not isinstance(error, LlmnbError)  # no JSON, or no UTF-8
+        return garbled or isinstance(error, (httpx2.RequestError, OutOfOrder))
+
     def _finish_stream(self, broke: Exception | None) -> None:
         if self.reply is not None:
             return
         if self._pieces.complete:
             self._finish(self._pieces.message())
         elif broke is not None:
-            raise self._incomplete(f"the stream broke off ({type(broke).__name__}: {broke})") from broke
+            raise self._incomplete(_why(broke)) from broke
         else:
             raise self._incomplete("the stream ended before the answer did")
 
@@ -213,11 +259,16 @@ class Exchange:
         usage = self._usage_so_far(self._pieces.text) or Usage()
         return self._reply(message, usage)
 
+    @property
+    def rows(self) -> tuple[Call, ...]:
+        """The rows of the ledger that its call has by now."""
+        return rows_of(self._call)
+
     def _incomplete(self, what: str) -> IncompleteReply:
         text = self._pieces.text
         return IncompleteReply(
             f"{what}, after {len(text):,} characters. They are in `.partial`, and what is known of the tokens in "
-            "`.usage`; ask again to get a whole answer.",
+            "`.usage`; `.resume()` has it finished.",
             partial=text,
             usage=self._usage_so_far(text),
         )
@@ -232,15 +283,19 @@ class Exchange:
         return replace(wire.read_usage(message.usage.to_dict(warnings=False)), output_tokens=output, estimated=True)
 
 
+def _why(broke: Exception) -> str:
+    import httpx2
+    from anthropic import APIStatusError
+
+    if isinstance(broke, httpx2.ReadTimeout):
+        return "nothing more came of the stream for as long as `timeout` allows"
+    if isinstance(broke, APIStatusError):
+        return f"the API broke the stream off ({wire.error_of(broke.body) or broke})"
+    return f"the stream broke off ({type(broke).__name__}: {broke})"
+
+
 def _is_json(body: Any) -> bool:
     return str(body.response.headers.get("content-type", "")).startswith("application/json")
-
-
-def _broken() -> tuple[type[Exception], ...]:
-    """What ends a body in the middle without the SDK having a word for it."""
-    import httpx2
-
-    return (httpx2.TransportError, OutOfOrder)
 
 
 class _Advice:

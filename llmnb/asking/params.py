@@ -176,6 +176,8 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     arguments["model"] = model
     arguments["max_tokens"] = _max_tokens(options.get("max_tokens"), settings, facts)
     _check_timeout(options.get("timeout"))
+    if settings.timeout_s is not None:
+        arguments.setdefault("timeout", settings.timeout_s)
     _add_system(arguments, options.get("system"))
     _add_stop_sequences(arguments, options.get("stop_sequences"))
     _add_sampling(arguments, options, facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from llmnb.asking import recent
 from llmnb.asking.access import Access
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import Plan
-from llmnb.asking.runner import awatch, watch, watch_here
+from llmnb.asking.resuming import Continued, Entered, Resumption, resume_by
+from llmnb.asking.runner import awatch, loop_thread, relayed, watch, watch_here
 from llmnb.asking.tool_loop import ToolLoop
-from llmnb.errors import InvalidRequest
+from llmnb.errors import IncompleteReply, InvalidRequest
 from llmnb.records import Call, StreamEvent
 from llmnb.reply import Reply, running_cell
 from llmnb.views import View, views
@@ -26,7 +27,8 @@ class Question:
 
     `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
     `on_reply` the answer, once it is whole and before anybody else sees the end of it. `shown_as` puts something before
-    the view, and `tells_input` has the input of a tool come piece by piece.
+    the view, and `tells_input` has the input of a tool come piece by piece. `entered` is what an answer that broke off
+    is resumed inside of, `resumes` the beginning of the one that this question has finished.
     """
 
     plan: Plan
@@ -38,6 +40,8 @@ class Question:
     on_reply: Callable[[Reply], None] | None = None
     shown_as: Callable[[View], View] | None = None
     tells_input: bool = False
+    entered: Entered = nullcontext
+    resumes: Resumption | None = None
 
     def ask(self) -> Reply:
         """The reply, shown live where a view fits."""
@@ -50,8 +54,8 @@ class Question:
                 reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
             else:
                 reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)
-        except BaseException:
-            recent.remember(exchange.partial())
+        except BaseException as error:
+            self._failed(exchange, error)
             raise
         return self._told(reply)
 
@@ -64,8 +68,8 @@ class Question:
                 reply = await exchange.aask(self.access.here)
             else:
                 reply = await awatch(exchange, lambda: exchange.astream(self.access.here), view, self.plan.model)
-        except BaseException:
-            recent.remember(exchange.partial())
+        except BaseException as error:
+            self._failed(exchange, error)
             raise
         return self._told(reply)
 
@@ -79,9 +83,12 @@ class Question:
         self._check_unseen()
         exchange = self._exchange(None, blocking=True)
         try:
-            yield from exchange.stream(self.access.sync)
-        except BaseException:
-            recent.remember(exchange.partial())
+            if self.access.can_live and not loop_thread().is_here():
+                yield from relayed(exchange, lambda: exchange.astream(self.access.on_loop_thread))
+            else:
+                yield from exchange.stream(self.access.sync)
+        except BaseException as error:
+            self._failed(exchange, error)
             raise
         reply = self._told(exchange.replied())
         yield reply.done()
@@ -97,16 +104,27 @@ class Question:
             async with aclosing(exchange.astream(client)) as pieces:
                 async for piece in pieces:
                     yield piece
-        except BaseException:
-            recent.remember(exchange.partial())
+        except BaseException as error:
+            self._failed(exchange, error)
             raise
         yield self._told(exchange.replied()).done()
 
     def _view(self) -> View | None:
         view = views.view(self.plan.display)
+        if view is not None and self.resumes is not None:
+            view = Continued(view, self.resumes.before)
         return view if view is None or self.shown_as is None else self.shown_as(view)
 
+    def _failed(self, exchange: Exchange | ToolLoop, error: BaseException) -> None:
+        """Keeps what came, and lets an answer that broke off be resumed."""
+        recent.remember(exchange.partial())
+        if isinstance(error, IncompleteReply):
+            # a loop of tools is gone through again: its turns come from the cache
+            resume_by(error, self, exchange.rows if isinstance(exchange, Exchange) else ())
+
     def _told(self, reply: Reply) -> Reply:
+        if self.resumes is not None:
+            reply = self.resumes.merged(reply)
         recent.remember(reply)
         if self.on_reply is not None:
             self.on_reply(reply)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing, suppress
@@ -59,6 +60,10 @@ class LoopThread:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="llmnb-loop", daemon=True).start()
         self._loop.call_soon_threadsafe(function)
+
+    def is_here(self) -> bool:
+        """Whether the caller runs in it, and so cannot wait for it."""
+        return self._loop is not None and asyncio._get_running_loop() is self._loop
 
 
 _loop_thread = LoopThread()
@@ -236,6 +241,31 @@ def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, 
         raise
     assert exchange.reply is not None
     return _shown(exchange.reply, view)
+
+
+# Without a view -------------------------------------------------------------------------------------------------------
+
+
+def relayed(exchange: Answering, events: Events) -> Generator[StreamEvent]:
+    """The events of an answer as they come on the loop thread: a retry is told while it is waited for.
+
+    The SDK's sync client sleeps between two attempts in the thread that asks, where nothing can be told meanwhile.
+    Leaving the generator ends the answer at once.
+    """
+    running = _Watch(events)
+    exchange.on_retry = running.tell
+    running.start()
+    try:
+        yield from running
+    except BaseException as error:
+        running.stop()
+        if not (sys.is_finalizing() or _loop_thread.is_here()):  # nobody would end it there
+            with suppress(KeyboardInterrupt):  # pressed again
+                running.wait(_CLEAN_UP_S)
+        interrupts.shorten(error)
+        raise
+    if running.error is not None:
+        raise running.error
 
 
 # Watching in a coroutine ----------------------------------------------------------------------------------------------

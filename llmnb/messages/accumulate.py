@@ -84,6 +84,11 @@ class Accumulator:
         return self._message
 
     @property
+    def has_content(self) -> bool:
+        """Whether a block has begun."""
+        return bool(self._blocks)
+
+    @property
     def text(self) -> str:
         """The text of the answer so far."""
         message = self.message()

@@ -114,6 +114,11 @@ def error_type(envelope: Json) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def error_of(envelope: object) -> str | None:
+    """The same of an envelope that may be none."""
+    return error_type(_dict(envelope))
+
+
 def _message(data: Json, model_requested: str, *, complete: bool = True) -> Outcome:
     usage = _dict(data.get("usage"))
     model = _text(data.get("model"))

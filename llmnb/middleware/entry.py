@@ -123,7 +123,7 @@ class Entry:
     __slots__ = (
         "_began", "_body", "_context", "_estimated_input", "_held_back", "_is_out", "_ledgered", "_lost", "_marks",
         "_origin", "_pid", "_request", "_sent", "_since", "_span", "_unheard", "_waited_from", "attempts", "body_id",
-        "model_requested", "on_row", "prompt_bytes", "saw_first_token",
+        "fails_early", "model_requested", "on_row", "prompt_bytes", "saw_first_token",
     )  # fmt: skip
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
@@ -144,6 +144,8 @@ class Entry:
         self._span: CallSpan | None = None
         self._unheard: Ended | None = None
         self.attempts = 0
+        self.fails_early = False
+        """Whether this attempt's stream ends before its content, so that another one may be made."""
         self._is_out = False
         self.saw_first_token = False
         self.on_row: Told | None = None
@@ -179,7 +181,7 @@ class Entry:
             self._has_waited()
             self._since = {}
         self.attempts = attempt
-        self._is_out = False
+        self._is_out = self.fails_early = False
         self._span = of_attempt(self._span)
         if scope.needs_no_key():  # nothing will be sent, so that nothing is billed, whatever becomes of this process
             self._sent["source"] = "replay"
@@ -246,6 +248,16 @@ class Entry:
         )
         self._finish("error", self._lost or Usage(), is_over=False)
 
+    def awaits_retry(self) -> None:
+        """Another attempt comes after a wait; should the process die in it, the call is found to be interrupted.
+
+        It is noted under the number of the attempt to come, since the row of this one ends what was noted of it.
+        """
+        lost = (self._lost or Usage()).input_tokens
+        self._ledgered.books.begin(
+            {**self._sent, **self._since, "attempts": self.attempts + 1, "input_tokens": lost}, self._origin
+        )
+
     def raised(self, error: BaseException) -> None:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
         self._no_longer_waits()
@@ -287,11 +299,16 @@ class Entry:
         """The body has ended, by itself or not."""
         status = _status_of_body(outcome, how, error)
         if status != "ok":
-            self._since["error_type"] = outcome.error_type or (type(error).__name__ if how == "failed" else None)
+            # that the reader went away is no error, whichever way it went
+            is_error = how == "failed" and isinstance(error, Exception)
+            self._since["error_type"] = outcome.error_type or (type(error).__name__ if is_error else None)
+            self._waited_from = time.perf_counter()
         usage = outcome.usage or self._estimated
-        if status != "ok" and not outcome.complete:
+        if status == "error" and b'"content_block_start"' not in body:
+            usage = Usage()  # an error before any content costs nothing, as one with a status of its own does not
+        elif status != "ok" and not outcome.complete:
             usage = replace(usage, estimated=True)
-        self._finish(status, _added(self._lost, usage), outcome, body)
+        self._finish(status, _added(self._lost, usage), outcome, body, is_over=not self.fails_early)
 
     def replayed(self, answer: StoredAnswer, source: Source) -> None:
         """The whole answer was kept, and is here at once: no token is billed, and all that it cost once is saved."""

@@ -11,7 +11,7 @@ the `yield`, so that `try/finally` works as it reads:
             return response
 
 Besides requests, a part can yield what only the driver can do for it, sync or async: an `Answer` to have a response
-made of it, a `Pause` to wait, `CLIENT` to be told which client asks.
+made of it, a `Pause` to wait, `ReadAhead` and `Close` for a body, `CLIENT` to be told which client asks.
 
 Tests step a flow by hand with `next`, `send` and `throw`; the only two drivers stand here.
 """
@@ -23,13 +23,14 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, cast
 
 import anyio
 import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from llmnb.middleware.answering import dressed
+from llmnb.middleware.tee import AsyncTee, Enough, SyncTee
 from llmnb.trouble import quietly
 
 Response: TypeAlias = APIResponse[Any] | AsyncAPIResponse[Any]
@@ -50,13 +51,29 @@ class Pause:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """Reads a watched body until it is enough; see `tee.SyncTee.read_ahead`."""
+
+    tee: SyncTee | AsyncTee
+    is_enough: Enough
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Closes a response, whose body is not read any further."""
+
+    http: httpx2.Response
+
+
 class _Client:
     """Gives the client that asks, or None when it cannot be found out. Copies of a client share their parts."""
 
 
 CLIENT: Final = _Client()
 
-Flow: TypeAlias = Generator[APIRequest | Answer | Pause | _Client, Any, Any]
+Wanted: TypeAlias = Answer | Pause | ReadAhead | Close | _Client
+Flow: TypeAlias = Generator[APIRequest | Wanted, Any, Any]
 """Yields requests to send, receives a `Response` for each, returns the one that the caller shall get."""
 
 
@@ -111,19 +128,27 @@ class Part(Middleware):
             return stop.value
 
 
-def _given(wanted: Answer | Pause | _Client, call_next: CallNext) -> Any:
+def _given(wanted: Wanted, call_next: CallNext) -> Any:
     if isinstance(wanted, Answer):
         return dressed(wanted.http, wanted.request, asynchronous=False)
     if isinstance(wanted, Pause):
         return time.sleep(wanted.seconds)
+    if isinstance(wanted, ReadAhead):
+        return cast("SyncTee", wanted.tee).read_ahead(wanted.is_enough)
+    if isinstance(wanted, Close):
+        return wanted.http.close()
     return client_behind(call_next)
 
 
-async def _agiven(wanted: Answer | Pause | _Client, call_next: AsyncCallNext) -> Any:
+async def _agiven(wanted: Wanted, call_next: AsyncCallNext) -> Any:
     if isinstance(wanted, Answer):
         return dressed(wanted.http, wanted.request, asynchronous=True)
     if isinstance(wanted, Pause):
         return await anyio.sleep(wanted.seconds)
+    if isinstance(wanted, ReadAhead):
+        return await cast("AsyncTee", wanted.tee).read_ahead(wanted.is_enough)
+    if isinstance(wanted, Close):
+        return await wanted.http.aclose()
     return client_behind(call_next)
 
 

@@ -18,9 +18,11 @@ from anthropic import APIRequest
 from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.answering import answered_from, http_of
+from llmnb.middleware.early_error import Ahead, may_be_read_ahead
 from llmnb.middleware.entry import UNDER_WAY, Entry, Ledgered
-from llmnb.middleware.flow import CLIENT, Flow, Part, tell_when_sent
+from llmnb.middleware.flow import CLIENT, Answer, Close, Flow, Part, ReadAhead, tell_when_sent
 from llmnb.middleware.retries import before_next, is_repeated
+from llmnb.middleware.tee import AsyncTee, SyncTee
 from llmnb.middleware.watch import BodyWatch
 from llmnb.records import current_context
 from llmnb.trouble import quietly
@@ -55,33 +57,50 @@ class LedgerPart(Part):
             response = yield request
         except BaseException as error:
             self._raised(entry, request, error)
-            if not (is_repeated(error) and (yield from self._told_of_retry(request, error))):
+            if not (is_repeated(error) and (yield from self._told_of_retry(entry, request, error))):
                 entry.given_up()
             raise
         finally:
             UNDER_WAY.set(None)
         self._answered(entry, request, response)
         http = http_of(response)
+        if http is not None and may_be_read_ahead(request, http):
+            http, response = yield from self._begun(entry, request, http, response)
         if (
             http is not None
             and not http.is_success
-            and not (is_retried(http) and (yield from self._told_of_retry(request, http)))
+            and not (is_retried(http) and (yield from self._told_of_retry(entry, request, http)))
         ):
             entry.given_up()
         return response
 
-    def _told_of_retry(self, request: APIRequest, failure: httpx2.Response | BaseException) -> Flow:
+    def _begun(self, entry: Entry, request: APIRequest, http: httpx2.Response, response: Any) -> Flow:
+        """A stream that has come to its content; or, where an error came before that, a response with its status."""
+        ahead = Ahead(http)
+        yield ReadAhead(cast("SyncTee | AsyncTee", http.stream), ahead.is_enough)
+        if ahead.error_type is None:
+            return http, response
+        entry.fails_early = True
+        yield Close(http)  # the row is written now
+        failed = ahead.response(http)
+        if is_retried(failed):
+            self._may_be_retried(entry, request)
+        return failed, (yield Answer(failed, request))
+
+    def _told_of_retry(self, entry: Entry, request: APIRequest, failure: httpx2.Response | BaseException) -> Flow:
         """Tells who watches of the next attempt, if there is one; whether there is."""
         client = yield CLIENT
         try:
             retry = before_next(request, failure, client, self.ledgered.settings.longest_retry_wait_s)
-            tell = current_context().on_retry
-            if retry is not None and tell is not None:
+            if retry is None:
+                return False
+            entry.awaits_retry()
+            if (tell := current_context().on_retry) is not None:
                 tell(retry)
         except Exception as trouble:
             quietly("preparing a retry", trouble, but="how long the SDK waits is not shown")
             return False
-        return retry is not None
+        return True
 
     def _sent(self, request: APIRequest) -> Entry | None:
         try:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Literal, Protocol, TypeAlias
 
 import httpx2
 
 from llmnb.trouble import quietly
 
 End = Literal["read", "failed", "closed", "dropped"]
+Enough: TypeAlias = Callable[[list[bytes]], bool]
+"""Whether what has come of a body is as much as was to be read ahead."""
 
 
 class Cut(Exception):  # noqa: N818 - no error, but a watcher's word
@@ -51,6 +53,10 @@ class _Tee:
         self._stream = stream
         self._watchers: list[Watcher] = [watcher]
         self._chunks: list[bytes] = []
+        self._wait = 1
+        self._rest: Any = None  # of a body that was read ahead: where it goes on, None where it is at its end
+        self._is_ahead = False
+        self._broken: Exception | None = None
         self.is_suspended = True
         """Whether the reader has what came last and does not wait for more."""
         # the SDK asks the body for its tracing's observer at every event, so that looking it up must be cheap
@@ -113,11 +119,43 @@ class _Tee:
 class SyncTee(_Tee, httpx2.SyncByteStream):
     """A watched body of a sync client."""
 
+    def read_ahead(self, is_enough: Enough) -> list[bytes]:
+        """Reads until it is enough, or the end; gives what came. Whoever reads the body then gets all of it.
+
+        An error on the way is kept until then, too.
+        """
+        chunks, source = self._chunks, iter(self._stream)
+        self._is_ahead = True
+        try:
+            for chunk in source:
+                chunks.append(chunk)
+                self._wait -= 1
+                if not self._wait:
+                    self._wait = self._look()
+                if is_enough(chunks):
+                    self._rest = source
+                    break
+        except Exception as error:  # a watcher's word to cut it off here, too
+            self._broken = error
+        except BaseException as error:
+            self._broke(error)
+            self._stream.close()
+            raise
+        return chunks
+
     def __iter__(self) -> Iterator[bytes]:
-        chunks, wait = self._chunks, 1
+        chunks, wait, source = self._chunks, self._wait, self._stream
         self.is_suspended = False
         try:
-            for chunk in self._stream:
+            if self._is_ahead:
+                source, self._rest, self._is_ahead = self._rest or (), None, False
+                for chunk in tuple(chunks):
+                    self.is_suspended = True
+                    yield chunk
+                    self.is_suspended = False
+                if self._broken is not None:
+                    raise self._broken
+            for chunk in source:
                 chunks.append(chunk)
                 wait -= 1
                 if not wait:
@@ -144,11 +182,40 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
 class AsyncTee(_Tee, httpx2.AsyncByteStream):
     """A watched body of an async client."""
 
+    async def read_ahead(self, is_enough: Enough) -> list[bytes]:
+        """The async twin of `SyncTee.read_ahead`."""
+        chunks, source = self._chunks, aiter(self._stream)
+        self._is_ahead = True
+        try:
+            async for chunk in source:
+                chunks.append(chunk)
+                self._wait -= 1
+                if not self._wait:
+                    self._wait = self._look()
+                if is_enough(chunks):
+                    self._rest = source
+                    break
+        except Exception as error:  # a watcher's word to cut it off here, too
+            self._broken = error
+        except BaseException as error:
+            self._broke(error)
+            await self._stream.aclose()
+            raise
+        return chunks
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks, wait = self._chunks, 1
+        chunks, wait, source = self._chunks, self._wait, self._stream
         self.is_suspended = False
         try:
-            async for chunk in self._stream:
+            if self._is_ahead:
+                source, self._rest, self._is_ahead = self._rest or _nothing(), None, False
+                for chunk in tuple(chunks):
+                    self.is_suspended = True
+                    yield chunk
+                    self.is_suspended = False
+                if self._broken is not None:
+                    raise self._broken
+            async for chunk in source:
                 chunks.append(chunk)
                 wait -= 1
                 if not wait:
@@ -170,6 +237,11 @@ class AsyncTee(_Tee, httpx2.AsyncByteStream):
             await self._stream.aclose()
         finally:
             self._ended("closed")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""  # what makes it a generator
 
 
 def watch(response: httpx2.Response, watcher: Watcher) -> SyncTee | AsyncTee:

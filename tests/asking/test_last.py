@@ -63,7 +63,8 @@ def test_a_stream_that_was_left(llm: llmnb.LLM, sim: Simulator) -> None:
     text = "".join(event.text for event in (next(stream), next(stream)) if isinstance(event, llmnb.Text))
     stream.close()
     reply = llmnb.last()
-    assert reply.text == text == "word word "
+    assert text == "word word "
+    assert reply.text.startswith(text)  # more may have come than was looked at
     assert (reply.status, reply.usage.estimated, reply.stop_reason) == ("cancelled", True, None)
     (row,) = llmnb.calls().to_dict("records")
     assert (row["status"], row["output_tokens"]) == ("cancelled", reply.usage.output_tokens)

@@ -628,19 +628,20 @@ def streamed(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_stream_at_its_recorded_pace(path: Path, asynchronous: bool, no_network: Network) -> None:
     """Events come when they came; at once by default."""
-    kinds = ["message_start", "message_stop"]
-    payloads = [{"type": "message_start", "message": {"id": "m", "usage": {}}}, {"type": "message_stop"}]
+    kinds = ["message_start", "content_block_start", "message_stop"]
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    payloads = [{"type": "message_start", "message": {"id": "m", "usage": {}}}, block, {"type": "message_stop"}]
     events = tuple(
         Event(at_ms, f"event: {kind}\ndata: {json.dumps(payload)}\n\n".encode())
-        for at_ms, kind, payload in zip((40, 160), kinds, payloads, strict=True)
+        for at_ms, kind, payload in zip((40, 40, 160), kinds, payloads, strict=True)
     )
     response = Response(200, {"content-type": "text/event-stream"}, 40, events=events)
     request = Request("POST", "/v1/messages", streamed("Say something"))
     write(path, [Interaction(1, request, response)])
-    first, last = await _times(path, "recorded", asynchronous=asynchronous)
+    first, _, last = await _times(path, "recorded", asynchronous=asynchronous)
     assert first >= 0.04
     assert last - first >= 0.115
-    first, last = await _times(path, "at once", asynchronous=asynchronous)
+    first, _, last = await _times(path, "at once", asynchronous=asynchronous)
     assert last - first < 0.1
 
 

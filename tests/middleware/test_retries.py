@@ -11,6 +11,7 @@ import pytest
 
 import llmnb
 from llmnb.records import Done, Retry, StreamEvent, calling
+from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 from llmnb.trouble import LlmnbWarning
@@ -154,3 +155,91 @@ async def test_a_view_shows_a_wait_while_it_lasts(sim: Simulator, monkeypatch: p
     assert seen.shown[0] == (Retry(0.25, 2, "overloaded", 3), 1)
     assert sum(isinstance(event, Retry) for event, _ in seen.shown) == 1
     assert reply.text
+
+
+@pytest.mark.parametrize("door", ["stream", "astream"])
+async def test_a_stream_tells_while_it_waits(sim: Simulator, monkeypatch: pytest.MonkeyPatch, door: str) -> None:
+    """Of `stream()` and `astream()`, too, the reader has the retry when only the failed attempt has been sent."""
+    monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "0.3")
+    sim.fail("overloaded", retry_after_ms=250)
+    llm = llmnb.LLM(cache=False)
+    if door == "stream":
+        events = llm.stream("Hi")
+        first, sent = next(events), len(sim.requests)
+        rest = list(events)
+    else:
+        coming = llm.astream("Hi")
+        first, sent = await anext(coming), len(sim.requests)
+        rest = [event async for event in coming]
+    assert (first, sent) == (Retry(0.25, 2, "overloaded", 3), 1)
+    assert isinstance(rest[-1], Done)
+
+
+@pytest.mark.parametrize("door", ["stream", "astream"])
+async def test_leaving_in_the_wait_sends_nothing_more(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """Who has heard of the retry may go: no second attempt is made."""
+    monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "30")
+    sim.fail("overloaded", retry_after_ms=30_000)
+    llm = llmnb.LLM(cache=False)
+    if door == "stream":
+        events = llm.stream("Hi")
+        next(events)
+        events.close()
+    else:
+        coming = llm.astream("Hi")
+        await anext(coming)
+        await coming.aclose()
+    assert len(sim.requests) == 1
+    assert llmnb.calls()["status"].item() == "error"
+
+
+# An error before any content ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after_events", [-1, 0])
+def test_an_early_error_is_repeated(sim: Simulator, client: anthropic.Anthropic, after_events: int) -> None:
+    """As a 529 would be: one row, two attempts, nothing billed for the first, and the time to the first token."""
+    sim.fail("error_event", after_events=after_events)
+    retries: list[Retry] = []
+    with calling(on_retry=retries.append), client.messages.create(**HI, stream=True) as events:
+        assert [event.type for event in events][-1] == "message_stop"
+    assert [(retry.attempt, retry.reason[:10]) for retry in retries] == [(2, "overloaded")]
+    [row] = llmnb.calls().to_dict("records")
+    assert (row["status"], row["attempts"], row["cost_nanousd"]) == ("ok", 2, sim.billed().price_nanousd)
+    assert 0 < row["wait_ms"] <= row["ttft_ms"] <= row["latency_ms"]
+
+
+def test_an_early_error_at_last_is_the_sdks_error(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """With the class that its status has, after all retries; it cost nothing, and the row says what it was."""
+    sim.fail("error_event", after_events=0, times=None, error_type="rate_limit_error")
+    with pytest.raises(anthropic.RateLimitError):
+        client.messages.create(**HI, stream=True)
+    [row] = llmnb.calls().to_dict("records")
+    assert (row["status"], row["attempts"], row["error_type"]) == ("error", 3, "rate_limit_error")
+    assert (row["cost_nanousd"], bool(row["estimated"])) == (0, False)
+
+
+def test_a_raw_response_is_not_read_ahead(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """Who asked for the body as it is gets it, with the error in it."""
+    sim.fail("error_event", after_events=0)
+    with client.messages.with_streaming_response.create(**HI, stream=True) as response:
+        assert not response.is_closed
+        assert "overloaded_error" in response.read().decode()
+    assert len(sim.requests) == 1
+
+
+def test_a_death_in_the_wait_is_found_later(sim: Simulator, client: anthropic.Anthropic) -> None:
+    """While it is waited for, the call is noted as under way, in the file that the next process looks into."""
+    sim.fail("overloaded", retry_after_ms=5)
+    noted: list[str] = []
+
+    def look(retry: Retry) -> None:
+        found = list((load().home / "spool" / "underway").iterdir())
+        noted.append("".join(path.read_text() for path in found))
+
+    with calling(on_retry=look):
+        client.messages.create(**HI)
+    assert '"attempts":2' in noted[0].replace(" ", "")
+    assert llmnb.calls()["status"].item() == "ok"
