@@ -38,8 +38,8 @@ def status(as_json: AsJson = False) -> None:
 def rebuild() -> None:
     """Make all sums anew from the calls, in days of the timezone of the settings.
 
-    May be interrupted: what is read in between is exact, if slower, and it goes
-    on by itself with the next calls, or with this command.
+    Until they are whole, everything is read from the sums that are there. May be
+    interrupted: it goes on by itself with the next calls.
     """
     from llmnb.ledger import open_ledger, upkeep
 

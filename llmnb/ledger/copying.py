@@ -15,9 +15,9 @@ from typing import Any
 from llmnb.errors import InvalidRequest, StoreError
 from llmnb.ledger import migrations
 from llmnb.ledger.connection import reading
-from llmnb.ledger.fold import recut, transaction
 from llmnb.ledger.measures import KEPT, NAMES, summed
-from llmnb.ledger.rollups import ROLLUPS, SKETCHES, State, state
+from llmnb.ledger.remaking import recut, transaction
+from llmnb.ledger.rollups import ROLLUPS, SKETCHES, SLOTS, State, state
 from llmnb.ledger.rows import stored_columns
 from llmnb.ledger.schema import COLUMNS, TRUTHS, call_from
 from llmnb.ledger.shelf import settle
@@ -181,15 +181,16 @@ def _take_over_pruned(source: Connection, found: State, ledger: Store) -> int:
         recut(target, zone)
         with transaction(target):
             for rollup in (*ROLLUPS, SKETCHES):
-                rows = source.execute(f"SELECT * FROM {rollup.table} WHERE {rollup.time} < ?", (before,)).fetchall()  # noqa: S608
+                here, into = rollup.at(found.side).table, rollup.at(there.side).table
+                rows = source.execute(f"SELECT * FROM {here} WHERE {rollup.time} < ?", (before,)).fetchall()  # noqa: S608
                 places = ", ".join("?" * len(rows[0])) if rows else ""
-                target.executemany(f"INSERT INTO {rollup.table} VALUES ({places})", rows)  # noqa: S608
+                target.executemany(f"INSERT INTO {into} VALUES ({places})", rows)  # noqa: S608
             changes = [*source.execute(_STILL_THERE, (before, found.watermark)), *source.execute(_CHANGES, (before,))]
             changes = [tuple(map(_plain, ("sign", *KEPT), change)) for change in changes]
             target.executemany(_NOTE, changes)
             values = source.execute("SELECT dimension, value FROM rollup_values").fetchall()
             target.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", values)
-            pruned = target.execute("SELECT coalesce(sum(calls), 0) FROM rollup_slots").fetchone()[0]
+            pruned = target.execute(f"SELECT coalesce(sum(calls), 0) FROM {SLOTS.at(there.side).table}").fetchone()[0]  # noqa: S608
             pruned += sum(change[0] * bool(change[1 + KEPT.index("is_call")]) for change in changes)
             target.execute("UPDATE rollup_state SET pruned_before_us = ?", (before,))
     return pruned

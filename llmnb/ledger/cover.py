@@ -7,7 +7,7 @@ watermark are always read as they are, and changes of folded rows are added wher
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from llmnb.ledger.rollups import BY_DAY, SKETCHES, SLOTS, Rollup, State
@@ -71,8 +71,12 @@ def cover(
         return None
     sketched = None
     if middle is not None and wanted <= set(SKETCHES.dimensions):
-        sketched = Part(SKETCHES, middle.start_us, middle.end_us)
-    return Cover(tuple(part for part in parts if part.start_us < part.end_us), found, sketched)
+        sketched = Part(SKETCHES.at(found.side), middle.start_us, middle.end_us)
+    return Cover(tuple(_on(found.side, part) for part in parts if part.start_us < part.end_us), found, sketched)
+
+
+def _on(side: int, part: Part) -> Part:
+    return part if part.rollup is None else replace(part, rollup=part.rollup.at(side))
 
 
 def _is_small(connection: Connection, found: State) -> bool:
@@ -96,7 +100,7 @@ def _outermost(connection: Connection, found: State | None, end: str) -> int | N
     # two questions, since SQLite answers one min or one max from the index, but not both together
     moments = [connection.execute(f"SELECT {end}(ts) FROM calls").fetchone()[0]]  # noqa: S608
     if found is not None:
-        moments.append(connection.execute(f"SELECT {end}(slot) FROM rollup_slots").fetchone()[0])  # noqa: S608
+        moments.append(connection.execute(f"SELECT {end}(slot) FROM {SLOTS.at(found.side).table}").fetchone()[0])  # noqa: S608
     known = [moment for moment in moments if moment is not None]
     return (min(known) if end == "min" else max(known)) if known else None
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import cache
 
 from llmnb.ledger.additions import Additions, Key, additions, columns, merged_sketches
-from llmnb.ledger.measures import KEPT, NAMES
+from llmnb.ledger.cover import FEW_ROWS
+from llmnb.ledger.measures import NAMES
+from llmnb.ledger.remaking import empty_some, give_up, make_anew, take_over, transaction
 from llmnb.ledger.rollups import MISSING, ROLLUPS, SKETCHES, Rollup, State, state
 from llmnb.ledger.sql import BEGIN_SETTLED, Connection
 from llmnb.ledger.zones import SLOT_US, start_of_day_us, zone_name, zone_named
@@ -25,6 +28,43 @@ FEWEST_ROWS, MOST_ROWS = 1_000, 24_000
 ROWS_UNDER_LOCK = 400
 LOCK_S = 0.012
 """Two folds in a row that held the lock for longer are followed by a smaller one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two of every table; `is_made`: it is made anew, and does not answer."""
+
+    number: int
+    is_made: bool
+
+    @property
+    def changes(self) -> str:
+        """The table of changes of rows that are in it."""
+        return "rollup_making_changes" if self.is_made else "rollup_changes"
+
+    @property
+    def progress(self) -> str:
+        """The table that says how far it is."""
+        return "rollup_making" if self.is_made else "rollup_state"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How far a side is, and all that must be the same still for a fold to be written."""
+
+    side: Side
+    watermark: int
+    zone: str
+    folds: int
+    edits: int
+
+
+def _begun(found: State) -> dict[bool, Begun]:
+    """The side that answers, and under True the one that is made anew, if one is."""
+    sides = {False: Begun(Side(found.side, False), found.watermark, found.zone, found.folds, found.edits)}
+    if (making := found.making) is not None:
+        sides[True] = Begun(Side(1 - found.side, True), making.watermark, making.zone, making.folds, found.edits)
+    return sides
 
 
 @dataclass(slots=True)
@@ -39,9 +79,9 @@ class Folded:
 
 
 class Folder:
-    """Folds on a connection of its own, in the days of the roll-ups' timezone.
+    """Folds on a connection of its own, into the side of the roll-ups that answers and into one that is made anew.
 
-    `zone` is the timezone they get when they have none yet. When it is another, they are cut anew if it `insists`.
+    `zone` is the timezone they get when they have none yet. When it is another, they are made anew if it `insists`.
     """
 
     def __init__(
@@ -50,23 +90,29 @@ class Folder:
         zone: tzinfo,
         *,
         insists: bool = False,
+        few_rows: int = FEW_ROWS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self.rows = ROWS
         self.longest_lock_s = 0.0
+        self.is_done = False
+        """Whether there was nothing left to do at the last look."""
         self._was_slow = False
-        self._days = Days(self._settled(zone, insists=insists))
+        self._turn = 0
+        self._days: dict[str, Days] = {zone_name(zone): Days(zone)}
+        self._settle(zone, insists=insists, few_rows=few_rows)
 
-    def _settled(self, zone: tzinfo, *, insists: bool) -> tzinfo:
-        found = state(self._connection)
-        if found is None or found.zone == zone_name(zone):
-            return zone
-        known = zone_named(found.zone) if found.zone and not insists else None
-        if known is None:
-            recut(self._connection, zone)
-        return known or zone
+    def _settle(self, zone: tzinfo, *, insists: bool, few_rows: int) -> None:
+        found, name = state(self._connection), zone_name(zone)
+        if found is None or name == (found.making.zone if found.making else found.zone):
+            return
+        if not found.zone or insists or zone_named(found.zone) is None:
+            if name == found.zone:  # back to what it was
+                give_up(self._connection)
+            else:
+                make_anew(self._connection, zone, few_rows=few_rows)
 
     def pending(self) -> int:
         """How many rows and changes wait to be folded, about."""
@@ -74,8 +120,19 @@ class Folder:
         if found is None:
             return 0
         newest = self._connection.execute("SELECT max(id) FROM calls").fetchone()[0] or 0
-        changes = self._connection.execute("SELECT count(*) FROM (SELECT 1 FROM rollup_changes LIMIT 10000)")
-        return max(0, newest - found.watermark) + int(changes.fetchone()[0])
+        return sum(
+            max(0, newest - begun.watermark) + self._changes(begun.side.changes) for begun in _begun(found).values()
+        )
+
+    def _changes(self, table: str) -> int:
+        found = self._connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 10000)")  # noqa: S608
+        return int(found.fetchone()[0])
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a side is being made anew."""
+        found = state(self._connection)
+        return found is not None and found.making is not None
 
     def fold_all(self, until_s: float | None = None) -> int:
         """Folds all there is, or for `until_s` seconds; the number of rows."""
@@ -87,30 +144,59 @@ class Folder:
         return rows
 
     def fold(self) -> int | None:
-        """Folds the next rows and changes; how many rows, or None when there was nothing to do."""
+        """Folds the next rows and changes; how many rows, or None when there was nothing to do.
+
+        While a side is made anew both have their turn: calls that keep coming in must not hold up either.
+        """
+        self._turn += 1
+        sides = (False, True) if self._turn % 2 else (True, False)
+        for making in sides:
+            if (rows := self._fold(making=making)) is not None:
+                self.is_done = False
+                return rows
+        self.is_done = not empty_some(self._connection)
+        return None if self.is_done else 0
+
+    def _fold(self, *, making: bool) -> int | None:
         with _reading(self._connection):
-            begun = state(self._connection)
-            if begun is None or begun.zone != self._days.zone:
+            begun = self._begun(making=making)
+            if begun is None:
                 return None
             folded = self._added_up(begun, self.rows)
         if not folded.added.sums and folded.last_id == begun.watermark:
+            if making:
+                with self._locked():
+                    take_over(self._connection)
             return None
-        return folded.rows if self._written(begun, folded) else self._fold_under_lock()
+        return folded.rows if self._written(begun, folded) else self._fold_under_lock(making=making)
 
-    def _fold_under_lock(self) -> int:
+    def _begun(self, *, making: bool) -> Begun | None:
+        """Where to go on with a side; None where it is not there, or its days are of a timezone not known here."""
+        found = state(self._connection)
+        begun = None if found is None else _begun(found).get(making)
+        return None if begun is None or self._days_of(begun.zone) is None else begun
+
+    def _days_of(self, name: str) -> Days | None:
+        if name not in self._days and (zone := zone_named(name)) is not None:
+            self._days[name] = Days(zone)
+        return self._days.get(name)
+
+    def _fold_under_lock(self, *, making: bool) -> int:
         with self._locked():
-            begun = state(self._connection)
-            if begun is None or begun.zone != self._days.zone:
+            begun = self._begun(making=making)
+            if begun is None:
                 return 0
             folded = self._added_up(begun, ROWS_UNDER_LOCK)
-            _write(self._connection, folded)
+            _write(self._connection, begun.side, folded)
             return folded.rows
 
-    def _written(self, begun: State, folded: Folded) -> bool:
+    def _written(self, begun: Begun, folded: Folded) -> bool:
         with self._locked():
-            if state(self._connection) != begun:
+            if self._begun(making=begun.side.is_made) != begun:
                 return False
-            _write(self._connection, folded)
+            _write(self._connection, begun.side, folded)
+            if begun.side.is_made:
+                take_over(self._connection)
         return True
 
     @contextmanager
@@ -132,36 +218,39 @@ class Folder:
 
     # Adding up --------------------------------------------------------------------------------------------------------
 
-    def _added_up(self, begun: State, rows: int) -> Folded:
-        connection = self._connection
+    def _added_up(self, begun: Begun, rows: int) -> Folded:
+        connection, side = self._connection, begun.side
         last_id = connection.execute(
             "SELECT max(id) FROM (SELECT id FROM calls WHERE id > ? ORDER BY id LIMIT ?)", (begun.watermark, rows)
         ).fetchone()[0]
         # some at a time, too: a new price changes millions of rows at once
         last_change = connection.execute(
-            "SELECT max(id) FROM (SELECT id FROM rollup_changes ORDER BY id LIMIT ?)", (rows,)
+            f"SELECT max(id) FROM (SELECT id FROM {side.changes} ORDER BY id LIMIT ?)",  # noqa: S608 - our own name
+            (rows,),
         ).fetchone()[0]
         found: list[Key] = []
         if last_id is not None:
             found += connection.execute(_ROWS, (begun.watermark, last_id)).fetchall()
         rows_found = len(found)
         if last_change is not None:
-            found += connection.execute(_CHANGES, (last_change,)).fetchall()
-        added = additions(found, self._days.start)
-        sketched = merged_sketches(added, self._stored_sketches)
+            found += connection.execute(_CHANGES.format(side.changes), (last_change,)).fetchall()
+        days = self._days_of(begun.zone)
+        assert days is not None
+        added = additions(found, days.start)
+        sketched = merged_sketches(added, lambda key: self._stored_sketches(side, key))
         watermark = begun.watermark if last_id is None else last_id
         return Folded(rows_found, watermark, last_change or 0, added, sketched)
 
-    def _stored_sketches(self, key: Key) -> tuple[bytes, bytes] | None:
+    def _stored_sketches(self, side: Side, key: Key) -> tuple[bytes, bytes] | None:
         """As they are now: only folds change them, and of two at the same time one is not written."""
-        return self._connection.execute(_STORED_SKETCHES, key).fetchone()
+        table = SKETCHES.at(side.number).table
+        sql = f"SELECT latency, ttft FROM {table} WHERE {_SAME}"  # noqa: S608 - our own names
+        return self._connection.execute(sql, key).fetchone()
 
 
-_KEPT = ", ".join(KEPT)
 _ROWS = f"SELECT {columns()} FROM calls NOT INDEXED WHERE id > ? AND id <= ?"  # noqa: S608
-_CHANGES = f"SELECT {columns('sign', MISSING)} FROM rollup_changes WHERE id <= ?"  # noqa: S608
+_CHANGES = f"SELECT {columns('sign', MISSING)} FROM {{}} WHERE id <= ?"  # noqa: S608
 _SAME = " AND ".join(f"{name} = ?" for name in SKETCHES.key)
-_STORED_SKETCHES = f"SELECT latency, ttft FROM rollup_sketches WHERE {_SAME}"  # noqa: S608
 
 
 class Days:
@@ -183,16 +272,17 @@ class Days:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def _write(connection: Connection, folded: Folded) -> None:
+def _write(connection: Connection, side: Side, folded: Folded) -> None:
     for rollup in ROLLUPS:
-        connection.executemany(_UPSERTS[rollup.table], folded.added.sums.get(rollup.table, ()))
-    connection.executemany(_UPSERT_SKETCH, folded.sketched)
+        connection.executemany(_upsert(rollup.at(side.number)), folded.added.sums.get(rollup.table, ()))
+    connection.executemany(_upsert_sketch(SKETCHES.at(side.number).table), folded.sketched)
     values = sorted(folded.added.values, key=repr)
     connection.executemany("INSERT INTO rollup_values VALUES (?, ?) ON CONFLICT DO NOTHING", values)
-    connection.execute("DELETE FROM rollup_changes WHERE id <= ?", (folded.last_change,))
-    connection.execute("UPDATE rollup_state SET watermark = ?, folds = folds + 1", (folded.last_id,))
+    connection.execute(f"DELETE FROM {side.changes} WHERE id <= ?", (folded.last_change,))  # noqa: S608 - our own names
+    connection.execute(f"UPDATE {side.progress} SET watermark = ?, folds = folds + 1", (folded.last_id,))  # noqa: S608
 
 
+@cache
 def _upsert(rollup: Rollup) -> str:
     columns = (*rollup.key, *NAMES)
     sums = ", ".join(f"{name} = {rollup.table}.{name} + excluded.{name}" for name in NAMES)
@@ -202,37 +292,15 @@ def _upsert(rollup: Rollup) -> str:
     )
 
 
-_UPSERT_SKETCH = f"""
-    INSERT INTO rollup_sketches VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT ({", ".join(SKETCHES.key)}) DO UPDATE SET latency = excluded.latency, ttft = excluded.ttft
-"""  # noqa: S608
-_UPSERTS = {rollup.table: _upsert(rollup) for rollup in ROLLUPS}
-
-# Beginning anew -------------------------------------------------------------------------------------------------------
+def _upsert_sketch(table: str) -> str:
+    return f"""
+        INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT ({", ".join(SKETCHES.key)}) DO UPDATE SET latency = excluded.latency, ttft = excluded.ttft
+    """  # noqa: S608
 
 
-def recut(connection: Connection, zone: tzinfo) -> None:
-    """Empties the roll-ups, so that all rows are folded anew, in days of `zone`.
+# Pruning --------------------------------------------------------------------------------------------------------------
 
-    What was pruned is kept as it is: its rows are gone. Until the folds have come through again, all is read from rows.
-    """
-    with transaction(connection):
-        found = state(connection)
-        if found is None:
-            return
-        kept = found.pruned_before_us
-        since = "" if kept is None else f" WHERE {{}} >= {kept:d}"
-        for rollup in (*ROLLUPS, SKETCHES):
-            connection.execute(f"DELETE FROM {rollup.table}{since.format(rollup.time)}")  # noqa: S608 - our own names
-        connection.execute(f"DELETE FROM rollup_changes{since.format('ts')}")  # noqa: S608
-        if kept is not None:  # late rows that are in what is kept, and come through again: taken out of it
-            connection.execute(_TAKEN_OUT, (kept, found.watermark))
-        connection.execute("UPDATE rollup_state SET watermark = 0, folds = folds + 1, zone = ?", (zone_name(zone),))
-
-
-_TAKEN_OUT = f"""
-    INSERT INTO rollup_changes (sign, {_KEPT}) SELECT -1, {_KEPT} FROM calls WHERE ts < ? AND id <= ?
-"""  # noqa: S608
 _PRUNED = """
     DELETE FROM calls WHERE id IN (
         SELECT id FROM calls
@@ -249,6 +317,7 @@ def prune(connection: Connection, before_us: int, *, rows: int = 2_000) -> Itera
     done, deleted = 0, rows
     while deleted == rows:
         with transaction(connection):
+            give_up(connection)  # the sums of what is deleted are on the side only that answers
             connection.execute(
                 "UPDATE rollup_state SET is_pruning = 1, pruned_before_us = max(coalesce(pruned_before_us, ?), ?)",
                 (before_us, before_us),
@@ -257,20 +326,6 @@ def prune(connection: Connection, before_us: int, *, rows: int = 2_000) -> Itera
             connection.execute("UPDATE rollup_state SET is_pruning = 0")
         done += deleted
         yield done
-
-
-@contextmanager
-def transaction(connection: Connection, *, begun: bool = False) -> Generator[None]:
-    """One that holds the write lock from its beginning; `begun`: it holds it already."""
-    if not begun:
-        connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 @contextmanager

@@ -231,6 +231,47 @@ def _spent(row: str, sign: str) -> str:
     """  # noqa: S608
 
 
+_MAKING_TABLE = """
+    CREATE TABLE rollup_making (
+        side INTEGER NOT NULL, -- which tables answer
+        watermark INTEGER, zone TEXT, -- of the others, while they are made anew
+        folds INTEGER NOT NULL
+    )"""
+MAKING_BEGINS = (_MAKING_TABLE, "INSERT INTO rollup_making VALUES (0, NULL, NULL, 0)")
+
+
+@_migration(5)
+def _sides(connection: sqlite3.Connection) -> None:
+    """The roll-ups a second time, so that they can be made anew beside those that answer (see `rollups`)."""
+    execute = connection.execute
+    for table in (*ROLLUPS, "rollup_sketches"):
+        (made,) = execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+        execute(made.replace(f"CREATE TABLE {table}", f"CREATE TABLE {table}_b", 1))
+    execute(f"""
+        CREATE TABLE rollup_making_changes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, sign INTEGER NOT NULL, {", ".join(KEPT)}
+        )""")
+    for statement in MAKING_BEGINS:
+        execute(statement)
+    columns = f"(sign, {', '.join(KEPT)})"
+    before, after = (
+        f"INSERT INTO rollup_making_changes {columns} "  # noqa: S608 - our own names
+        f"VALUES ({sign}, {', '.join(f'{row}.{name}' for name in KEPT)});"
+        for sign, row in ((-1, "old"), (1, "new"))
+    )
+    # NULL where nothing is made anew, and then neither is true
+    is_in = "old.id <= (SELECT watermark FROM rollup_making)"
+    waits = "old.id > (SELECT watermark FROM rollup_making) AND old.id <= (SELECT watermark FROM rollup_state)"
+    edited = "UPDATE rollup_state SET edits = edits + 1;"
+    for name, when, does in (
+        ("rollup_making_changed AFTER UPDATE", is_in, before + after),
+        ("rollup_making_edited AFTER UPDATE", waits, edited),
+        ("rollup_making_deleted AFTER DELETE", is_in, before),
+        ("rollup_making_edited_by_delete AFTER DELETE", waits, edited),
+    ):
+        execute(f"CREATE TRIGGER {name} ON calls WHEN {when} BEGIN {does} END")
+
+
 LATEST = len(STEPS)
 """The schema this llmnb writes."""
 

@@ -68,7 +68,7 @@ class Connection(Protocol):
 
 
 StepOf = Callable[[int], int | None]
-Cuts = Callable[[int, int], Sequence[int]]
+Cuts = Callable[[], Sequence[int]]
 
 
 class _Stepped(Protocol):
@@ -78,8 +78,7 @@ class _Stepped(Protocol):
 def define_steps(connection: Connection, name: str, step_of: StepOf, cuts: Cuts) -> None:
     """Makes `name(ts)` the last cut at or before a moment, in the queries of this connection.
 
-    `step_of` finds it for one moment, `cuts` gives all cuts from the one that the first moment is in to the first after
-    the last. Before the first and after the last it is NULL.
+    `step_of` finds it for one moment, `cuts` gives all cuts there are. Before the first and after the last it is NULL.
     """
     if isinstance(connection, sqlite3.Connection):
         connection.create_function(name, 1, step_of, deterministic=True)

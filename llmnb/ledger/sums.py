@@ -113,7 +113,7 @@ class _Asked:
         self._question = question
         self._cover = covered
         self._cuts = self._cuts_of_time(found)
-        define_steps(connection, "span_of", self._span_of, self._all_cuts)
+        define_steps(connection, "span_of", self._span_of, lambda: self._cuts)
 
     def _cuts_of_time(self, found: State | None) -> list[int]:
         unit = self._question.unit
@@ -132,9 +132,6 @@ class _Asked:
     def _span_of(self, ts: int) -> int | None:
         place = bisect_right(self._cuts, ts) - 1
         return self._cuts[place] if 0 <= place < len(self._cuts) - 1 else None
-
-    def _all_cuts(self, _first: int, _last: int) -> list[int]:
-        return self._cuts
 
     # Sums -------------------------------------------------------------------------------------------------------------
 
@@ -168,11 +165,12 @@ class _Asked:
         where = where_condition(self._question.where, missing_is=f"= {MISSING}")
         in_time = time_condition(part.start_us, part.end_us, rollup.time)
         # `span_of` and no join: SQLite would unpack the spans again and again, and the rows are few
-        return self._grouped(rollup.table, f"span_of({rollup.time})", added(self._question.measures), (in_time, where))
+        time = rollup.time if self._question.unit == rollup.time else f"span_of({rollup.time})"
+        return self._grouped(rollup.table, time, added(self._question.measures), (in_time, where))
 
     def _of_rows(self, start_us: int | None, end_us: int | None, extra: str) -> Iterator[Group]:
         conditions = (time_condition(start_us, end_us), where_condition(self._question.where), Condition(extra, ()))
-        return self._grouped("calls", "ts", summed(self._question.measures), conditions)
+        return self._grouped("calls", "ts", summed(self._question.measures), conditions, self._spans(start_us, end_us))
 
     def _of_tail(self, watermark: int) -> Iterator[Group]:
         conditions = (Condition(f"id > {watermark}", ()), time_condition(*self._tail_span()), self._where)
@@ -196,19 +194,36 @@ class _Asked:
     def _where(self) -> Condition:
         return where_condition(self._question.where)
 
-    def _grouped(self, table: str, time: str, what: str, conditions: Sequence[Condition]) -> Iterator[Group]:
-        """Rows of the names asked for and sums, from a table whose column (or expression) of time is `time`."""
+    def _spans(self, start_us: int | None, end_us: int | None) -> list[tuple[int, int]]:
+        """The spans of the unit of time that have a part in a range."""
+        return [
+            (start, end)
+            for start, end in pairwise(self._cuts)
+            if (end_us is None or start < end_us) and (start_us is None or end > start_us)
+        ]
+
+    def _grouped(
+        self,
+        table: str,
+        time: str,
+        what: str,
+        conditions: Sequence[Condition],
+        spans: Sequence[tuple[int, int]] | None = None,
+    ) -> Iterator[Group]:
+        """Rows of the names asked for and sums, from a table whose column (or expression) of time is `time`.
+
+        With `spans` it is a moment, which is in one of them; else the beginning of a span as it stands.
+        """
         unit, names = self._question.unit, self._question.names
-        by_function = time.startswith("span_of")
-        if unit is not None and not by_function:
+        if unit is not None and spans is not None:
             # CROSS JOIN: one search of the index per span, and never spans x rows comparisons
             table = f"spans CROSS JOIN {table} ON {time} >= span_start AND {time} < span_end"
-        columns = [(time if by_function else "span_start") if name == unit else name for name in names]
+        columns = [(time if spans is None else "span_start") if name == unit else name for name in names]
         sql = f"SELECT {', '.join([*columns, what])} FROM {table} WHERE {_both(conditions)}"  # noqa: S608
         parameters = [value for condition in conditions for value in condition.parameters]
-        if unit is not None and not by_function:
+        if unit is not None and spans is not None:
             sql = f"WITH spans (span_start, span_end) AS ({_SPANS}) {sql}"
-            parameters.insert(0, json.dumps(list(pairwise(self._cuts))))
+            parameters.insert(0, json.dumps(spans))
         if columns:
             sql += f" GROUP BY {', '.join(str(place + 1) for place in range(len(columns)))}"
         return self._connection.execute(sql, parameters)
@@ -251,7 +266,7 @@ class _Asked:
         start, end = self._question.span if self._cover is None else self._tail_span()
         conditions = (time_condition(start, end), self._where, Condition(f"{value} IS NOT NULL", ()))
         width, found = len(self._question.names), dict[Group, list[float | None]]()
-        for row in self._grouped("calls", "ts", f"json_group_array({value})", conditions):
+        for row in self._grouped("calls", "ts", f"json_group_array({value})", conditions, self._spans(start, end)):
             ordered = sorted(json.loads(row[width]))
             found[row[:width]] = [quantile(ordered, share) for share in SHARES]
         return found

@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from llmnb.ledger import Ledger, choices, cover, usage
 from llmnb.ledger.connection import open_writer
 from llmnb.ledger.costs import StoredCosts
-from llmnb.ledger.fold import Folder, prune, recut
+from llmnb.ledger.fold import Folder, prune
+from llmnb.ledger.remaking import make_anew
 from llmnb.ledger.zones import start_of_day_us
 from llmnb.pricing.repricing import Repriced
 from llmnb.records import Call, Cost
@@ -102,13 +103,13 @@ class History(RuleBasedStateMachine):
                 found = [row for row in stored.after(0, 10_000, None, None) if uids[row.id] in costs]
                 stored.set_costs([Repriced(row, Cost(costs[uids[row.id]], "new")) for row in found])
 
-    @rule(zone=st.sampled_from([OSLO, TOKYO, KATHMANDU]))
-    def cut_anew(self, zone: ZoneInfo) -> None:
+    @rule(zone=st.sampled_from([OSLO, TOKYO, KATHMANDU]), beside=st.booleans())
+    def cut_anew(self, zone: ZoneInfo, beside: bool) -> None:
         """The reporting timezone changed; not once calls were pruned, whose days are those they were cut in."""
         if not self.pruned_us:
             self.zone = zone
             with closing(open_writer(self.ledger.path)) as connection:
-                recut(connection, zone)
+                make_anew(connection, zone, few_rows=-1 if beside else 10**9)
 
     @rule()
     def sweep(self) -> None:

@@ -26,9 +26,10 @@ from llmnb.errors import StoreBusy
 from llmnb.ledger import Ledger, Store, cover, new_ledger, usage
 from llmnb.ledger.connection import open_writer
 from llmnb.ledger.costs import StoredCosts
-from llmnb.ledger.fold import Folder, prune, recut
+from llmnb.ledger.fold import Folder, prune
 from llmnb.ledger.postgres import ledger as postgres_ledger
 from llmnb.ledger.postgres.connection import LOCK
+from llmnb.ledger.remaking import make_anew, recut
 from llmnb.ledger.rollups import state
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.sums import Group, Question, Sums, sums_in_transaction
@@ -215,6 +216,18 @@ class Books(RuleBasedStateMachine):
     def cut_anew(self, zone: ZoneInfo) -> None:
         self.zone = zone
         recut(self.connection, zone)
+
+    @rule(zone=st.sampled_from([OSLO, TOKYO, KATHMANDU]))
+    def make_anew_beside(self, zone: ZoneInfo) -> None:
+        """The sums are made anew by the folds that follow, while those that are there answer."""
+        make_anew(self.connection, zone, few_rows=-1)
+
+    @rule(zone=st.sampled_from([OSLO, TOKYO, KATHMANDU]), rows=st.integers(1, 40))
+    def insist(self, zone: ZoneInfo, rows: int) -> None:
+        """Another process has another timezone."""
+        folder = Folder(self.connection, zone, insists=True, few_rows=-1)
+        folder.rows = rows
+        folder.fold()
 
     @rule(chance=st.randoms(use_true_random=False))
     def reprice(self, chance: random.Random) -> None:
@@ -405,6 +418,53 @@ def test_what_pruning_took_is_said(ledger: Ledger, make_call) -> None:
         assert usage(by="notebook", path=ledger.path).empty
 
 
+# Made anew ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_there_answers_until_the_new_is_whole(store: Store, make_call) -> None:
+    """In a new timezone: from the sums in the old one and the tail, then at once from the new; nothing is left over."""
+    store.write_all([(make_call(ts=FIRST_US + n * 10**10, project=None), ()) for n in range(60)])
+    with closing(writer_of(store.path)) as connection:
+        Folder(connection, OSLO).fold_all()
+        folder, seen = Folder(connection, TOKYO, insists=True, few_rows=-1), list[tuple[str, int, int]]()
+        folder.rows = 25
+        while (rows := folder.fold()) is not None:
+            folder.rows = 25
+            found = state(connection)
+            assert found is not None
+            made = found.making
+            seen.append((found.zone, found.watermark, -1 if made is None else made.watermark))
+            rolled, plain = both(connection, OSLO, names=("day", "project"))
+            assert integers(rolled) == integers(plain)
+            assert rows <= 25
+        counts = [
+            connection.execute(f"SELECT count(*) FROM rollup_{name}").fetchone()[0]
+            for name in ("days", "people", "sketches", "changes", "making_changes")
+        ]
+    assert seen[:3] == [("Europe/Oslo", 60, 25), ("Europe/Oslo", 60, 50), ("Asia/Tokyo", 60, -1)]
+    assert counts == [0] * 5
+    assert state_of(store) == ("Asia/Tokyo", 1, None)
+
+
+def state_of(store: Store) -> tuple[str, int, object]:
+    """The timezone of the sums, the side that answers, and what is made anew."""
+    with store.transaction(reading=True) as connection:
+        found = state(connection)
+    assert found is not None
+    return found.zone, found.side, found.making
+
+
+def test_back_to_the_timezone_before(ledger: Ledger, make_call) -> None:
+    """What is made for another one is given up."""
+    ledger.write(make_call())
+    with closing(open_writer(ledger.path)) as connection:
+        Folder(connection, OSLO).fold_all()
+        assert Folder(connection, TOKYO, insists=True, few_rows=-1).is_making
+        assert Folder(connection, TOKYO).is_making  # gone on with
+        assert not Folder(connection, OSLO, insists=True, few_rows=-1).is_making
+    assert state_of(ledger) == ("Europe/Oslo", 0, None)
+
+
 # Several processes ----------------------------------------------------------------------------------------------------
 
 WRITER = """
@@ -432,21 +492,25 @@ import sys, time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 from llmnb.ledger import connection
-from llmnb.ledger.fold import Folder, recut
+from llmnb.ledger.fold import Folder
 from llmnb.ledger.postgres import ledger
+from llmnb.ledger.remaking import make_anew, recut
 from llmnb.places import PostgresPlace
 if "://" in sys.argv[1]:
     connection = ledger.open_writer(PostgresPlace(sys.argv[1]))
 else:
     connection = connection.open_writer(Path(sys.argv[1]))
+zone = ZoneInfo("Europe/Oslo")
+if sys.argv[2] == "empty":
+    recut(connection, zone)
 if sys.argv[2] == "rebuild":
-    recut(connection, ZoneInfo("Europe/Oslo"))
-folder = Folder(connection, ZoneInfo("Europe/Oslo"))
-folder.rows = 50
+    make_anew(connection, zone, few_rows=-1)
+folder = Folder(connection, zone)
 print("ready", flush=True)
 while True:
     folder.rows = 50
-    folder.fold()
+    if folder.fold() is None and sys.argv[2] == "rebuild":
+        make_anew(connection, zone, few_rows=-1)
     time.sleep(0.002)
 """
 
@@ -479,14 +543,17 @@ def test_exact_at_every_moment_while_four_write_and_two_fold(
     path = store.path
     store.close()
     processes += [started(WRITER, path, f"w{number}") for number in range(4)]
-    processes += [started(FOLDER, path, "fold") for _ in range(2)]
+    processes += [started(FOLDER, path, what) for what in ("fold", "rebuild")]
     with closing(writer_of(path)) as connection:
-        for _ in range(4):
+        rounds, sides = 0, set[int]()
+        while rounds < 4 or len(sides) < 2:  # the other side answered, too
             for question in QUESTIONS[:6]:
                 rolled, plain = both(connection, OSLO, **question)
                 assert integers(rolled) == integers(plain)
-        found = state(connection)
-    assert found is not None
+                found = state(connection)
+                assert found is not None
+                sides.add(found.side)
+            rounds += 1
     assert found.watermark > 50
 
 
@@ -501,7 +568,7 @@ def test_a_fold_that_is_killed_is_gone_on_with(tmp_path: Path, processes: list[s
     ]
     ledger.write_all([(row, ()) for row in rows])
     with closing(open_writer(path)) as connection:
-        for what in ("fold", "fold", "rebuild", "fold", "rebuild", "fold"):
+        for what in ("fold", "rebuild", "empty", "fold", "rebuild", "fold"):
             process = started(FOLDER, path, what)
             time.sleep(chance.random() * 0.15)
             os.kill(process.pid, signal.SIGKILL)

@@ -223,13 +223,9 @@ class PostgresConnection:
             return sql
         for name, cuts in self._cuts.items():
             if f"{STEPS}{name}{STEPS}" in sql:
-                steps = ",".join(map(str, cuts(*self._range())))
+                steps = ",".join(map(str, cuts()))
                 sql = sql.replace(f"{STEPS}{name}{STEPS}", f"'{{{steps}}}'::bigint[]")
         return sql
-
-    def _range(self) -> tuple[int, int]:
-        """The first and the last moment there are."""
-        return self._run(_RANGE, ()).fetchone()
 
     # Transactions -----------------------------------------------------------------------------------------------------
 
@@ -269,12 +265,6 @@ _SPECIAL = {
     BEGIN_SETTLED: PostgresConnection._begin_settled,  # pyright: ignore[reportPrivateUsage]
     "PRAGMA user_version": PostgresConnection._version,  # pyright: ignore[reportPrivateUsage]
 }
-_RANGE = """
-    SELECT coalesce(min(first), 0), coalesce(max(last), 0) FROM (
-        SELECT min(ts) AS first, max(ts) AS last FROM calls UNION ALL SELECT min(ts), max(ts) FROM rollup_changes
-        UNION ALL SELECT min(slot), max(slot) FROM rollup_slots
-    ) AS ends
-"""
 
 
 @cache

@@ -176,7 +176,48 @@ def _budgets(connection: PostgresConnection) -> None:
     )
 
 
-_OWN: dict[int, Migration] = {1: _calls, 3: _rollups, 4: _budgets}
+_CHANGED_ON_BOTH_SIDES = """
+    CREATE OR REPLACE FUNCTION note_updates () RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        folded bigint := (SELECT watermark FROM rollup_progress);
+        made bigint := (SELECT watermark FROM rollup_making);
+    BEGIN
+        IF EXISTS (SELECT 1 FROM old_rows WHERE id > least(folded, made)) THEN
+            INSERT INTO rollup_edits DEFAULT VALUES;
+        END IF;
+        INSERT INTO rollup_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows WHERE id <= folded
+            UNION ALL SELECT 1, {kept} FROM new_rows WHERE id <= folded;
+        INSERT INTO rollup_making_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows WHERE id <= made
+            UNION ALL SELECT 1, {kept} FROM new_rows WHERE id <= made;
+        RETURN NULL;
+    END $$;
+    CREATE OR REPLACE FUNCTION note_deletions () RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        state record;
+        made bigint := (SELECT watermark FROM rollup_making);
+    BEGIN
+        SELECT watermark, is_pruning INTO state FROM rollup_progress;
+        IF EXISTS (SELECT 1 FROM old_rows WHERE id > least(state.watermark, made)) THEN
+            INSERT INTO rollup_edits DEFAULT VALUES;
+        END IF;
+        INSERT INTO rollup_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows
+            WHERE id <= state.watermark AND state.is_pruning = 0;
+        INSERT INTO rollup_making_changes (sign, {kept}) SELECT -1, {kept} FROM old_rows WHERE id <= made;
+        RETURN NULL;
+    END $$;
+"""
+
+
+def _sides(connection: PostgresConnection) -> None:
+    for table in (*migrations.ROLLUPS, "rollup_sketches"):
+        connection.run(f"CREATE TABLE {table}_b (LIKE {table} INCLUDING ALL)")
+    connection.run("CREATE TABLE rollup_making_changes (LIKE rollup_changes INCLUDING ALL)")
+    for statement in migrations.MAKING_BEGINS:
+        connection.execute(statement)
+    connection.run(_CHANGED_ON_BOTH_SIDES.format(kept=", ".join(map(_quoted, migrations.KEPT))))
+
+
+_OWN: dict[int, Migration] = {1: _calls, 3: _rollups, 4: _budgets, 5: _sides}
 """The migrations that cannot be told in SQLite's words."""
 
 
