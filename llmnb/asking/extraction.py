@@ -19,7 +19,7 @@ from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.messages import models
 from llmnb.messages.accumulate import ToolInput
-from llmnb.records import Done, Partial, StreamEvent, Text
+from llmnb.records import Done, Partial, StreamEvent, Text, ToolResult
 from llmnb.views import View
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Extraction:
             raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
         self.value: Any = None
         self.by_tool = shape.strict is None or not _takes_schema(question)
+        if self.by_tool and question.plan.tools is not None:
+            raise InvalidRequest(
+                f"{shape.name} is the input of a tool with {question.plan.model}, which takes no other beside it: "
+                "ask with tools= first, and extract from the answer. Nothing was sent."
+            )
         self._shape = shape
         self._left = retries
         self._attempts = 0
@@ -243,6 +248,8 @@ class Growing:
                 self._text += event.text
                 yield from self._grown()
             return
+        if isinstance(event, ToolResult):  # the answer begins anew
+            self._text, self._read_chars = "", 0
         if isinstance(event, Done):
             assert self._reply is not None
             error = self._extraction.failed(self._reply)

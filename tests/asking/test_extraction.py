@@ -325,6 +325,24 @@ def test_a_value_grows_in_a_tool_call(sim: Simulator) -> None:
     assert {type(event) for event in partials} <= {llmnb.Partial, ToolCall}
 
 
+def test_tools_come_before_the_value(sim: Simulator) -> None:
+    """A value can be found out with tools, where it is no tool's input itself; what is said before is no part of it."""
+
+    def who() -> str:
+        """Who it is."""
+        return "Ann"
+
+    llm = llmnb.LLM(NEW)
+    sim.script(Answer(text="Let me see.", tool_calls=[("who", {})]), Answer(text=json.dumps(ANN), delta_tokens=1))
+    events = list(llm.stream("Who is it?", into=Person, tools=[who]))
+    partials = [event.value for event in events if isinstance(event, llmnb.Partial)]
+    assert partials[-1] == ANN_VALUE
+    assert len(partials) > 5
+    with pytest.raises(InvalidRequest, match="extract from the answer"):
+        llm.extract("Scores?", Scores, tools=[who])
+    assert len(sim.requests) == 2
+
+
 # Display --------------------------------------------------------------------------------------------------------------
 
 
