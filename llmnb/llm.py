@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast, overload
 
@@ -23,6 +23,7 @@ from llmnb.reply import Reply
 from llmnb.templates import opened, wanted
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anthropic.types import TextBlockParam, ThinkingConfigParam
 
     from llmnb.asking.content import Prompt
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from llmnb.chat import Chat
     from llmnb.durations import Duration
     from llmnb.estimate import Estimate
+    from llmnb.jobs.mapped import Mapped
+    from llmnb.jobs.mapping import Job
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
+    from llmnb.templates import Template
 
 T = TypeVar("T")
 
@@ -273,6 +277,67 @@ class LLM:
         into = wanted(prompt, into)
         return await extraction.aextract(self._asked(prompt, options, typed=True), into, retries)
 
+    # Many rows --------------------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        rows: Any,
+        prompt: str | Template | Callable[[pd.Series[Any]], Any],
+        *,
+        schema: Any = None,
+        concurrency: int | None = None,
+        retries: int = RETRIES,
+        errors: Literal["keep", "raise"] = "keep",
+        progress: bool = True,
+        **options: Unpack[Options],
+    ) -> Mapped:
+        """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
+
+        Every finished row is on disk when it is finished. When the kernel dies or is stopped, the same call goes on,
+        and asks what is not finished; rows may have been added, changed or sorted by then. Another template, model or
+        setting is another run. Rows that ask the same are asked once.
+
+        Args:
+            rows: a DataFrame, a Series, a list, an iterator, or a Path to a CSV, JSON Lines or Parquet file.
+            prompt: a template, whose fields are the columns (rows without columns: {{ value }}; a column with any name:
+                {{ row["my column"] }}), or a function that makes a prompt of a row, such as `[row.picture, "What?"]`
+                with a Path in the column.
+            schema: a type as for `extract`; its fields become columns. Default: the template's.
+            concurrency: how many rows are asked at once; default: the setting.
+            retries: with a schema, how often the model is told what was wrong.
+            errors: "keep" has a row that failed tell why; "raise" ends the run at the first.
+            progress: shows how far it is: a bar in a notebook, a line in a terminal, nothing in a script.
+            **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too.
+
+        Returns:
+            The rows in their order with their index, and with the columns `text` or the schema's fields, `cost_usd`,
+            `source`, `error`, `input_tokens`, `output_tokens` and `stop_reason` (`…_llm` where a column has that name
+            already); figures of equal rows stand at the first. `.retry_failed()` asks again what failed; what failed at
+            no cost (no connection, rate limits) the same call asks again by itself. `.run_id` is the ledger's.
+
+        Raises:
+            InvalidRequest: a column is missing, or the rows or settings cannot be asked; nothing was sent.
+            MissingKey: there is no API key; nothing was sent.
+            Exception: what every row would fail with: a wrong key, an unknown model, a budget that is spent, or eight
+                rows at the beginning that all failed the same way. Finished rows are kept.
+        """
+        return self._job(rows, prompt, schema, concurrency, retries, errors, progress, options).ask()
+
+    async def amap(
+        self,
+        rows: Any,
+        prompt: str | Template | Callable[[pd.Series[Any]], Any],
+        *,
+        schema: Any = None,
+        concurrency: int | None = None,
+        retries: int = RETRIES,
+        errors: Literal["keep", "raise"] = "keep",
+        progress: bool = True,
+        **options: Unpack[Options],
+    ) -> Mapped:
+        """The async twin of `map`."""
+        return await self._job(rows, prompt, schema, concurrency, retries, errors, progress, options).aask()
+
     # Before asking ----------------------------------------------------------------------------------------------------
 
     def estimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
@@ -385,6 +450,33 @@ class LLM:
         planned, messages = prewarming(planned, documents)
         exchange = Exchange(planned, messages, limit=self._settings.concurrency)
         return exchange, access, datetime.now().astimezone()
+
+    def _job(
+        self,
+        rows: Any,
+        prompt: object,
+        schema: Any,
+        concurrency: int | None,
+        retries: int,
+        errors: str,
+        progress: bool,
+        options: Mapping[str, Any],
+    ) -> Job:
+        from llmnb.jobs.mapping import job
+
+        return job(
+            rows,
+            prompt,
+            lambda told: self._planned(told, "map()"),
+            self._accesses.of,
+            self._settings.home,
+            schema=schema,
+            concurrency=self._settings.concurrency if concurrency is None else concurrency,
+            retries=retries,
+            errors=errors,
+            progress=progress,
+            options=dict(options),
+        )
 
     def _planned(self, options: Mapping[str, Any], called: str) -> Plan:
         check_names(options, KNOWN, called)

@@ -179,6 +179,15 @@ class Template:
             options["system"] = fill(options["system"], values)
         return Rendered(fill(self.text, values), self.label, options, self.schema)
 
+    def check(self, names: Iterable[str], what: str = "value") -> None:
+        """Refuses a template whose fields are not all among these names.
+
+        Raises:
+            InvalidRequest: tells each missing name, and the nearest there is.
+        """
+        there = dict.fromkeys(names)
+        _check_there(self.fields, there, None, what)
+
     def _hash(self) -> str:
         schema: object = self.schema
         if not isinstance(schema, (dict, str)):

@@ -105,7 +105,7 @@ FLOORS = (
     {"middleware"},
     {"providers"},
     {"client"},
-    {"asking", "chat", "chat_file", "cost_table", "estimate", "llm", "reply", "templates", "tools"},
+    {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "templates", "tools"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},
 )  # fmt: skip

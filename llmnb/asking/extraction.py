@@ -48,7 +48,7 @@ class Rows(list[T]):
         """
         import pandas as pd
 
-        records = [{name: _plain(value) for name, value in _record(item).items()} for item in self]
+        records = [fields_of(item) for item in self]
         extra = dict.fromkeys(name for record in records for name in record if name not in self._columns)
         return pd.DataFrame.from_records(records, columns=[*self._columns, *extra])  # pyright: ignore[reportUnknownMemberType]
 
@@ -57,6 +57,11 @@ def _takes_schema(question: Question) -> bool:
     """Whether the model can be held to a schema by whoever serves it."""
     model, endpoint = question.plan.model, question.access.endpoint
     return models.facts(model).takes_output_format if endpoint is None else endpoint.takes_schema(model)
+
+
+def fields_of(item: object) -> dict[str, Any]:
+    """The fields of a value, by name, as they stand in a frame."""
+    return {name: _plain(value) for name, value in _record(item).items()}
 
 
 def _record(item: object) -> dict[str, Any]:

@@ -94,6 +94,18 @@ class Shape:
         except ValidationError as error:
             raise Misfit(_told(error)) from None
 
+    def plain(self, value: Any) -> Any:
+        """A value of this shape as plain JSON values."""
+        dump = getattr(self.adapter, "dump_python", None)
+        value = list(cast("list[Any]", value)) if isinstance(value, list) else value
+        return value if dump is None else dump(value, mode="json", by_alias=True)
+
+    def again(self, plain: Any) -> Any:
+        """The value that `plain` gave."""
+        from pydantic_core import to_json
+
+        return self.adapter.validate_json(to_json(plain))
+
     def so_far(self, text: str) -> Any:
         """What the beginning of a JSON text says, as plain JSON values; None while it says nothing."""
         from pydantic_core import from_json

@@ -1,0 +1,115 @@
+"""One row of a run: what it asks, the key by which it is known, and what becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from llmnb.asking.content import content_of
+from llmnb.asking.extraction import Extraction
+from llmnb.errors import ExtractionFailed
+from llmnb.records import Call
+from llmnb.templates import Rendered, opened
+
+if TYPE_CHECKING:
+    from llmnb.asking.params import Plan
+    from llmnb.asking.question import Question
+    from llmnb.asking.shape import Shape
+    from llmnb.reply import Reply
+
+_KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row asks: its `content`, and its own system prompt where the template's has fields."""
+
+    key: str
+    content: Any
+    system: str | None = None
+
+    @classmethod
+    def of(cls, prompt: Any) -> Row:
+        """The row that asks with this prompt.
+
+        Raises:
+            InvalidRequest: the prompt is empty, or cannot be sent.
+        """
+        opened_prompt, _ = opened(prompt, {}, typed=True)
+        system = opened_prompt.options.get("system") if isinstance(opened_prompt, Rendered) else None
+        content = content_of(opened_prompt)
+        return cls(key_of([content, system]), content, system)
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan of the run, for this row."""
+        if self.system is None:
+            return plan
+        return replace(plan, arguments={**plan.arguments, "system": self.system})
+
+
+def key_of(said: Any) -> str:
+    """A digest of plain JSON values."""
+    told = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
+
+
+@dataclass
+class Outcome:
+    """What became of a row: `facts` are what is kept of it, `error` what went wrong."""
+
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: Exception | None = None
+
+    @property
+    def state(self) -> str:
+        """answered, failed, or free: it failed and cost nothing."""
+        if "error" not in self.facts:
+            return "answered"
+        return "free" if self.facts["cost_nanousd"] == 0 and not self.facts["output_tokens"] else "failed"
+
+
+async def asked(question: Question, shape: Shape | None, retries: int) -> Outcome:
+    """Asks a row; an error is part of the outcome, and only a Stop is raised."""
+    calls: dict[str, Call] = {}
+
+    def heard(call: Call) -> None:
+        calls[call.uid] = call  # attempts of one call share the uid
+
+    question = replace(question, on_call=heard)
+    facts: dict[str, Any] = {}
+    error: Exception | None = None
+    try:
+        reply, said = await _answer(question, shape, retries)
+        facts |= said
+        facts |= {"model": reply.model, "stop_reason": reply.stop_reason, "source": reply.source}
+        if reply.refused:
+            facts["error"] = "the model refused to answer"
+    except Exception as failure:
+        error = failure
+        facts["error"] = f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, ExtractionFailed):
+            facts["text"] = failure.text
+    return Outcome(facts | _billed(calls), error)
+
+
+async def _answer(question: Question, shape: Shape | None, retries: int) -> tuple[Reply, dict[str, Any]]:
+    if shape is None:
+        reply = await question.aask()
+        return reply, {"text": reply.text}
+    extraction = Extraction(question, shape, retries)
+    reply = await extraction.question.aask()
+    while not extraction.heard(reply):
+        reply = await extraction.question.aask()
+    return reply, {"value": shape.plain(extraction.value)}
+
+
+def _billed(calls: dict[str, Call]) -> dict[str, Any]:
+    costs = [call.cost_nanousd for call in calls.values()]
+    return {
+        "cost_nanousd": None if None in costs else sum(cost or 0 for cost in costs),
+        "input_tokens": sum(call.usage.total_input_tokens for call in calls.values()),
+        "output_tokens": sum(call.output_tokens for call in calls.values()),
+        "cache_read_tokens": sum(call.cache_read_tokens for call in calls.values()),
+    }

@@ -1,0 +1,212 @@
+"""`llm.map` and `llm.amap`: from rows and a prompt to a run, and from the run to a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from llmnb.asking.question import Question
+from llmnb.asking.shape import Shape
+from llmnb.errors import InvalidRequest
+from llmnb.jobs.asking import Row, key_of
+from llmnb.jobs.results import Results
+from llmnb.jobs.rows import Prompts, frame_of
+from llmnb.jobs.run import Run, Status
+from llmnb.templates import Template
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmnb.asking.access import Access
+    from llmnb.asking.params import Plan
+    from llmnb.jobs.mapped import Mapped
+
+Errors = Literal["keep", "raise"]
+RUN_ID_CHARS = 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is made of, ready to be worked at, once or again for the rows that failed."""
+
+    frame: pd.DataFrame
+    prompt: Template | Callable[..., Any]
+    plan: Plan
+    access: Access
+    home: Path
+    concurrency: int
+    shape: Shape | None
+    retries: int
+    errors: Errors
+    progress: bool
+    server: str
+
+    @property
+    def run_id(self) -> str:
+        """The same for every run of the same template, model, settings, schema and server, whatever the rows."""
+        prompt = self.prompt
+        said = prompt.text if isinstance(prompt, Template) else getattr(prompt, "__qualname__", "function")
+        sample = self.plan.ledger["caching"].sample
+        schema = None if self.shape is None else self.shape.schema
+        return key_of([said, self.plan.arguments, schema, sample, self.server])[:RUN_ID_CHARS]
+
+    def run(self, *, failed_again: bool = False) -> tuple[Run, Results]:
+        """A run, and where its rows are."""
+        results = Results(self.home / "runs" / self.run_id / "rows.jsonl")
+        plan = replace(self.plan, ledger={**self.plan.ledger, "run_id": self.run_id})
+        if failed_again:  # an answer that does not fit is in the response cache
+            plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
+
+        def question(row: Row) -> Question:
+            messages = [{"role": "user", "content": row.content}]
+            return Question(row.plan(plan), messages, self.access, self.concurrency)
+
+        run = Run(
+            Prompts(self.frame, self.prompt),
+            len(self.frame),
+            results,
+            question,
+            concurrency=self.concurrency,
+            shape=self.shape,
+            retries=self.retries,
+            fresh=self.plan.ledger["caching"].fresh,
+            failed_again=failed_again,
+            raises=self.errors == "raise",
+        )
+        return run, results
+
+    def ask(self, *, failed_again: bool = False) -> Mapped:
+        """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
+        from llmnb.asking.runner import from_loop_thread
+
+        job = replace(self, access=_OnLoopThread(self.access))
+        run, results = job.run(failed_again=failed_again)
+        with self._progress() as told:
+            try:
+                with closing(from_loop_thread(run.work)) as events:
+                    for status in events:
+                        told(status)
+            except (Exception, KeyboardInterrupt) as error:
+                error.add_note(f"llmnb: {_kept(run.status)}")
+                raise
+            finally:
+                told(replace(run.status, is_over=True))
+        return self._frame(run, results)
+
+    async def aask(self, *, failed_again: bool = False) -> Mapped:
+        """The async twin of `ask`, on the running loop."""
+        run, results = self.run(failed_again=failed_again)
+        with self._progress() as told:
+            try:
+                async with aclosing(run.work()) as events:
+                    async for status in events:
+                        told(status)
+            finally:
+                told(replace(run.status, is_over=True))
+        return self._frame(run, results)
+
+    def _frame(self, run: Run, results: Results) -> Mapped:
+        from llmnb.jobs.mapped import mapped
+
+        found = {**dict(results.read(set(run.keys))), **run.unsaid}
+        return mapped(
+            self.frame,
+            run.keys,
+            found,
+            self.shape,
+            run_id=self.run_id,
+            status=replace(run.status, is_over=True),
+            again=lambda: self.ask(failed_again=True),
+        )
+
+    def _progress(self) -> Any:
+        module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
+        return module.progress(shown=self.progress)
+
+
+class _OnLoopThread:
+    """An access whose clients are those of llmnb's loop thread."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def here(self) -> Any:
+        return self._access.on_loop_thread()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._access, name)
+
+
+def _kept(status: Status) -> str:
+    finished = status.kept + status.done - status.failed
+    return f"{finished:,} of {status.rows:,} rows are answered and kept; the same call goes on from there."
+
+
+def job(
+    rows: Any,
+    prompt: object,
+    plan: Callable[[dict[str, Any]], Plan],
+    access: Callable[[Plan], Access],
+    home: Path,
+    *,
+    schema: Any,
+    concurrency: int,
+    retries: int,
+    errors: str,
+    progress: bool,
+    options: dict[str, Any],
+) -> Job:
+    """The job that `LLM.map` describes; everything that can be refused is refused here.
+
+    Raises:
+        InvalidRequest: see `LLM.map`; nothing was sent.
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"concurrency must be a whole number from 1, not {concurrency!r}")
+    if errors not in ("keep", "raise"):
+        raise InvalidRequest(f'errors must be "keep" or "raise", not {errors!r}')
+    if isinstance(prompt, str):
+        prompt = Template(prompt)
+    if isinstance(prompt, Template):
+        options = {**prompt.options, "template": prompt.label, **options}
+        schema = prompt.schema if schema is None else schema
+        if isinstance(schema, str):
+            raise InvalidRequest(f"the template wants {schema!r}: give the type, schema={schema}. Nothing was sent.")
+    elif not callable(prompt):
+        raise InvalidRequest(
+            f"the prompt of the rows is a template or a function of a row, not {type(prompt).__name__}"
+        )
+    frame = frame_of(rows)
+    Prompts(frame, cast("Any", prompt))  # names its missing columns
+    planned = plan({**options, "display": "none"})
+    way = access(planned)
+    return Job(
+        frame=frame,
+        prompt=cast("Any", prompt),
+        plan=planned,
+        access=way,
+        home=home,
+        concurrency=concurrency,
+        shape=None if schema is None else Shape.of(schema),
+        retries=retries,
+        errors=errors,
+        progress=progress,
+        server=_server(way),
+    )
+
+
+def _server(access: Access) -> str:
+    """The address that is asked: what one server said is not what another would say."""
+    if access.endpoint is not None:
+        return access.endpoint.base_url
+    import_module("anthropic")  # without it no client is known
+    client = access.known()
+    if client is None:
+        from llmnb.errors import MissingKey
+
+        raise MissingKey
+    return str(client.base_url)

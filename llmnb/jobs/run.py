@@ -1,0 +1,216 @@
+"""A run: asks the rows of a frame that are not finished, so many at a time, and writes each down when it is.
+
+A row is known by what it asks (`Row.key`), and a run by what all its rows have in common: model, settings, template,
+schema, server. So rows may be added, sorted or changed between two runs of a cell, and only what is new is asked; equal
+rows are asked once; and with another template or model it is another run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from llmnb.errors import BudgetExceeded, MissingKey, SettingsError
+from llmnb.jobs.asking import Outcome, Row, asked, key_of
+from llmnb.jobs.results import Results
+
+if TYPE_CHECKING:
+    from llmnb.asking.question import Question
+    from llmnb.asking.shape import Shape
+
+_TELLS_EVERY_S = 0.25
+_PASSED_OVER = 500
+"""So many finished rows are passed over before the event loop gets a turn."""
+_HOPELESS = 8
+"""When so many rows failed at no cost, all in one way, and none was answered, the rest would, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a run is. Rows that ask the same are counted each; `cost_nanousd` is that of this time."""
+
+    rows: int
+    kept: int = 0
+    done: int = 0
+    cached: int = 0
+    failed: int = 0
+    cost_nanousd: int = 0
+    unpriced: int = 0
+    seconds: float = 0.0
+    first_error: str = ""
+    is_over: bool = False
+
+    @property
+    def left(self) -> int:
+        """Rows that are not finished."""
+        return self.rows - self.kept - self.done
+
+
+class Run:
+    """The work of one call of `map`. `keys` are those of the rows, in their order, once it is over."""
+
+    def __init__(
+        self,
+        prompts: Iterable[Any],
+        rows: int,
+        results: Results,
+        question: Callable[[Row], Question],
+        *,
+        concurrency: int,
+        shape: Shape | None,
+        retries: int,
+        fresh: bool = False,
+        failed_again: bool = False,
+        raises: bool = False,
+    ) -> None:
+        self.keys: list[str] = []
+        self.unsaid: dict[str, dict[str, Any]] = {}  # of rows that could not be asked
+        self._prompts = prompts
+        self._results = results
+        self._question = question
+        self._concurrency = concurrency
+        self._shape, self._retries = shape, retries
+        self._fresh, self._failed_again, self._raises = fresh, failed_again, raises
+        self._counts = dict.fromkeys(("kept", "done", "cached", "failed", "cost_nanousd", "unpriced"), 0)
+        self._rows = rows
+        self._first_error = ""
+        self._began = time.monotonic()
+        self._asking: dict[str, int] = {}  # how many rows wait for what this one becomes
+        self._finished: dict[str, bool] = {}  # by key, whether it failed; of this time
+        self._hopeless: Counter[str] = Counter()
+        self._is_hopeful = False
+        self._fatal: Exception | None = None
+
+    @property
+    def status(self) -> Status:
+        """How far it is now."""
+        seconds = time.monotonic() - self._began
+        return Status(self._rows, **self._counts, seconds=seconds, first_error=self._first_error)
+
+    async def work(self) -> AsyncGenerator[Status]:
+        """Does all of it, and tells now and then how far it is. What is finished stays, however this ends.
+
+        Raises:
+            Exception: what makes all rows fail, such as a missing key; or the first error, if errors are to be raised.
+        """
+        left = self._left()
+        workers = [asyncio.ensure_future(self._worker(left)) for _ in range(self._concurrency)]
+        try:
+            pending = set(workers)
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=_TELLS_EVERY_S, return_when=asyncio.FIRST_EXCEPTION)
+                for worker in done:
+                    worker.result()
+                if self._fatal is not None:
+                    raise self._fatal
+                yield self.status
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            self._results.close()
+
+    async def _worker(self, left: Iterator[Row | None]) -> None:
+        for row in left:
+            if row is None:
+                await asyncio.sleep(0)
+                continue
+            if self._fatal is not None:
+                return
+            self._finish(row.key, await asked(self._question(row), self._shape, self._retries))
+
+    def _left(self) -> Iterator[Row | None]:
+        """The rows to ask; now and then None, for others to have a turn."""
+        for passed, prompt in enumerate(self._prompts, 1):
+            row = self._row(prompt)
+            if row is not None:
+                yield row
+            elif passed % _PASSED_OVER == 0:
+                yield None
+
+    def _row(self, prompt: Any) -> Row | None:
+        """The row of a prompt, if it is to be asked."""
+        try:
+            if isinstance(prompt, Exception):
+                raise prompt
+            row = Row.of(prompt)
+        except Exception as error:
+            self._refuse(error)
+            return None
+        self.keys.append(row.key)
+        if row.key in self._asking:
+            self._asking[row.key] += 1
+        elif row.key in self._finished:
+            self._counts["done"] += 1
+            self._counts["failed"] += self._finished[row.key]
+        elif not self._fresh and self._results.has(row.key, but_failed=self._failed_again):
+            self._counts["kept"] += 1
+            self._counts["failed"] += self._results.has_failed(row.key)
+        else:
+            self._asking[row.key] = 1
+            return row
+        return None
+
+    def _refuse(self, error: Exception) -> None:
+        told = f"{type(error).__name__}: {error}"
+        key = key_of(["not asked", told])
+        self.keys.append(key)
+        self.unsaid[key] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
+        self._count_failure(error, told, 1)
+
+    def _finish(self, key: str, outcome: Outcome) -> None:
+        self._results.add(key, outcome.state, outcome.facts)
+        rows = self._asking.pop(key)
+        failed = "error" in outcome.facts
+        self._finished[key] = failed
+        self._counts["cached"] += rows * (outcome.facts.get("source") == "cache")
+        cost = outcome.facts["cost_nanousd"]
+        self._counts["cost_nanousd"] += cost or 0
+        self._counts["unpriced"] += cost is None
+        if failed:
+            self._count_failure(outcome.error, outcome.facts["error"], rows)
+        else:
+            self._counts["done"] += rows
+        self._look_for_hope(outcome)
+
+    def _count_failure(self, error: Exception | None, told: str, rows: int) -> None:
+        self._counts["done"] += rows
+        self._counts["failed"] += rows
+        self._first_error = self._first_error or told
+        if self._raises and error is not None and self._fatal is None:
+            self._fatal = error
+
+    def _look_for_hope(self, outcome: Outcome) -> None:
+        """Ends the run for what all rows will fail with; what is finished is kept, and nothing more is spent."""
+        error = outcome.error
+        if outcome.state != "free" or error is None:
+            self._is_hopeful = True
+        elif isinstance(error, (MissingKey, SettingsError, BudgetExceeded)) or _status_of(error) in _ALL:
+            self._fatal = self._fatal or error
+        elif not self._is_hopeful:
+            self._hopeless[_said(error)] += 1
+            if self._hopeless[_said(error)] == _HOPELESS:
+                error.add_note(
+                    f"llmnb: the first rows all failed so ({_HOPELESS} of them), and the others were not asked."
+                )
+                self._fatal = self._fatal or error
+
+
+def _status_of(error: Exception) -> int | None:
+    return getattr(error, "status_code", None)
+
+
+def _said(error: Exception) -> str:
+    """An error without what differs between requests."""
+    body: Any = getattr(error, "body", None)
+    told = cast("Any", body).get("error") if isinstance(body, dict) else None
+    message: object = cast("Any", told).get("message") if isinstance(told, dict) else str(error)
+    return f"{type(error).__name__}: {message}"
+
+
+_ALL = (401, 403, 404)
+"""Statuses of the API that every row would get: no key, no right, no such model."""

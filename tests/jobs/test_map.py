@@ -1,0 +1,353 @@
+"""`llm.map`: one row in, one row out, and nothing that is finished is asked again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+import llmnb
+from llmnb import slots
+from llmnb.errors import InvalidRequest, MissingKey
+from llmnb.simulator import Simulator
+from llmnb.simulator.answer import Answer
+from llmnb.simulator.fault import Fault
+from llmnb.trouble import LlmnbWarning, forget_warnings
+
+from .. import processes
+
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de")
+
+
+class Person(BaseModel):
+    """What a row says."""
+
+    name: str
+    age: int
+
+
+@pytest.fixture(autouse=True)
+def _echo(sim: Simulator) -> None:
+    sim.rule(lambda request: f"echo {request.prompt}" if request.prompt else None)
+
+
+@pytest.fixture
+def llm() -> llmnb.LLM:
+    """Without the response cache, so that what is not asked again was on disk."""
+    return llmnb.LLM(cache=False, project="thesis")
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Rows with an index that repeats, a column that no field can name, and one that is called as a result is."""
+    return pd.DataFrame({"word": ["a", "b", "c"], "my column": [1, 2, 3], "text": ["x", "y", "z"]}, index=[7, 7, 2])
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_come_back_in_order(llm: llmnb.LLM, frame: pd.DataFrame) -> None:
+    """With their index and columns, and with answer, cost and tokens of each, as the ledger has them."""
+    got = llm.map(frame, "Say {{ word }}")
+    pd.testing.assert_frame_equal(pd.DataFrame(got[list(frame.columns)]), frame)
+    assert got["text_llm"].tolist() == ["echo Say a", "echo Say b", "echo Say c"]
+    calls = llmnb.calls(where={"run_id": got.run_id})
+    assert (calls["project"] == "thesis").all()
+    assert 0 < float(got["cost_usd"].sum()) == pytest.approx(float(calls["cost_usd"].sum()))
+    assert got["output_tokens"].sum() == calls["output_tokens"].sum()
+    assert (set(got["source"]), set(got["stop_reason"]), got["error"].isna().all()) == ({"live"}, {"end_turn"}, True)
+    assert (got.status.done, got.status.failed, got.status.is_over) == (3, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompt"),
+    [
+        (pd.Series(["a", "b"], name="word"), "Say {{ word }}"),
+        (["a", "b"], "Say {{ value }}"),
+        (iter(["a", "b"]), lambda row: f"Say {row['value']}"),
+        ([{"word": "a"}, {"word": "b"}], "Say {{ word }}"),
+        ([{"my word": "a"}, {"my word": "b"}], 'Say {{ row["my word"] }}'),
+        ("words.csv", "Say {{ word }}"),
+        ("words.jsonl", "Say {{ word }}"),
+    ],
+    ids=["series", "list", "function", "dicts", "odd name", "csv", "jsonl"],
+)
+def test_rows_of_every_kind(llm: llmnb.LLM, tmp_path: Path, rows: Any, prompt: Any) -> None:
+    """Whatever they are in, and whatever makes the prompt."""
+    (tmp_path / "words.csv").write_text("word\na\nb\n")
+    (tmp_path / "words.jsonl").write_text('{"word":"a"}\n{"word":"b"}\n')
+    got = llm.map(tmp_path / rows if isinstance(rows, str) else rows, prompt)
+    assert got["text"].tolist() == ["echo Say a", "echo Say b"]
+
+
+def test_a_schema_makes_columns(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Its fields, put right where they do not fit; a row whose answer never fits has the error, and its cost."""
+    sim.reset()
+    sim.rule(
+        lambda request: (
+            json.dumps({"name": request.prompt, "age": -1 if "bad" in str(request.body) else 30})
+            if "old" not in str(request.body)
+            else '{"name": 1}'
+        )
+    )
+    template = llmnb.Template("{{ word }}", schema=Person, name="who", version=1)
+    rows = [{"word": "Ann"}, {"word": "old"}]
+    got = llm.map(rows, template, retries=1)
+    assert (got["name"][0], got["age"][0]) == ("Ann", 30)
+    assert pd.isna(got["name"][1])
+    assert "age: Field required" in got["error"][1]
+    assert got["cost_usd"][1] > 0
+    assert set(llmnb.calls()["template"]) == {"who@1"}
+    asked = len(sim.requests)
+    again = llm.map(rows, template, retries=1)  # a row that failed at some cost is finished
+    assert len(sim.requests) == asked == 3
+    pd.testing.assert_frame_equal(pd.DataFrame(again), pd.DataFrame(got))
+    sim.reset()
+    sim.rule(lambda request: '{"name": "Old", "age": 80}')
+    assert again.retry_failed()["name"].tolist() == ["Ann", "Old"]
+    assert len(sim.requests) == 1
+
+
+async def test_the_async_twin_and_pictures(sim: Simulator, llm: llmnb.LLM, tmp_path: Path) -> None:
+    """On the running loop; a function may give whatever a prompt may be."""
+    (tmp_path / "a.png").write_bytes(PNG)
+    got = await llm.amap([{"file": tmp_path / "a.png"}], lambda row: [row["file"], "What?"])
+    assert got["text"].tolist() == ["echo What?"]
+    assert sim.requests[0].body["messages"][0]["content"][0]["type"] == "image"
+
+
+def test_equal_rows_are_asked_once(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Each has the answer; what it cost stands at the first, so that the sum is the bill."""
+    got = llm.map(["a", "b", "a", "a"], "Say {{ value }}", concurrency=3)
+    assert got["text"].tolist() == ["echo Say a", "echo Say b", "echo Say a", "echo Say a"]
+    assert len(sim.requests) == 2
+    assert got["output_tokens"].sum() == llmnb.calls()["output_tokens"].sum()
+    assert got.status.done == 4
+
+
+def test_a_system_prompt_of_each_row(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Its fields are columns, too, and rows that differ in it alone are not equal."""
+    template = llmnb.Template("Hi", system="For {{ who }}.", model="claude-haiku-5-5")
+    llm.map([{"who": "Ann"}, {"who": "Bob"}], template)
+    assert sorted(request.body["system"] for request in sim.requests) == ["For Ann.", "For Bob."]
+    assert {request.body["model"] for request in sim.requests} == {"claude-haiku-5-5"}
+
+
+def test_no_more_are_asked_at_once(sim: Simulator, llm: llmnb.LLM) -> None:
+    """`concurrency` holds, also above the setting."""
+    under_way: list[int] = []
+
+    def answer(request: Any) -> Answer:
+        under_way.append(slots.slots.under_way)
+        return Answer(text="Hi", first_token_s=0.02)
+
+    sim.reset()
+    sim.rule(answer)
+    llm.map([str(n) for n in range(60)], "Say {{ value }}", concurrency=20)
+    assert 16 < max(under_way) <= 20
+
+
+# What goes wrong ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_row_is_a_row(sim: Simulator, llm: llmnb.LLM) -> None:
+    """An empty value, an empty prompt, a refusal and a fault lose nothing else; what was free is asked again."""
+    sim.reset()
+
+    def answer(request: Any) -> Any:
+        if "down" in request.prompt and len(sim.requests) < 20:
+            return Answer(fault=Fault("status", status=400, error_type="invalid_request_error"))
+        return Answer(text="No.", refusal=True) if "evil" in request.prompt else f"echo {request.prompt}"
+
+    sim.rule(answer)
+    rows = pd.DataFrame({"word": ["a", None, "evil", "down", "b"]})
+    got = llm.map(rows, "{{ word }}")
+    assert got["error"].notna().tolist() == [False, True, True, True, False]
+    assert "the column 'word' has no value in this row" in got["error"][1]
+    assert "refused" in got["error"][2]
+    assert "BadRequestError" in got["error"][3]
+    assert got.status.failed == 3
+    before = len(sim.requests)
+    llm.map(rows, "{{ word }}")
+    assert [request.prompt for request in sim.requests[before:]] == ["down"]
+    got.retry_failed()
+    assert sorted(request.prompt for request in sim.requests[before + 1 :]) == ["down", "evil"]
+
+
+def test_the_first_error_can_be_raised(sim: Simulator, llm: llmnb.LLM) -> None:
+    """What was finished before stays."""
+    with pytest.raises(InvalidRequest, match="no value in this row") as caught:
+        llm.map(["a", "b", None, "c"], "{{ value }}", errors="raise", concurrency=1)
+    assert "2 of 4 rows are answered and kept" in str(caught.value.__notes__)
+    assert llm.map(["a", "b"], "{{ value }}").status.kept == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompt", "options", "said"),
+    [
+        ([{"title": "a"}], "{{ titel }}", {}, "there is no column 'titel'. Did you mean 'title'?"),
+        (["a", "b"], "Hi", {}, "no field"),
+        ("a text", "{{ value }}", {}, "rows must be a DataFrame"),
+        (Path("nope.csv"), "{{ value }}", {}, "cannot be read"),
+        (Path("nope.docx"), "{{ value }}", {}, "read it into a DataFrame"),
+        (["a"], 7, {}, "a template or a function"),
+        (["a"], "{{ value }}", {"concurrency": 0}, "whole number"),
+        (["a"], "{{ value }}", {"errors": "ignore"}, "must be"),
+        (["a"], "{{ value }}", {"schema": print}, "no JSON schema"),
+        (["a"], "{{ value }}", {"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_what_cannot_work(sim: Simulator, llm: llmnb.LLM, rows: Any, prompt: Any, options: Any, said: str) -> None:
+    """It is said before anything is sent."""
+    with pytest.raises(InvalidRequest, match=said):
+        llm.map(rows, prompt, **options)
+    assert sim.requests == []
+
+
+def test_what_all_rows_would_fail_with_ends_it(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema or key that the API refuses is not tried ten thousand times; nor is a missing key."""
+    sim.reset()
+    sim.rule(lambda request: Answer(fault=Fault("status", status=400, error_type="invalid_request_error")))
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        llmnb.LLM().map([str(n) for n in range(500)], "{{ value }}", concurrency=4)
+    assert "8 of them" in str(caught.value.__notes__)
+    assert len(sim.requests) < 20
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(MissingKey):
+        llmnb.LLM().map(["a"], "{{ value }}")
+
+
+def test_a_disk_that_is_full(llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """The frame is whole all the same, and one warning says that it is not kept."""
+    forget_warnings()
+    llmnb_home.mkdir()
+    (llmnb_home / "runs").write_text("in the way")
+    with pytest.warns(LlmnbWarning, match="saving a finished row"):
+        assert llm.map(["a", "b"], "{{ value }}")["text"].tolist() == ["echo a", "echo b"]
+
+
+# Going on -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_call_goes_on(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """Rows that were added, sorted and changed: only what is new is asked; fresh=True asks all."""
+    llm.map(["a", "b"], "Say {{ value }}")
+    got = llm.map(["c", "b", "a"], "Say {{ value }}")
+    assert got["text"].tolist() == ["echo Say c", "echo Say b", "echo Say a"]
+    assert (got.status.kept, got.status.done, len(sim.requests)) == (2, 1, 3)
+    assert llm.map(["a"], "Say {{ value }}", fresh=True).run_id == got.run_id
+    assert len(sim.requests) == 4
+    (path,) = (llmnb_home / "runs").glob("*/rows.jsonl")
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_another_question_is_another_run(llm: llmnb.LLM) -> None:
+    """Template, model, settings, schema, sample and server make the run; project, tag and concurrency do not."""
+
+    def run_id(template: str = "Say {{ value }}", schema: Any = None, concurrency: int = 3, **options: Any) -> str:
+        return llm._job(["a"], template, schema, concurrency, 2, "keep", True, options).run_id
+
+    base = run_id()
+    assert base == run_id(tag="x", project="y", concurrency=5, fresh=True)
+    others = [run_id("Say {{ value }}!"), run_id(model="claude-haiku-5-5"), run_id(max_tokens=7), run_id(sample=2)]
+    others += [run_id(schema={"type": "string"}), run_id(schema={"type": "number"}), run_id(system="Be brief.")]
+    assert len({base, *others}) == 8
+
+
+def test_a_torn_line_is_passed_over(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """What a kill in the middle of a write leaves costs that row and no other."""
+    llm.map(["a", "b"], "Say {{ value }}")
+    (path,) = (llmnb_home / "runs").glob("*/rows.jsonl")
+    whole = path.read_bytes()
+    for cut in (whole[:-1], whole[:-20], whole[: whole.index(b"\n") + 9]):
+        path.write_bytes(cut)
+        before = len(sim.requests)
+        assert llm.map(["a", "b"], "Say {{ value }}")["text"].tolist() == ["echo Say a", "echo Say b"]
+        assert len(sim.requests) == before + 1
+        assert llm.map(["a", "b"], "Say {{ value }}").status.kept == 2
+
+
+CHILD = """
+import llmnb
+llm = llmnb.LLM(cache=False)
+llm.map([f"row {n}" for n in range(60)], "Say {{ value }}", concurrency=6)
+"""
+
+
+def test_killed_at_any_moment_it_asks_nothing_twice(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """kill -9 in a loop: a finished row is never asked again; of those in flight, at most `concurrency` each time."""
+    sim.reset()
+    sim.rule(lambda request: Answer(text=f"echo {request.prompt}", first_token_s=0.01))
+    kills, runs = 0, llmnb_home / "runs"
+    for wanted in (5, 35):
+        child = processes.Python(["-c", CHILD], env={**os.environ, **sim.environ()})
+        until = time.monotonic() + 60
+        while _lines(runs) < wanted and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        child.kill()
+        kills += child.wait() != 0
+        finished = {json.loads(line)["row"]["text"] for line in _whole_lines(runs)}
+        asked = {f"echo {request.prompt}" for request in sim.requests}
+        assert finished <= asked
+        before, known = len(sim.requests), finished
+    got = llm.map([f"row {n}" for n in range(60)], "Say {{ value }}", concurrency=6)
+    assert got["text"].tolist() == [f"echo Say row {n}" for n in range(60)]
+    assert kills
+    assert got.status.kept == len(known)
+    assert not {f"echo {request.prompt}" for request in sim.requests[before:]} & known
+    assert len(sim.requests) <= 60 + kills * 6
+    billed = sum(row["output_tokens"] for row in (json.loads(line)["row"] for line in _whole_lines(runs)))
+    assert got["output_tokens"].sum() == billed <= sim.billed().output_tokens
+
+
+def _whole_lines(runs: Path) -> list[bytes]:
+    return [
+        line for path in runs.glob("*/rows.jsonl") for line in path.read_bytes().splitlines(True) if line[-1:] == b"\n"
+    ]
+
+
+def _lines(runs: Path) -> int:
+    return len(_whole_lines(runs)) if runs.exists() else 0
+
+
+def test_stopped_it_keeps_what_is_finished(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends it at once, says how far it came, and the same call goes on."""
+    sim.reset()
+    sim.rule(
+        lambda request: Answer(text=f"echo {request.prompt}", first_token_s=None if "fast" in request.prompt else 60)
+    )
+    rows = ["fast 1", "fast 2", "slow 1", "slow 2"]
+
+    def interrupt(*, shown: bool = True) -> Any:
+        del shown
+        return Interrupting()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llmnb.display.run_progress.progress", interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            llm.map(rows, "{{ value }}")
+    assert "2 of 4 rows are answered and kept" in str(caught.value.__notes__)
+    sim.reset()
+    sim.rule(lambda request: f"echo {request.prompt}")
+    assert llm.map(rows, "{{ value }}").status.kept == 2
+
+
+class Interrupting:
+    """A progress display that is there when a person presses Ctrl-C, after two rows."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, status: Any) -> None:
+        if status.done == 2 and not status.is_over:
+            raise KeyboardInterrupt
