@@ -1,4 +1,4 @@
-"""The one filter bar: period, projects, models, and users and tags where there are some.
+"""The one filter bar: period, projects, models, and providers, users and tags where there are some.
 
 It lives in the URL, so that a view can be bookmarked and shared.
 """
@@ -16,12 +16,13 @@ from period import Period
 NOBODY = {
     "project": "(no project)",
     "model": "(no model answered)",
+    "provider": "(no provider)",
     "user": "(no user)",
     "tag": "(no tag)",
     "notebook": "(no notebook)",
 }
 """What a filter or a table shows for the rows that have no such value."""
-DIMENSIONS = ("project", "model", "user", "tag")
+DIMENSIONS = ("project", "model", "provider", "user", "tag")
 """What the bar filters by: what roll-ups hold, so that every page stays quick."""
 _ALWAYS = ("project", "model")
 _OF_PAGES: dict[str, object] = {"status": [], "source": [], "find": ""}

@@ -66,8 +66,12 @@ def wrap(
         InvalidRequest: `client` is no client of the anthropic SDK, or `prompt_cache` none of its values.
     """
     if isinstance(client, type) or not hasattr(client, "with_middleware"):
+        hint = ""
+        if type(client).__module__.partition(".")[0] == "openai":
+            hint = "; to ask through this one: llmnb.LLM('openai:gpt-…', client=client)"
         raise InvalidRequest(
-            f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}"
+            "llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not "
+            f"{_named(client)}{hint}"
         )
     from llmnb.middleware.budget import BudgetPart
     from llmnb.middleware.cache import CachePart

@@ -159,7 +159,9 @@ class OpenAIClient:
     def _wrapped(self, client: Any, *, asynchronous: bool) -> Any:
         from llmnb.providers.clients import client_at
 
-        return wrap(client_at(self.endpoint, asynchronous=asynchronous, user_client=client), cache=True)
+        own = client is not self._client
+        made = client_at(self.endpoint, asynchronous=asynchronous, openai_client=client, is_ours=own)
+        return wrap(made, cache=True)
 
     @property
     def _twin_is_like_it(self) -> bool:

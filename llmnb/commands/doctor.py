@@ -11,7 +11,7 @@ import os
 import platform
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ from llmnb.ledger import settle
 from llmnb.ledger.connection import why_not_there
 from llmnb.network_files import network_filesystem
 from llmnb.places import Place, PostgresPlace
+from llmnb.providers.known import PROVIDERS, Provider, endpoint, split
 
 if TYPE_CHECKING:
     import anthropic
@@ -85,8 +86,12 @@ def _credentials() -> Iterator[Check]:
     except (anthropic.AnthropicError, ValueError, OSError) as error:
         yield Check("API key", "fix", f"the SDK refuses its configuration: {error}", "correct it, see the message")
         return
-    yield _key(client)
+    others = [_key_of(provider) for provider in PROVIDERS if any(map(os.environ.get, provider.key_variables))]
+    key = _key(client)
+    # whoever asks others only needs no key of Anthropic's
+    yield replace(key, state="note") if key.state == "fix" and (others or _asks_others()) else key
     yield _base_url(client)
+    yield from others
 
 
 def _key(client: anthropic.Anthropic) -> Check:
@@ -98,6 +103,19 @@ def _key(client: anthropic.Anthropic) -> Check:
         return Check("API key", "ok", "credentials come from a profile of the SDK")
     do = "export ANTHROPIC_API_KEY=sk-ant-…   (`llmnb demo` needs none)"
     return Check("API key", "fix", "none can be found", do)
+
+
+def _key_of(provider: Provider) -> Check:
+    variable = next(name for name in provider.key_variables if os.environ.get(name))
+    address = endpoint(provider, None).base_url
+    return Check(f"{provider.prefix}: models", "ok", f"key set by {variable} (not shown), asked at {address}")
+
+
+def _asks_others() -> bool:
+    try:
+        return split(settings.load().model)[0] is not None
+    except LlmnbError:  # told elsewhere
+        return False
 
 
 def _base_url(client: anthropic.Anthropic) -> Check:
@@ -244,6 +262,7 @@ def _any(folders: list[Path], name: str) -> bool:
 
 
 EXTRAS = {
+    "openai": ("openai",),
     "dashboard": ("streamlit", "altair"),
     "notebook": ("jupyterlab", "ipykernel", "nbclient", "nbformat"),
 }

@@ -80,7 +80,10 @@ def demo(
 @app.command()
 def ask(
     prompt: Annotated[str, typer.Argument(help="The question; what is piped in goes before it.")] = "",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model; default: the setting LLMNB_MODEL.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model, such as openai:gpt-5.2; default: the setting LLMNB_MODEL."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = None,
     project: Annotated[str | None, typer.Option("--project", "-p", help="Project to book the call on.")] = None,

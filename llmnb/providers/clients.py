@@ -28,9 +28,12 @@ def check_installed(prefix: str) -> None:
 
 
 def client_at(
-    endpoint: Endpoint, *, asynchronous: bool, user_client: Any = None, **options: Any
+    endpoint: Endpoint, *, asynchronous: bool, openai_client: Any = None, is_ours: bool = True, **options: Any
 ) -> Anthropic | AsyncAnthropic:
-    """A client that asks there with the environment's key, or through a client of the openai SDK that the user made."""
+    """A client that asks there with the environment's key, or through a client of the openai SDK.
+
+    That one is closed with it if it `is_ours`.
+    """
     import anthropic
     import httpx2
 
@@ -38,8 +41,8 @@ def client_at(
     from llmnb.providers.transport import AsyncTransport, Transport
 
     def made() -> Any:
-        if user_client is not None:
-            return user_client.with_options(max_retries=0)
+        if openai_client is not None:
+            return openai_client.with_options(max_retries=0)
         import openai
 
         make = openai.AsyncOpenAI if asynchronous else openai.OpenAI
@@ -52,9 +55,9 @@ def client_at(
         **options,
     }
     if asynchronous:
-        http = httpx2.AsyncClient(transport=AsyncTransport(endpoint, made, is_ours=user_client is None))
+        http = httpx2.AsyncClient(transport=AsyncTransport(endpoint, made, is_ours=is_ours))
         return _named(anthropic.AsyncAnthropic, endpoint.name)(http_client=http, **shared)
-    http = httpx2.Client(transport=Transport(endpoint, made, is_ours=user_client is None))
+    http = httpx2.Client(transport=Transport(endpoint, made, is_ours=is_ours))
     return _named(anthropic.Anthropic, endpoint.name)(http_client=http, **shared)
 
 
@@ -62,11 +65,3 @@ def client_at(
 def _named(kind: type[Any], name: str) -> type[Any]:
     """The SDK's class under another provider's name, which its spans carry and `wrap` reads."""
     return type(kind.__name__, (kind,), {"_gen_ai_provider_name": name, "__module__": __name__})
-
-
-def endpoint_of(client: object) -> Endpoint | None:
-    """Where a client made here asks; None for any other."""
-    from llmnb.providers.part import TranslationPart
-
-    parts: tuple[object, ...] = getattr(client, "middleware", ())
-    return next((part.endpoint for part in parts if isinstance(part, TranslationPart)), None)

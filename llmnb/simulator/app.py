@@ -167,7 +167,8 @@ class Simulation:
         """Who asks; ApiError 401 for nobody and for the keys that are not let in."""
         headers = seen.headers
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        key = headers.get("x-api-key") or headers.get("api-key")  # the second is how Azure wants it
+        key = key or (token.strip() if scheme.lower() == "bearer" else "")
         if not key:
             raise ApiError("authentication_error", "x-api-key header is required")
         valid = self.options.valid_keys
