@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import llmnb
 from llmnb import cache, settings
 from llmnb.cache.browse import ADVICE
-from llmnb.errors import LlmnbError, MissingExtra, SettingsError
+from llmnb.errors import InvalidRequest, LlmnbError, MissingExtra, SettingsError
 from llmnb.ledger import settle
 from llmnb.ledger.connection import why_not_there
 from llmnb.network_files import network_filesystem
@@ -107,7 +107,12 @@ def _key(client: anthropic.Anthropic) -> Check:
 
 def _key_of(provider: Provider) -> Check:
     variable = next(name for name in provider.key_variables if os.environ.get(name))
-    address = endpoint(provider, None).base_url
+    try:
+        address = endpoint(provider, None).base_url
+    except InvalidRequest:
+        name = provider.base_url_variable
+        do = f"set {name} to https://…, or unset it"
+        return Check(f"{provider.prefix}: models", "fix", f"{name} is no web address", do)
     return Check(f"{provider.prefix}: models", "ok", f"key set by {variable} (not shown), asked at {address}")
 
 

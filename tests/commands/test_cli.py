@@ -416,6 +416,19 @@ def test_doctor_fails_without_a_key(run: Llmnb) -> None:
     assert "export ANTHROPIC_API_KEY" in done.stdout
 
 
+def test_doctor_knows_who_asks_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a key of another provider, or a local model as the default, needs none of Anthropic's."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    found = checks()
+    assert (found["API key"].state, found["openai: models"].state) == ("note", "ok")
+    assert "sk-secret" not in str(found)
+    monkeypatch.setenv("OPENAI_BASE_URL", "nowhere")
+    assert checks()["openai: models"].state == "fix"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("LLMNB_MODEL", "ollama:llama3.2")
+    assert checks()["API key"].state == "note"
+
+
 def test_doctor_json(llmnb_simulator: Simulator) -> None:
     """A script gets name, state, finding and next step of each check."""
     assert {"name", "state", "found", "do"} == set(json.loads(quick("doctor", "--json"))[0])
