@@ -100,7 +100,9 @@ class Resumption:
     def _takes_prefill(self) -> bool:
         arguments = self.question.plan.arguments
         thinks = arguments.get("thinking", {}).get("type") in ("enabled", "adaptive")
-        return models.facts(arguments["model"]).takes_prefill and not thinks
+        # chat completions take what was begun for a whole turn, and begin another
+        speaks_messages = self.question.access.endpoint is None
+        return speaks_messages and models.facts(arguments["model"]).takes_prefill and not thinks
 
 
 def resume_by(error: IncompleteReply, question: Question, rows: tuple[Call, ...]) -> None:

@@ -149,7 +149,7 @@ class TestContract:
     def test_a_stream_that_breaks_off_is_no_answer(self, sim: Simulator, name: str, kind: str) -> None:
         """What came is in the error, and the row is an estimate of what it cost, input included."""
         text = "one two three four five six seven eight nine"
-        sim.script(Answer(text=text, fault=Fault(kind, after_events=2)))
+        sim.script(Answer(text=text, fault=Fault(kind, after_events=2)), " and the rest")
         with pytest.raises(IncompleteReply) as caught:
             list(llmnb.LLM(name).stream("Count"))
         assert caught.value.partial
@@ -158,6 +158,8 @@ class TestContract:
         assert (row["status"], row["estimated"]) == ("truncated", True)
         assert row["output_tokens"] > 0
         assert row["input_tokens"] > 0
+        assert caught.value.resume().text == f"{caught.value.partial} and the rest"
+        assert sim.requests[-1].body["messages"][-1]["role"] == "user"
 
     def test_stopping_early_closes_the_connection_and_is_booked(self, sim: Simulator, name: str) -> None:
         """Whoever leaves a stream hangs up on the server, and the row says so."""
