@@ -187,8 +187,7 @@ def _sorted_betas(value: str) -> str:
     return ",".join(sorted({beta.strip() for beta in value.split(",")} - {""}))
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 # Without breakpoints --------------------------------------------------------------------------------------------------

@@ -86,6 +86,8 @@ def notebook_path(settings: Settings) -> Path | None:
 
 def cell() -> str | None:
     """The id of the running cell where the front end sends one, else its execution count; None in a script."""
+    if "IPython" not in sys.modules:  # `_shell` without the detour, on every call of a script
+        return None
     shell = _shell()
     return None if shell is None else _cell_id(shell) or str(shell.execution_count)
 

@@ -26,11 +26,11 @@ early (Stop, break, an exception, garbage collection). `truncated`: the stream e
 
 Source = Literal["live", "cache", "replay"]
 
-RecordT = TypeVar("RecordT", "Usage", "Call")
+RecordT = TypeVar("RecordT")
 
 
 def made(kind: type[RecordT], known: dict[str, Any]) -> RecordT:
-    """A record of which these fields are known; the others have their defaults. The dict is the record's from now on.
+    """A frozen dataclass of which these fields are known; the others have their defaults. The dict is its own then.
 
     Every answer makes some of these records, and to set fifty frozen fields one by one costs more than to fill them.
     """

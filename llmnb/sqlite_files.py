@@ -11,7 +11,7 @@ from pathlib import Path
 Identity = tuple[int, int]
 
 
-def identity(path: Path) -> Identity | None:
+def identity(path: Path | str) -> Identity | None:
     """Which file is under a name now, or None. Another one than before was put there in its place."""
     try:
         status = os.stat(path)

@@ -29,15 +29,24 @@ from llmnb import locks, sqlite_files
 from llmnb.cache.backends import Item, Pickled, Size
 
 _MODE_RAW = 1
-"""diskcache's mark of a value that stands in the database as it is."""
+"""diskcache's mark of a value that stands in the database as it is; also in `_PUT`."""
 
 _BUSY_TIMEOUT_S = 5.0
 _PAGE = 500
+EXPIRE_EVERY_S = 60.0
+"""What has expired is not found, and is deleted at most that often: to look for it takes as long as to write three."""
 
 _GET = "SELECT mode, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 _PEEK = "SELECT mode, substr(value, 1, ?) FROM Cache WHERE key = ? AND raw = 1"
 _NAMES = "SELECT rowid, key FROM Cache WHERE rowid > ? AND raw = 1 AND typeof(key) = 'text' ORDER BY rowid LIMIT ?"
 _TOUCH = "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1"
+_PUT = """
+    INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, size, mode, value)
+    VALUES (?, 1, ?, ?, ?, 0, 0, 1, ?)
+    ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = excluded.expire_time,
+    access_time = excluded.access_time, access_count = 0, tag = NULL, size = 0, mode = excluded.mode, filename = NULL,
+    value = excluded.value
+"""
 _COUNT = (
     "SELECT count(*), (SELECT page_count FROM pragma_page_count), (SELECT page_size FROM pragma_page_size) FROM Cache"
 )
@@ -78,6 +87,7 @@ class _Cache(diskcache.Cache):
     """diskcache on one connection of the process, which can be closed before a fork."""
 
     _connection: sqlite3.Connection | None = None
+    _culled_at = -EXPIRE_EVERY_S
 
     @property
     def _con(self) -> sqlite3.Connection:
@@ -113,6 +123,20 @@ class _Cache(diskcache.Cache):
         with self.transact():
             self._con.executemany(_TOUCH, [(now, name) for name in names])
 
+    def put_all(self, items: Iterable[Item], limit_bytes: int) -> None:
+        """Keeps items with one statement, where diskcache's `set` looks each of them up first, for files to delete."""
+        now = time.time()
+        rows = [(item.name, now, None if item.ttl_s is None else now + item.ttl_s, now, item.data) for item in items]
+        with self.transact():
+            self._con.executemany(_PUT, rows)
+        if self._is_larger_than(limit_bytes) or time.monotonic() - self._culled_at >= EXPIRE_EVERY_S:
+            self._culled_at = time.monotonic()
+            self.cull()
+
+    def _is_larger_than(self, limit_bytes: int) -> bool:
+        [[pages]] = self._con.execute("PRAGMA page_count")
+        return pages * self._page_size > limit_bytes  # without files, this is diskcache's `volume`
+
 
 class DiskBackend:
     """A folder (0700) with one SQLite file, of at most about `limit_bytes`: then the least recently used goes.
@@ -123,6 +147,7 @@ class DiskBackend:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
         self._path = folder / "cache.db"
+        self._path_text = str(self._path)  # asked for at every look, and a `Path` makes its text anew each time
         self._limit_bytes = limit_bytes
         self._claims: int | None = None  # the descriptor of the file whose bytes are locked
         self._begin()
@@ -164,14 +189,12 @@ class DiskBackend:
 
     def _ask(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._reading:
-            connection = self._connected()
+            now = sqlite_files.identity(self._path_text)
+            connection = self._reader if now == self._read_file else self._reopened(now)
             return [] if connection is None else connection.execute(sql, parameters).fetchall()
 
-    def _connected(self) -> sqlite3.Connection | None:
-        """The connection; a new one when the file was replaced under the old one, None when there is no file."""
-        now = sqlite_files.identity(self._path)
-        if now == self._read_file:
-            return self._reader
+    def _reopened(self, now: sqlite_files.Identity | None) -> sqlite3.Connection | None:
+        """A new connection when the file was replaced under the old one, None when there is no file."""
         self._close_reader()
         if now is not None and (reader := _reader(self._path)) is not None:
             self._reader, self._read_file = reader, now
@@ -188,10 +211,7 @@ class DiskBackend:
 
     def put(self, items: Sequence[Item]) -> None:
         with self._written() as cache:
-            with cache.transact():
-                for item in items:
-                    cache.set(item.name, item.data, expire=item.ttl_s)
-            cache.cull()
+            cache.put_all(items, self._limit_bytes)
 
     def delete(self, names: Iterable[str]) -> int:
         if not self._path.exists():

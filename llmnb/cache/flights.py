@@ -38,16 +38,15 @@ class Reading(Protocol):
 class Flight:
     """One question under way. `is_over` once it has arrived or failed, or cannot be waited for."""
 
-    __slots__ = ("_seen", "answered", "claimed", "is_over", "key", "owner", "reading")
+    is_over = False
+    answered = False
+    claimed = False
+    reading: Reading | None = None
+    _seen: tuple[int, float] | None = None
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.owner: Owner = this_owner()
-        self.is_over = False
-        self.answered = False
-        self.claimed = False
-        self.reading: Reading | None = None
-        self._seen: tuple[int, float] | None = None
 
     def is_stalled(self, now: float) -> bool:
         """Whether it is a stream that nobody reads on; to be asked again and again."""

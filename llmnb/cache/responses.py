@@ -43,17 +43,17 @@ CLOCK_SKEW_US = 60_000_000
 _BATCH_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: to fill frozen fields one by one takes three times as long
 class Arrived:
     """A response that has come, to be looked at by whoever needs it first: the writer, or the next who asks.
 
-    `body` gives the decoded body and `headers` what came with it, `request` is the question as JSON.
+    `body` gives the decoded body and `headers` what came with it; `request` gives the question as JSON.
     """
 
     key: str
     model_requested: str
     provider: str
-    request: bytes
+    request: Callable[[], bytes]
     body: Callable[[], bytes]
     created_us: int
     headers: Callable[[], Iterable[tuple[str, str]]] = tuple
@@ -75,7 +75,7 @@ class Arrived:
             provider=self.provider,
             key=self.key,
             expires_us=expires_us,
-            request=self.request,
+            request=self.request(),
         )
 
 
@@ -84,22 +84,23 @@ class _Rest:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._pause_s = 0.0
         self._not_before = 0.0
+        self.pause_s = 0.0
+        """How long it is left alone after its last failure; 0 when it works."""
 
     @property
     def is_on(self) -> bool:
         """Whether it is left alone now."""
-        return self._not_before > 0 and self._monotonic() < self._not_before
+        return self.pause_s > 0 and self._monotonic() < self._not_before
 
     def begin(self) -> None:
         """It has failed."""
-        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
-        self._not_before = self._monotonic() + self._pause_s
+        self.pause_s = min(LONGEST_PAUSE_S, self.pause_s * 2 or FIRST_PAUSE_S)
+        self._not_before = self._monotonic() + self.pause_s
 
     def end(self) -> None:
         """It has worked."""
-        self._pause_s = self._not_before = 0.0
+        self.pause_s = 0.0
 
 
 class ResponseCache:
@@ -147,13 +148,10 @@ class ResponseCache:
         """The answer under a key that is not older than `ttl_s` seconds; None when there is none, or on any trouble."""
         if self._unsaid:
             self._say()
-        just_now = self.just_now(key)
-        if just_now is not None:
-            return just_now
+        if (arrived := self._arrived.get(key)) is not None and arrived.answer is not None:
+            return arrived.answer
         data = self._read(key)
-        if data is None:
-            return None
-        answer = self._decoded(key, data)
+        answer = None if data is None else self._decoded(key, data)
         if answer is None or not self._is_fresh(answer, ttl_s):
             return None
         self._note_use(key)
@@ -165,17 +163,19 @@ class ResponseCache:
         return None if arrived is None else arrived.answer
 
     def _read(self, key: str) -> bytes | None:
-        if self._no_reading.is_on:
+        rest = self._no_reading
+        if rest.pause_s and rest.is_on:
             return None
         try:
-            data = self.backend.get(key)
+            data = (self._backend or self.backend).get(key)
         except Pickled as error:
             self._discard(key, error)
             return None
         except Exception as error:
-            self._failed(error, self._no_reading)
+            self._failed(error, rest)
             return None
-        self._no_reading.end()
+        if rest.pause_s:
+            rest.end()
         return data
 
     def _decoded(self, key: str, data: bytes) -> StoredAnswer | None:
@@ -289,10 +289,10 @@ class ResponseCache:
     # Other processes --------------------------------------------------------------------------------------------------
 
     def _claim(self, key: str) -> bool:
-        if self._no_writing.is_on:
+        if self._no_writing.pause_s and self._no_writing.is_on:
             return True
         try:
-            return self.backend.claim(key)
+            return (self._backend or self.backend).claim(key)
         except Exception as error:
             self._failed(error, self._no_writing)
             return True
@@ -362,8 +362,8 @@ def items(arrived: Arrived) -> list[Item]:
     if answer is None:
         return []
     found: list[Item] = []
-    if len(arrived.request) > INLINE_BYTES:
-        found.append(Item(request_name(arrived.key), arrived.request, arrived.ttl_s))
+    if answer.request is not None and len(answer.request) > INLINE_BYTES:
+        found.append(Item(request_name(arrived.key), answer.request, arrived.ttl_s))
         answer = replace(answer, request=None)
     if arrived.turn is not None and (end := end_of(arrived.turn, answer)) is not None:
         found.append(Item(thread_name(str(answer.message.get("id"))), end, arrived.ttl_s))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 from llmnb.errors import LlmnbError
 from llmnb.messages import folding, wire
+from llmnb.records import made
 
 Form = Literal["json", "sse"]
 
@@ -26,7 +28,8 @@ CONTENT_TYPES: dict[Form, str] = {"json": "application/json", "sse": "text/event
 _FORMAT = 1
 _HEAD = struct.Struct(">6sHI")  # magic, format, checksum of all that follows
 _LENGTHS = struct.Struct(">II")  # of what is known about the answer, and of its body; the rest is the request
-_BEGIN = _HEAD.size + _LENGTHS.size
+_BEGINNING = struct.Struct(">6sHIII")  # both
+_BEGIN = _BEGINNING.size
 _MAGIC = b"llmnb\x00"
 
 PEEK_BYTES = 2_048
@@ -37,7 +40,7 @@ class Unreadable(LlmnbError):  # noqa: N818 - it says what happened
     """A stored entry is damaged, or was written by another version of llmnb."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, see `made`
 class StoredAnswer:
     """A whole answer of a model, as the API gave it.
 
@@ -97,7 +100,7 @@ class StoredAnswer:
 
     def encoded(self) -> bytes:
         """The entry as bytes that `decoded` reads."""
-        about = json.dumps({name: getattr(self, name) for name in _ABOUT}, separators=(",", ":")).encode()
+        about = _json(dict(zip(_ABOUT, _about(self), strict=True)))
         checked = b"".join((_LENGTHS.pack(len(about), len(self.body)), about, self.body, self.request or b""))
         return _HEAD.pack(_MAGIC, _FORMAT, zlib.crc32(checked)) + checked
 
@@ -124,17 +127,27 @@ class StoredAnswer:
         return _answer(data[_BEGIN:about_end], b"", None) if about_end <= len(data) else None
 
 
+def _json(value: dict[str, Any]) -> bytes:
+    from pydantic_core import to_json  # a fifth of what the json module takes, for every answer
+
+    try:
+        return to_json(value)
+    except ValueError:  # half a surrogate
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 _ABOUT = tuple(field.name for field in fields(StoredAnswer) if field.name not in ("body", "request"))
+_ABOUT_NAMES = frozenset(_ABOUT)
+_about: Callable[[StoredAnswer], tuple[Any, ...]] = attrgetter(*_ABOUT)
 
 
 def _lengths(data: bytes) -> tuple[int, int, int]:
     """The checksum, and where what is known and the body end."""
     if len(data) < _BEGIN or data[:6] != _MAGIC:
         raise Unreadable("it is no entry of llmnb's")
-    _, version, checksum = _HEAD.unpack_from(data)
+    _, version, checksum, about_length, body_length = _BEGINNING.unpack_from(data)
     if version != _FORMAT:
         raise Unreadable(f"another version of llmnb wrote it (format {version}, this one knows {_FORMAT})")
-    about_length, body_length = _LENGTHS.unpack_from(data, _HEAD.size)
     about_end = _BEGIN + about_length
     return checksum, about_end, about_end + body_length
 
@@ -142,8 +155,11 @@ def _lengths(data: bytes) -> tuple[int, int, int]:
 def _answer(about: bytes, body: bytes, request: bytes | None) -> StoredAnswer:
     try:
         known = wire.parsed(about)
-        known["headers"] = tuple((name, value) for name, value in known["headers"])
-        return StoredAnswer(body=body, request=request, **known)
+        known["headers"] = tuple([(name, value) for name, value in known["headers"]])
+        if known.keys() != _ABOUT_NAMES:
+            return StoredAnswer(body=body, request=request, **known)
+        known["body"], known["request"] = body, request
+        return made(StoredAnswer, known)
     except (ValueError, TypeError, KeyError) as error:
         raise Unreadable(f"another version of llmnb wrote it ({error})") from None
 
@@ -165,19 +181,20 @@ def stored(
     if found is None or status != 200:
         return None
     form, kept, message = found
-    about = {name: value for name, value in message.items() if name != "content"}
+    about = message.copy()
+    about.pop("content", None)
     if about.get("type") != "message" or about.get("stop_reason") in (None, "refusal"):
         return None
-    return StoredAnswer(
-        form=form,
-        body=kept,
-        model_requested=model_requested,
-        created_us=created_us,
-        message=about,
-        status=status,
-        headers=tuple((name.lower(), value) for name, value in headers if name.lower() in KEPT_HEADERS),
-        **known,
-    )
+    told = {
+        "form": form,
+        "body": kept,
+        "model_requested": model_requested,
+        "created_us": created_us,
+        "message": about,
+        "status": status,
+        "headers": tuple([(name.lower(), value) for name, value in headers if name.lower() in KEPT_HEADERS]),
+    }
+    return made(StoredAnswer, {**told, **known})
 
 
 def _read(body: bytes) -> tuple[Form, bytes, dict[str, Any]] | None:

@@ -167,11 +167,12 @@ def _answer(interaction: Interaction, written_us: int, threads: Threads) -> _Fou
         raise _Refused("it only filled the prompt cache (max_tokens=0)")
     turn = threads.turn(body) if "thread" in body else None
     created_us = _time_us(interaction.created)
+    kept = _kept_request(request, body)
     arrived = Arrived(
         key=_key(interaction, body, turn),
         model_requested=str(body.get("model")),
         provider=request.provider,
-        request=_kept_request(request, body),
+        request=lambda: kept,
         body=lambda: content,
         created_us=written_us if created_us is None else created_us,
         headers=response.headers.items,

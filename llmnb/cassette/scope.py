@@ -87,6 +87,8 @@ def in_force() -> Scoped | None:
 
 def needs_no_key() -> bool:
     """Whether what is called here is answered from a cassette, and nothing is sent."""
+    if not _open:
+        return False
     cassette = in_force()
     return cassette is not None and cassette.needs_no_key
 

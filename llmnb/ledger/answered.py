@@ -1,13 +1,13 @@
 """The rows that an answered call leaves: one of its own, and one for each model that worked beside it.
 
 To read an answer, to price it and to make its row takes several times as long as to note that the call has ended. So
-a call that was answered in one piece goes to the books as it came (`AnsweredCall`), and its rows are made once, by
-whoever wants them first: the thread that writes the ledger, for all calls of a moment together, or somebody who asks
-before.
+a call that was answered in one piece goes to the books as it came (`EndedCall`), and its rows are made once, by whoever
+wants them first: the thread that writes the ledger, for all calls of a moment together, or somebody who asks before.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quoted
@@ -22,46 +22,58 @@ Prices = Mapping[str, PriceOverride] | None
 """The user's own prices, by model."""
 
 
-class AnsweredCall:
+class EndedCall:
+    """A call that has ended, with what its rows are made of. `known` are fields of its row."""
+
+    __slots__ = ("_known", "_prices", "_rows", "uid")
+
+    def __init__(self, known: dict[str, Any], prices: Prices) -> None:
+        self.uid: str = known["uid"]
+        """The call's own."""
+        self._known = known
+        self._prices = prices
+        self._rows: tuple[Call, ...] | None = None
+
+    @property
+    def rows(self) -> tuple[Call, ...]:
+        """The call's row and its child rows; the same ones for everybody who asks, from whatever thread."""
+        if self._rows is None:
+            rows = self._made()
+            self._rows = self._rows or rows
+            self._let_go()
+        return self._rows
+
+    def unread(self) -> Call:
+        """The row of the call, of whose answer nothing could be learned."""
+        return made(Call, {**self._known, "status": "truncated", "estimated": True})
+
+    @abstractmethod
+    def _made(self) -> tuple[Call, ...]:
+        """The rows. Several threads may make them at once."""
+
+    def _let_go(self) -> None:
+        """Lets go of what is needed no more, now that the rows are there."""
+
+
+class AnsweredCall(EndedCall):
     """A call whose answer is one JSON document, and which nothing but the answer remains to be told of.
 
     `known` are the fields of its row that were known when the attempt was sent, `since` those that came up by the end.
     """
 
-    __slots__ = ("_body", "_known", "_prices", "_rows", "_since", "_told")
+    __slots__ = ("_body", "_since", "_told", "attempt")
 
     def __init__(self, known: dict[str, Any], since: dict[str, Any], body: bytes, prices: Prices) -> None:
+        # what the base class does, without the detour: this is where every call comes by
+        self.uid = known["uid"]
+        self.attempt: int = known.get("attempts", 1)
+        """The number of the attempt that was answered."""
         self._known = known
         self._since = since
         self._body = body
         self._told = wire.without_content(body)
         self._prices = prices
-        self._rows: tuple[Call, ...] | None = None
-
-    @property
-    def uid(self) -> str:
-        """The call's own."""
-        return self._known["uid"]
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt that was answered."""
-        return self._known.get("attempts", 1)
-
-    @property
-    def rows(self) -> tuple[Call, ...]:
-        """The call's row and its child rows; the same ones for everybody who asks, from whatever thread."""
-        body, told = self._body, self._told  # before the look at the rows, which are there before these are let go
-        if self._rows is None:
-            known = {**self._known, **self._since}
-            rows = rows_of_answer(known, _outcome(body, told, known["model_requested"]), self._prices)
-            self._rows = self._rows or rows
-            self._body, self._told = b"", None  # a reply may keep this for long
-        return self._rows
-
-    def unread(self) -> Call:
-        """The row of the call, of whose answer nothing could be learned."""
-        return made(Call, {**self._known, **self._since, "status": "truncated", "estimated": True})
+        self._rows = None
 
     def line(self) -> bytes | None:
         """What came up since the call was sent, as JSON; None when the answer cannot be told without its content."""
@@ -72,6 +84,35 @@ class AnsweredCall:
             since += f'"{name}":{quoted(value) if isinstance(value, str) else _json(value)},'
         return b'{%b"answer":%b}' % (since.encode(), self._told)
 
+    def unread(self) -> Call:
+        return made(Call, {**self._known, **self._since, "status": "truncated", "estimated": True})
+
+    def _made(self) -> tuple[Call, ...]:
+        body, told, known = self._body, self._told, {**self._known, **self._since}
+        if self._rows is not None:  # another thread was first, and may have let these go
+            return self._rows
+        return rows_of_answer(known, _outcome(body, told, known["model_requested"]), self._prices)
+
+    def _let_go(self) -> None:
+        self._body, self._told = b"", None  # a reply may keep this for long
+
+
+class UnbilledCall(EndedCall):
+    """A call that was answered from disk: `known` are all fields of its row but those that the answer tells.
+
+    `message` is the kept answer without its content.
+    """
+
+    __slots__ = ("_message",)
+
+    def __init__(self, known: dict[str, Any], message: Mapping[str, Any], prices: Prices) -> None:
+        super().__init__(known, prices)
+        self._message = message
+
+    def _made(self) -> tuple[Call, ...]:
+        outcome = wire.read_message(dict(self._message), self._known["model_requested"])
+        return (unbilled_row(self._known, "ok", outcome, self._prices),)
+
 
 ANSWER = "answer"
 """Where the line of an `AnsweredCall` has what the answer tells."""
@@ -79,7 +120,7 @@ ANSWER = "answer"
 
 def _json(value: float | bool | None) -> str:
     if isinstance(value, float):
-        return "%d.%03d" % divmod(round(value * 1000), 1000)  # noqa: UP031 - `repr` of a float takes five times as long
+        return f"{value:.3f}"  # `repr` takes five times as long
     return "null" if value is None else str(value).lower()
 
 

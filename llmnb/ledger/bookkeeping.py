@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from llmnb import forks
 from llmnb.errors import StoreError
 from llmnb.later import Later
-from llmnb.ledger.answered import AnsweredCall
+from llmnb.ledger.answered import AnsweredCall, EndedCall, UnbilledCall
 from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
 from llmnb.ledger.schema import mended
 from llmnb.ledger.spool import Record, Spool, refuse
@@ -41,7 +41,7 @@ every call for the whole busy timeout."""
 MOST_IN_MEMORY = 100_000
 MOST_QUEUED = 10_000
 
-Queued: TypeAlias = "Record | AnsweredCall"
+Queued: TypeAlias = "Record | EndedCall"
 
 
 class Books:
@@ -111,10 +111,20 @@ class Books:
         """Puts a call on the books that was told of when it began and that was answered in one piece; never raises."""
         noted = False
         try:  # noted before it is queued: noted after it was written, it would stay noted
-            noted = self._behind and self._note_answer(call)
+            if self._behind:
+                line = call.line()
+                noted = line is not None and self._underway.add(call.uid, call.attempt, line)
+                noted = noted or self._note_rows(call)
+        except OSError:
+            noted = self._note_rows(call)  # says why
         finally:
             self._queue.append(call)
-        self._written(noted)
+        if noted and not self._remote:
+            self._later.ask()
+            if self._unsaid:
+                self._say()
+        else:
+            self._written(noted)
 
     def record(self, call: Call, children: Sequence[Call] = ()) -> None:
         """Puts a call and its child rows on the books; never raises.
@@ -148,17 +158,18 @@ class Books:
                 self._spool_memory()
                 self._put_down(record[0])
 
-    def record_unbilled(self, call: Call) -> None:
+    def unbilled(self, call: UnbilledCall) -> None:
         """Puts a call on the books that cost nothing, a moment later; never raises.
 
         It is noted nowhere before that: a process that is killed within the moment loses the row, and no money.
         """
-        self._queue.append((call, ()))
+        self._queue.append(call)
         if self._behind:
             self._later.ask()
         else:
             self._flush()
-        self._say()
+        if self._unsaid:
+            self._say()
 
     def settle(self) -> bool:
         """Writes now what waits, as far as that is possible; whether nothing waits any more."""
@@ -198,18 +209,12 @@ class Books:
             )
             return False
 
-    def _note_row(self, call: Call, *children: Call) -> bool:
-        return not children and self._note(call.uid, call.attempts, encode_fields(vars(call)))
-
-    def _note_answer(self, call: AnsweredCall) -> bool:
-        line = call.line()
-        try:
-            if line is not None and self._underway.add(call.uid, call.attempt, line):
-                return True
-        except OSError:  # the note of its row says why
-            pass
+    def _note_rows(self, call: EndedCall) -> bool:
         row, children = self._record_of(call)
         return self._note_row(row, *children)
+
+    def _note_row(self, call: Call, *children: Call) -> bool:
+        return not children and self._note(call.uid, call.attempts, encode_fields(vars(call)))
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -239,7 +244,7 @@ class Books:
         latest: dict[str, Queued] = {}
         while self._queue:
             queued = self._queue.popleft()
-            uid = queued.uid if isinstance(queued, AnsweredCall) else queued[0].uid
+            uid = queued.uid if isinstance(queued, EndedCall) else queued[0].uid
             latest.pop(uid, None)
             latest[uid] = queued
         return deque(latest.values())
@@ -255,7 +260,7 @@ class Books:
             self._queue.extendleft(reversed(queued))  # Ctrl-C in the middle of it
 
     def _record_of(self, queued: Queued) -> Record:
-        if not isinstance(queued, AnsweredCall):
+        if not isinstance(queued, EndedCall):
             return queued
         try:
             return queued.rows[0], queued.rows[1:]

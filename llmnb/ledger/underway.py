@@ -62,12 +62,9 @@ class Underway:
             noted = self._slots.get(uid)
             slot = noted[0] if noted else self._free.pop() if self._free else len(self._slots)
             self._slots[uid] = slot, attempt, len(line)
-            try:
-                self._write(slot, 0, line)
-            except OSError:
-                del self._slots[uid]
-                self._free.append(slot)
-                raise
+            if slot >= self._room:
+                self._make_room(uid, slot)
+            self._write(slot * SLOT_BYTES, line)
         return True
 
     def add(self, uid: str, attempt: int, line: bytes) -> bool:
@@ -80,7 +77,7 @@ class Underway:
             noted = self._slots.get(uid)
             if noted is None or noted[1] != attempt or noted[2] + len(line) >= SLOT_BYTES:
                 return False
-            self._write(noted[0], noted[2], line)
+            self._write(noted[0] * SLOT_BYTES + noted[2], line)
         return True
 
     def end(self, uid: str, attempt: int) -> None:
@@ -105,13 +102,19 @@ class Underway:
             self._let_go()
             self._path = None
 
-    def _write(self, slot: int, offset: int, line: bytes) -> None:
-        if slot >= self._room or self._map is None:
-            self._map = self._larger(slot)
-        begin = slot * SLOT_BYTES + offset
+    def _write(self, begin: int, line: bytes) -> None:
+        assert self._map is not None
         # the first byte last: killed in between, the slot says what it said before, or nothing
         self._map[begin + 1 : begin + len(line) + 1] = line[1:] + b"\n"
         self._map[begin] = line[0]
+
+    def _make_room(self, uid: str, slot: int) -> None:
+        try:
+            self._map = self._larger(slot)
+        except OSError:
+            del self._slots[uid]
+            self._free.append(slot)
+            raise
 
     def _larger(self, slot: int) -> mmap.mmap:
         """The file with room for the slot, mapped anew."""

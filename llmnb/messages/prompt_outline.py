@@ -121,9 +121,13 @@ def outline(body: dict[str, Any], scope: bytes = b"", held_tokens: int = 0) -> O
 
 def prompt_bytes(body: dict[str, Any]) -> int:
     """UTF-8 bytes of all text that the model is to read, without copying it; keys and structure are left out."""
-    total = _text_bytes(body.get("system")) + _text_bytes(body.get("tools"))
+    total = 0
+    for name in ("system", "tools"):
+        if name in body:
+            total += _text_bytes(body[name])
     for message in body.get("messages") or ():
-        total += _text_bytes(message.get("content"))
+        content = message.get("content")
+        total += len(content) if isinstance(content, str) and content.isascii() else _text_bytes(content)
     return total
 
 

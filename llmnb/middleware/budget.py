@@ -55,7 +55,16 @@ class BudgetPart(Part):
 
     def concerns(self, request: APIRequest) -> bool:
         entry = UNDER_WAY.get()
-        return entry is not None and self._concerned(entry)
+        if entry is None:
+            return False
+        try:
+            known = self.guard.reservations.known()
+            if self.guard.reservations.trouble is not None:
+                self._say_trouble(known)
+            return bool(known) and any(budget.concerns(entry.facts) for budget in known)
+        except Exception as trouble:
+            quietly("looking for budgets", trouble)
+            return False
 
     def flow(self, request: APIRequest) -> Flow:
         entry = UNDER_WAY.get()
@@ -65,16 +74,6 @@ class BudgetPart(Part):
         response = yield request
         attempt.watch(response)
         return response
-
-    def _concerned(self, entry: Entry) -> bool:
-        try:
-            known = self.guard.reservations.known()
-            if self.guard.reservations.trouble is not None:
-                self._say_trouble(known)
-            return bool(known) and any(budget.concerns(entry.facts) for budget in known)
-        except Exception as trouble:
-            quietly("looking for budgets", trouble)
-            return False
 
     def _say_trouble(self, known: tuple[Budget, ...]) -> None:
         trouble = self.guard.reservations.trouble

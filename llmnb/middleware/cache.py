@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 from anthropic import APIRequest
@@ -43,7 +43,7 @@ class Cached:
     headers: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: it is made for every call, and frozen takes three times as long
 class Asked:
     """A question to the cache."""
 
@@ -55,7 +55,6 @@ class Asked:
     base_url: httpx2.URL
     turn: keys.Turn | None = None
 
-    @property
     def request(self) -> bytes:
         """What is kept of the question, as JSON."""
         return b'{"around":' + self.around.text + b',"body":' + self.canonical + b"}"
@@ -82,7 +81,12 @@ class CachePart(Part):
         asked = None if caching is None else self._asked(request, caching, (yield CLIENT))
         if asked is None:
             return (yield sending(request))
-        http, flight = yield from self._found_or_leading(asked, request)
+        http = self._found(asked, request)
+        flight = None if http is not None else self._responses.flights.lead(asked.key)
+        if flight is not None:
+            http, flight = self._took_off(asked, request, flight)
+        elif http is None:
+            http, flight = yield from self._waited(asked, request)
         if http is not None:
             return (yield Answer(http, request))
         try:
@@ -101,14 +105,14 @@ class CachePart(Part):
             return None
         caching = current_context().caching or _NO_CACHING
         use = self.cached.use if caching.use is None else caching.use
-        body = cast("dict[str, Any]", request.json)
+        body: Any = request.json
         if use is False or body.get("max_tokens") == 0:  # it writes nothing: it is there to fill the prompt cache
             return None
         return caching if use == "all" or not depends_on_the_world(body) else None
 
     def _asked(self, request: APIRequest, caching: Caching, client: Any) -> Asked | None:
         try:
-            body = cast("dict[str, Any]", request.json)
+            body: Any = request.json
             base_url = self._base_url if client is None else client._base_url
             around = self._around(request, caching, client, base_url)
             canonical = keys.canonical_body(body)
@@ -122,31 +126,31 @@ class CachePart(Part):
     def _around(self, request: APIRequest, caching: Caching, client: Any, base_url: Any) -> keys.Around:
         """What counts besides the body; mostly that of the call before."""
         custom = self.cached.headers if client is None else client._custom_headers
-        own = tuple((name, value) for name, value in request.headers.items() if isinstance(value, str))
-        facts = (base_url, custom, own, request.url, request.query_params, caching.sample)
+        options, own = request.options, request.headers
+        facts = (base_url, custom, own, options.url, options.params, caching.sample)
         known = self._known_around
         if known is None or known[0] != facts:
             found = keys.around(
                 provider=self.cached.provider,
                 base_url=str(base_url),
-                path=request.url,
-                query=request.query_params,
-                headers={**custom, **dict(own)},
+                path=options.url,
+                query=options.params,
+                headers={**custom, **{name: value for name, value in own.items() if isinstance(value, str)}},
                 sample=caching.sample,
             )
-            self._known_around = known = ((base_url, dict(custom), *facts[2:]), keys.Around(found))
+            copied = (base_url, dict(custom), dict(own), options.url, dict(options.params), caching.sample)
+            self._known_around = known = (copied, keys.Around(found))
         return known[1]
 
     # An answer that is there, or comes --------------------------------------------------------------------------------
 
-    def _found_or_leading(
+    def _waited(
         self, asked: Asked, request: APIRequest
     ) -> Generator[Any, Any, tuple[httpx2.Response | None, Flight | None]]:
-        """The answer, or the flight of this call, which leads the question; neither when it goes by itself."""
-        if (http := self._found(asked, request)) is not None:
-            return http, None
-        flights, waited_s, look_s = self._responses.flights, 0.0, FIRST_LOOK_S
-        while (flight := flights.lead(asked.key)) is None:
+        """What becomes of a question that somebody else is asking: the answer, or the flight of this call, which leads
+        the question then; neither when it goes by itself."""
+        flights, waited_s, look_s, flight = self._responses.flights, 0.0, FIRST_LOOK_S, None
+        while flight is None:
             other = flights.other(asked.key)
             if asked.caching.fresh or not is_worth_waiting(other) or waited_s > PATIENCE_S:
                 return None, None
@@ -158,26 +162,32 @@ class CachePart(Part):
                 waited_s, look_s = waited_s + look_s, min(look_s * 1.5, LONGEST_LOOK_S)
             if (http := self._found(asked, request)) is not None or (other is not None and not other.answered):
                 return http, None
+            flight = flights.lead(asked.key)
+        return self._took_off(asked, request, flight, look_again=waited_s > 0)
+
+    def _took_off(
+        self, asked: Asked, request: APIRequest, flight: Flight, *, look_again: bool = False
+    ) -> tuple[httpx2.Response | None, Flight | None]:
+        """What came between the first look and the lead, which is over then, or the lead."""
+        if asked.caching.fresh:
+            return None, flight
         try:
-            http = None if asked.caching.fresh else self._just_now(asked, request, look_again=waited_s > 0)
+            if look_again:
+                http = self._found(asked, request)
+            else:
+                http = self._response(self._responses.just_now(asked.key), asked, request)
         except BaseException:
             self.failed(flight)
             raise
-        if http is not None:
-            self.failed(flight)
-            return http, None
-        return None, flight
+        if http is None:
+            return None, flight
+        self.failed(flight)
+        return http, None
 
     def _found(self, asked: Asked, request: APIRequest) -> httpx2.Response | None:
         if asked.caching.fresh:
             return None
         return self._response(self._responses.find(asked.key, ttl_s=asked.caching.ttl_s), asked, request)
-
-    def _just_now(self, asked: Asked, request: APIRequest, *, look_again: bool) -> httpx2.Response | None:
-        """What came between the first look and the lead."""
-        if look_again:
-            return self._found(asked, request)
-        return self._response(self._responses.just_now(asked.key), asked, request)
 
     def _response(self, answer: StoredAnswer | None, asked: Asked, request: APIRequest) -> httpx2.Response | None:
         if answer is None:
@@ -244,10 +254,13 @@ class CachePart(Part):
             self._responses.flights.arrived(flight, answered=False)
 
 
+_KEPT_NAMES = {name.encode(): name for name in KEPT_HEADERS}
+
+
 def _kept(headers: httpx2.Headers) -> list[tuple[str, str]]:
     # to ask for one by its name goes through all of them
-    raw = [(name.decode("latin-1").lower(), value) for name, value in headers.raw]
-    return [(name, value.decode(headers.encoding)) for name, value in raw if name in KEPT_HEADERS]
+    found = [(name.lower(), value) for name, value in headers.raw if name.lower() in _KEPT_NAMES]
+    return [(_KEPT_NAMES[name], value.decode(headers.encoding)) for name, value in found]
 
 
 class _Body:

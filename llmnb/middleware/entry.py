@@ -19,7 +19,7 @@ from llmnb import forks, origin
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
 from llmnb.hearing import is_heard, tell
-from llmnb.ledger.answered import AnsweredCall, rows_of, unbilled_row
+from llmnb.ledger.answered import AnsweredCall, UnbilledCall, rows_of
 from llmnb.ledger.beginning import Origin
 from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
@@ -47,8 +47,8 @@ class Recorder(Protocol):
         """The row of a call as it is now."""
         ...
 
-    def record_unbilled(self, call: Call) -> None:
-        """The row of a call that was answered from disk; a process that is killed at once loses it, and no money."""
+    def unbilled(self, call: UnbilledCall) -> None:
+        """A call was answered from disk; a process that is killed at once loses it, and no money."""
         ...
 
 
@@ -120,11 +120,24 @@ Told = Callable[[Call, tuple[Call, ...], str | None], None]
 class Entry:
     """Gathers what is known of one call and writes its row: running, refreshed, and once for good."""
 
-    __slots__ = (
-        "_began", "_body", "_context", "_estimated_input", "_held_back", "_is_out", "_ledgered", "_lost", "_marks",
-        "_origin", "_pid", "_request", "_sent", "_since", "_span", "_unheard", "_waited_from", "attempts", "body_id",
-        "fails_early", "model_requested", "on_row", "prompt_bytes", "saw_first_token",
-    )  # fmt: skip
+    # what most calls never need is only set where they do
+    attempts = 1
+    body_id = 0
+    """Tells the bodies of attempts apart, once one may be retried."""
+    prompt_bytes = 0
+    """How much text the model is to read, once it is sent."""
+    saw_first_token = False
+    fails_early = False
+    """Whether this attempt's stream ends before its content, so that another one may be made."""
+    on_row: Told | None = None
+    """Told the row of each attempt that has ended, its child rows and the message's id; it must not raise."""
+    _estimated_input = 0
+    _lost: Usage | None = None
+    _marks: PromptMarks | None = None
+    _held_back = False
+    _is_out = False
+    _span: CallSpan | None = None
+    _unheard: Ended | None = None
 
     def __init__(self, ledgered: Ledgered, body: dict[str, Any], *, stream: bool) -> None:
         self._ledgered = ledgered
@@ -134,22 +147,6 @@ class Entry:
         self._request = body if logs_content else None
         self._began = self._waited_from = time.perf_counter()
         self._body: dict[str, Any] | None = body
-        self._estimated_input = 0
-        self.body_id = id(body)
-        self.prompt_bytes = 0
-        """How much text the model is to read, once it is sent."""
-        self._lost: Usage | None = None
-        self._marks: PromptMarks | None = None
-        self._held_back = False
-        self._span: CallSpan | None = None
-        self._unheard: Ended | None = None
-        self.attempts = 0
-        self.fails_early = False
-        """Whether this attempt's stream ends before its content, so that another one may be made."""
-        self._is_out = False
-        self.saw_first_token = False
-        self.on_row: Told | None = None
-        """Told the row of each attempt that has ended, its child rows and the message's id; it must not raise."""
         self.model_requested = model = str(body.get("model") or "")
         self._origin = ledgered.origin(context, model, stream=stream)
         # the fields of the row: those that the books were told when the attempt was sent, and those that came up since
@@ -189,8 +186,9 @@ class Entry:
     def sent(self) -> None:
         """The attempt goes out now."""
         self._is_out = True
-        if self._body is not None:
-            self._look_at(self._body)
+        body = self._body
+        if body is not None:
+            self._look_at(body)
             self._body = None
         self._ledgered.books.begin(self._sent, self._origin)
 
@@ -289,7 +287,7 @@ class Entry:
         if streamed or not is_plain:
             read = wire.read_stream if streamed else wire.read_json
             self.body_ended(read(body, self.model_requested), body, "read", None)
-        elif not self._is_a_copy:
+        elif self._pid == forks.pid:  # `_is_a_copy`
             self._since["latency_ms"] = _ms_since(self._began)
             call = AnsweredCall(self._sent, self._since, body, self._ledgered.settings.prices)
             self._ledgered.books.answered(call)
@@ -314,12 +312,12 @@ class Entry:
         """The whole answer was kept, and is here at once: no token is billed, and all that it cost once is saved."""
         if self._is_a_copy:
             return
-        self._since |= {"source": source, "latency_ms": _ms_since(self._began)}
+        known = {**self._sent, **self._since, "source": source, "latency_ms": _ms_since(self._began)}
         if self._request is not None:
-            self._since["content"] = _content(self._request, answer.body)
-        call = unbilled_row({**self._sent, **self._since}, "ok", answer.outcome(), self._ledgered.settings.prices)
-        self._ledgered.books.record_unbilled(call)
-        self._tell(Rows((call,)))
+            known["content"] = _content(self._request, answer.body)
+        call = UnbilledCall(known, answer.message, self._ledgered.settings.prices)
+        self._ledgered.books.unbilled(call)
+        self._tell(call)
 
     def materialised(self, message: Any) -> None:
         """A part inside the ledger's answered with an object instead of a response."""

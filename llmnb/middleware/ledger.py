@@ -62,9 +62,8 @@ class LedgerPart(Part):
             raise
         finally:
             UNDER_WAY.set(None)
-        self._answered(entry, request, response)
-        http = http_of(response)
-        if http is not None and may_be_read_ahead(request, http):
+        http = self._answered(entry, request, response)
+        if http is not None and request.stream and may_be_read_ahead(request, http):
             http, response = yield from self._begun(entry, request, http, response)
         if (
             http is not None
@@ -104,9 +103,10 @@ class LedgerPart(Part):
 
     def _sent(self, request: APIRequest) -> Entry | None:
         try:
-            entry = self._retried(request)
+            entry = self._retried(request) if request.retries_taken else None
             if entry is None:
-                entry = Entry(self.ledgered, cast("dict[str, Any]", request.json), stream=request.stream)
+                body: Any = request.json
+                entry = Entry(self.ledgered, body, stream=request.stream)
             entry.tried(request.retries_taken + 1)
             if self.answering is not None and self.answering.concerns(request):
                 tell_when_sent(request, entry.sent)
@@ -128,26 +128,29 @@ class LedgerPart(Part):
         except Exception as trouble:
             quietly("recording a failed call", trouble)
 
-    def _answered(self, entry: Entry, request: APIRequest, response: Any) -> None:
+    def _answered(self, entry: Entry, request: APIRequest, response: Any) -> httpx2.Response | None:
+        """Records what came, and gives the HTTP response."""
+        http = http_of(response)
         try:
-            http = http_of(response)
             if http is None:  # a part inside this one answered with a finished object
                 entry.materialised(response)
             elif (replayed := answered_from(http)) is not None:
                 entry.replayed(*replayed)
-            elif not 200 <= http.status_code < 300:
+            elif 200 <= http.status_code < 300:
+                BodyWatch.begin(entry, response, http)
+            else:
                 entry.refused(http)
                 if is_retried(http):
                     self._may_be_retried(entry, request)
-            else:
-                BodyWatch.begin(entry, response, http)
         except Exception as trouble:
             quietly("recording a call", trouble)
+        return http
 
     # Attempts of one call share an idempotency key. A key of the user's own can be shared by several calls: the number
     # of attempts made so far and the identity of the body, which the attempts of one call share, too, tell them apart.
 
     def _may_be_retried(self, entry: Entry, request: APIRequest) -> None:
+        entry.body_id = id(request.json)
         with self._lock:
             self._forget_old()
             self._waiting.setdefault(str(request.options.idempotency_key), []).append(entry)
@@ -162,8 +165,6 @@ class LedgerPart(Part):
             del self._waiting[key]
 
     def _retried(self, request: APIRequest) -> Entry | None:
-        if not request.retries_taken:
-            return None
         key = str(request.options.idempotency_key)
         with self._lock:
             entries = [entry for entry in self._waiting.get(key, ()) if entry.attempts == request.retries_taken]
