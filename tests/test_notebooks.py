@@ -25,7 +25,14 @@ SHOWN = {
         "the answer was cut off after",
         "107 calls written to calls.csv",
         "np.True_",
-    )
+    ),
+    "04_tools_and_structure": (
+        "('cache', Decimal('0'), ['Oslo', 'Bergen', 'Rome'])",
+        "ConnectionError: the tide gauge of Bergen does not answer",
+        "only to addresses at example.org",
+        "max_turns ['user', 'assistant', 'user']",
+        "Stay(city='Oslo', nights=2)",
+    ),
 }
 """What a notebook is about, as its cells show it."""
 

@@ -19,7 +19,7 @@ from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.messages import models
 from llmnb.messages.accumulate import ToolInput
-from llmnb.records import Done, Partial, StreamEvent, Text, ToolResult
+from llmnb.records import Done, Partial, StreamEvent, Text, ToolCall
 from llmnb.views import View
 
 if TYPE_CHECKING:
@@ -86,11 +86,6 @@ class Extraction:
             raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
         self.value: Any = None
         self.by_tool = shape.strict is None or not _takes_schema(question)
-        if self.by_tool and question.plan.tools is not None:
-            raise InvalidRequest(
-                f"{shape.name} is the input of a tool with {question.plan.model}, which takes no other beside it: "
-                "ask with tools= first, and extract from the answer. Nothing was sent."
-            )
         self._shape = shape
         self._left = retries
         self._attempts = 0
@@ -127,7 +122,8 @@ class Extraction:
         Raises:
             Misfit: there is none.
         """
-        said = next((block.input for block in reply.message.content if block.type == "tool_use"), None)
+        calls = [block for block in reply.message.content if block.type == "tool_use"]
+        said = next((block.input for block in calls if block.name == self._shape.name), None)
         value = self._shape.read(reply.text) if said is None else self._shape.take(said)
         return Rows(cast("list[Any]", value), self._shape.item_fields) if isinstance(value, list) else value
 
@@ -162,7 +158,8 @@ class Extraction:
         calls = [block["id"] for block in answer if block["type"] == "tool_use"]
         results = [{"type": "tool_result", "tool_use_id": uid, "content": wrong, "is_error": True} for uid in calls]
         objection = {"role": "user", "content": results or wrong}
-        return [{"role": "assistant", "content": answer}, objection] if answer else [objection]
+        said = [{"role": "assistant", "content": answer}] if answer else []
+        return [*reply.between, *said, objection]
 
 
 def _by_format(plan: Plan, shape: Shape) -> Plan:
@@ -176,6 +173,12 @@ def _by_tool(plan: Plan, shape: Shape) -> Plan:
         "description": "Takes the answer. Answer by calling this tool, once, with the whole answer, and nothing else.",
         "input_schema": shape.schema,
     }
+    if plan.tools is not None:  # the model calls the others first, as it likes
+        if shape.name in plan.tools.tools:
+            raise InvalidRequest(f"the type and a tool are both called {shape.name!r}: rename one. Nothing was sent.")
+        listed = [*plan.arguments["tools"], tool]
+        others = dataclasses.replace(plan.tools, final=shape.name)
+        return dataclasses.replace(plan, arguments={**plan.arguments, "tools": listed}, tools=others)
     # a model that was asked to think cannot be made to call a tool
     thinks = plan.arguments.get("thinking", {}).get("type") in ("enabled", "adaptive")
     choice = {"type": "auto"} if thinks else {"type": "tool", "name": shape.name, "disable_parallel_tool_use": True}
@@ -233,7 +236,10 @@ class Growing:
         self._text = ""
         self._read_chars = 0
         self._last: Any = None
-        self.question = dataclasses.replace(extraction.question, on_reply=self._keep, tells_input=extraction.by_tool)
+        question = extraction.question
+        # among other tools nobody knows whose input is coming: then the value comes whole
+        tells_input = extraction.by_tool and question.plan.tools is None
+        self.question = dataclasses.replace(question, on_reply=self._keep, tells_input=tells_input)
 
     def through(self, events: Generator[StreamEvent, None, Reply]) -> Generator[StreamEvent, None, Reply]:
         """The events to tell, for those that came."""
@@ -253,8 +259,8 @@ class Growing:
                 self._text += event.text
                 yield from self._grown()
             return
-        if isinstance(event, ToolResult):  # the answer begins anew
-            self._text, self._read_chars = "", 0
+        if isinstance(event, ToolCall):
+            self._text, self._read_chars = "", 0  # what was said before a tool is asked is not the value
         if isinstance(event, Done):
             assert self._reply is not None
             error = self._extraction.failed(self._reply)
@@ -293,7 +299,7 @@ class Fenced:
         if isinstance(event, Text) and not self._is_open:
             self._is_open = True
             self._view.show(Text("```json\n"))
-        elif isinstance(event, Done):
+        elif isinstance(event, (Done, ToolCall)):
             self._end()
         self._view.show(event)
 

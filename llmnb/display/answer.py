@@ -90,8 +90,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer's text, without thinking and tools."""
-        return "".join(part.text for part in self.parts if isinstance(part, Prose) and not part.thinking)
+        """The answer's text, without thinking and tools; what stood on two sides of a tool is two paragraphs."""
+        text, apart = "", False
+        for part in self.parts:
+            apart = apart or isinstance(part, Tool)
+            if isinstance(part, Prose) and not part.thinking and part.text:
+                text += "\n\n" if apart and text and not text.endswith("\n\n") else ""
+                text, apart = text + part.text, False
+        return text
 
     @property
     def thinking(self) -> str:

@@ -16,12 +16,11 @@ _SHOWN_CHARS = 4_000
 def can_ask() -> bool:
     """Whether somebody sits there who can be asked."""
     place = where()
-    if place == "script":
+    if place in ("script", "terminal"):
         return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
     if place in ("headless", "marimo"):
         return False
-    kernel = getattr(running_shell(), "kernel", None)
-    return kernel is None or bool(getattr(kernel, "_allow_stdin", True))
+    return bool(getattr(getattr(running_shell(), "kernel", None), "_allow_stdin", True))
 
 
 def ask(call: ToolCall) -> bool:

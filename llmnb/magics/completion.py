@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import re
 from collections.abc import Iterable
 from typing import Any, cast
@@ -70,9 +71,9 @@ class Completer:
             return word, []
         option, equals, value = word.partition("=")
         if equals and option.startswith("--"):
-            return value, self._values(option)
+            return _last(option, value), self._values(option)
         if before and (action := self._options().get(before[-1])) and action.nargs != 0:
-            return word, self._values(before[-1])
+            return _last(before[-1], word), self._values(before[-1])
         return word, sorted(name for name in self._options() if name.startswith("--"))
 
     def _options(self) -> dict[str, Any]:
@@ -89,6 +90,7 @@ class Completer:
             "output": self._variables(),
             "schema": [name for name in self._variables(type) if _is_schema(self._shell.user_ns[name])],
             "template": self._variables(Template),
+            "tools": [name for name in self._variables() if _is_tool(self._shell.user_ns[name])],
         }
         return list(kinds.get(wanted.dest, ())) if wanted is not None else []
 
@@ -104,6 +106,16 @@ def variables(shell: Any, kind: type = object) -> list[str]:
         for name, value in shell.user_ns.items()
         if not name.startswith("_") and brought.get(name, _NOT_THERE) is not value and isinstance(value, kind)
     )
+
+
+def _last(option: str, word: str) -> str:
+    """What is being typed of a value: of names with commas between them the last."""
+    return word.rpartition(",")[2] if option == "--tools" else word
+
+
+def _is_tool(value: Any) -> bool:
+    """Whether a model could call it: a function, or a tool of the SDK."""
+    return inspect.isroutine(value) or (hasattr(value, "to_dict") and hasattr(value, "call"))
 
 
 def _is_schema(kind: Any) -> bool:

@@ -133,13 +133,26 @@ class LLMMagics(Magics):
 
     def _options(self, options: Namespace) -> dict[str, Any]:
         given = {
-            name: getattr(options, name) for name in ("model", "max_tokens", "effort", "display", "project", "tag")
+            name: getattr(options, name)
+            for name in ("model", "max_tokens", "max_turns", "effort", "display", "project", "tag")
         }
         if options.fresh:
             given["fresh"] = True
+        if options.approve:
+            given["approve"] = True
+        if options.tools is not None:
+            given["tools"] = self._tools(options.tools)
         if options.system is not None:
             given["system"] = self._variable(options.system, f"--system {options.system}")
         return {name: value for name, value in given.items() if value is not None}
+
+    def _tools(self, names: str) -> list[Any]:
+        """The functions behind names with commas between them; a variable may hold a list of them."""
+        found: list[Any] = []
+        for name in filter(None, map(str.strip, names.split(","))):
+            value = self._variable(name, f"--tools {names}")
+            found += value if isinstance(value, (list, tuple)) else [value]
+        return found
 
     def _variable(self, name: str, wanted: str) -> Any:
         values = self._namespace()

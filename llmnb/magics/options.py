@@ -74,6 +74,9 @@ def llm_parser() -> Parser:
         help="the type of the value that the cell gives in place of a Reply: a class, list[class]",
     )
     add("-i", "--image", metavar="PATH", action="append", default=[], help="an image, PDF or text file; repeatable")
+    add("--tools", metavar="NAME,…", help="functions that the model may call: variables, with commas between them")
+    add("--approve", action="store_true", help="be asked before a tool runs")
+    add("--max-turns", metavar="N", type=_count, help="the most answers that calling tools may take; default: 10")
     add("--fresh", action="store_true", help="ask again, also what was asked before")
     add("--max-tokens", metavar="N", type=_count, help="the longest answer, in tokens")
     add("--effort", choices=EFFORTS, help=f"how much work the model puts in: {', '.join(EFFORTS)}", metavar="LEVEL")
@@ -124,6 +127,7 @@ _LLM_END = """examples:
   %%llm --chat review     a conversation that the next cell can go on with
   %%llm -m claude-opus-5-5 -i plot.png --max-tokens 500
   %%llm --schema list[Person] -o people
+  %%llm --tools weather,news --approve
   %%llm -t summarise.md   with {{ body }} in it
 
 The answer is the cell's value, so _ holds it; llmnb.last() brings back the last

@@ -326,7 +326,7 @@ def test_a_value_grows_in_a_tool_call(sim: Simulator) -> None:
 
 
 def test_tools_come_before_the_value(sim: Simulator) -> None:
-    """A value can be found out with tools, where it is no tool's input itself; what is said before is no part of it."""
+    """A value can be found out with tools, also where it is a tool's input itself; what is said before is no part."""
 
     def who() -> str:
         """Who it is."""
@@ -338,9 +338,10 @@ def test_tools_come_before_the_value(sim: Simulator) -> None:
     partials = [event.value for event in events if isinstance(event, llmnb.Partial)]
     assert partials[-1] == ANN_VALUE
     assert len(partials) > 5
-    with pytest.raises(InvalidRequest, match="extract from the answer"):
-        llm.extract("Scores?", Scores, tools=[who])
-    assert len(sim.requests) == 2
+    scores = Answer(tool_calls=[("Scores", {"by_name": {"Ann": 3}})])
+    sim.script(Answer(tool_calls=[("who", {})]), scores)
+    assert llm.extract("Scores?", Scores, tools=[who]).by_name == {"Ann": 3}
+    assert [tool["name"] for tool in sim.requests[-1].body["tools"]] == ["who", "Scores"]
 
 
 # Display --------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import pickle
 import re
 import threading
@@ -478,3 +480,48 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
     with pytest.raises(InvalidRequest, match=told):
         llmnb.LLM(**options)("Q")
     assert sim.requests == []
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Weather:
+    """What is wanted in the end."""
+
+    city: str
+    wet: bool
+
+
+@dataclasses.dataclass
+class Notes:
+    """A type with free keys, which the API's structured output does not take."""
+
+    city: str
+    wet: dict[str, bool]
+
+
+@pytest.mark.parametrize(("into", "wet"), [(Weather, True), (Notes, {"now": True})])
+def test_a_value_may_need_tools(into: Any, wet: Any, sim: Simulator) -> None:
+    """`extract` runs the tools first, by the API's structured output and by a tool alike; a misfit is put right."""
+
+    def value(**fields: Any) -> Answer:
+        return Answer(text=json.dumps(fields)) if into is Weather else calls(("Notes", fields))
+
+    sim.script(calls(OSLO, text="{}"), value(city="Oslo"), value(city="Oslo", wet=wet))
+    assert llmnb.LLM(tools=[look]).extract("Is it wet in Oslo?", into) == into("Oslo", wet)
+    roles = [message["role"] for message in sim.requests[2].body["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+
+
+def test_a_streamed_value_is_that_of_the_last_turn(sim: Simulator) -> None:
+    """What the model says before it asks a tool is no part of the value."""
+    sim.script(calls(OSLO, text='{"city": "not yet"'), '{"city": "Oslo", "wet": true}')
+    came = list(llmnb.LLM(tools=[look]).stream("Is it wet?", into=Weather))
+    assert [type(event) for event in came if isinstance(event, (ToolCall, ToolResult, Done))] == [
+        ToolCall,
+        ToolResult,
+        Done,
+    ]
+    last = [event for event in came if isinstance(event, llmnb.Partial)][-1]
+    assert (last.value, last.is_complete) == (Weather("Oslo", wet=True), True)

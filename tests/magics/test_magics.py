@@ -152,6 +152,20 @@ def test_options(shell: InteractiveShell, sim: Simulator, tmp_path: Path) -> Non
     assert [block["type"] for block in body["messages"][0]["content"]] == ["image", "image", "text"]
 
 
+def weather(city: str) -> str:
+    """Today's weather."""
+    return f"rain in {city}"
+
+
+def test_tools(shell: InteractiveShell, sim: Simulator) -> None:
+    """Functions by their names, and lists of them, are the cell's tools; a chat remembers what they gave."""
+    shell.user_ns |= {"weather": weather, "more": [len]}
+    sim.script(Answer(text="Wait.", tool_calls=[("weather", {"city": "Oslo"})]), Answer(text="Take one."))
+    reply = run(shell, "%%llm --tools weather --max-turns 3 --chat trip\nUmbrella?")
+    assert [result.content for _, result in reply.tool_results] == ["rain in Oslo"]
+    assert len(chat_module.named_chat("trip").messages) == 4
+
+
 def test_schema(shell: InteractiveShell, sim: Simulator) -> None:
     """The value of the cell, and what -o gets, is a validated object, or a list of them."""
     run(shell, "from dataclasses import dataclass\n@dataclass\nclass Person:\n    name: str")
@@ -224,6 +238,9 @@ def test_a_named_chat_goes_on(shell: InteractiveShell, sim: Simulator) -> None:
         ("%%llm --chat 'a\nHi", "no closing quotation"),
         ("%%llm --system nmae\nHi", "there is no variable 'nmae'. Did you mean 'name'?"),
         ("%%llm -o 1x\nHi", "no name of a variable"),
+        ("%%llm --tools name,nmae\nHi", "--tools name,nmae: there is no variable 'nmae'. Did you mean 'name'?"),
+        ("%%llm --tools name\nHi", "a tool is a function"),
+        ("%%llm --tools hello_fn --approve\nHi", "approve=True asks a person"),
         ("%%llm --schema Persn\nHi", "--schema Persn: there is no variable 'Persn'. Did you mean 'Person'?"),
         ("%%llm --schema Person --chat a\nHi", "leave one out"),
         ("%%llm -t nope.md\nHi", "'nope.md' cannot be read: No such file or directory. Nothing was sent."),
@@ -242,7 +259,7 @@ def test_what_cannot_work(
     shell: InteractiveShell, sim: Simulator, capsys: pytest.CaptureFixture[str], cell: str, said: str
 ) -> None:
     """A mistake is told in one line, with what to do, and nothing is sent."""
-    shell.user_ns |= {"name": "World", "Person": int, "hello": llmnb.Template("Hi {{ nmae }}")}
+    shell.user_ns |= {"name": "World", "Person": int, "hello": llmnb.Template("Hi {{ nmae }}"), "hello_fn": weather}
     assert said in refused(shell, cell, capsys)
     assert sim.requests == []
 
@@ -355,8 +372,10 @@ def test_help(shell: InteractiveShell) -> None:
         ("%%llm --display te", {"terminal"}),
         ("%%llm --chat re", {"review"}),
         ("%%llm --system gu", {"guide"}),
-        ("%%llm -o gu", {"guide", "guess", "guided"}),
+        ("%%llm -o gu", {"guide", "guess", "guided", "guide_me"}),
         ("%%llm --schema Gue", {"Guess"}),
+        ("%%llm --tools gu", {"guide_me"}),
+        ("%%llm --tools guide_me,gu", {"guide_me"}),
         ("%llm -t gu", {"guided"}),
         ("%llm_model claude-opus-5-", {"claude-opus-5-5"}),
         ("%%ll", {"%%llm"}),
@@ -365,7 +384,14 @@ def test_help(shell: InteractiveShell) -> None:
 )
 def test_completion(shell: InteractiveShell, typed: str, offered: set[str]) -> None:
     """Options, models, efforts, displays, chats and variables are offered where they belong, and nothing else."""
-    shell.user_ns |= {"guide": "Be brief.", "guess": 7, "guided": llmnb.Template("Hi"), "Guesses": list, "Guess": Guess}
+    shell.user_ns |= {
+        "guide": "Be brief.",
+        "guess": 7,
+        "guide_me": weather,
+        "guided": llmnb.Template("Hi"),
+        "Guesses": list,
+        "Guess": Guess,
+    }
     llmnb.LLM().chat(name="review")
     assert completions(shell, typed) == offered
 
