@@ -20,7 +20,7 @@ from llmnb.asking.runner import from_loop_thread
 from llmnb.errors import InvalidRequest, ToolLoopLimit
 from llmnb.messages.accumulate import Piece
 from llmnb.pricing import cost_of
-from llmnb.records import NANO, Approval, Retry, ToolCall, Usage
+from llmnb.records import NANO, Approval, Caching, Retry, ToolCall, Usage
 from llmnb.reply import Reply
 from llmnb.settings import Settings, load
 from llmnb.tools.batch import Batch
@@ -174,7 +174,8 @@ class ToolLoop:
         return [ToolCall(block.id, block.name, _input(block.input)) for block in asked]
 
     def _journal(self) -> Any:
-        return journal_of(self._plan.ledger["caching"], self._settings, rerun=self._box.rerun)
+        caching: Caching = self._plan.ledger["caching"]
+        return journal_of(caching, self._settings, rerun=self._box.rerun or caching.fresh)
 
     def _heard(self, batch: Batch, calls: Sequence[ToolCall]) -> None:
         ran = batch.ran

@@ -238,6 +238,9 @@ def test_a_cell_that_runs_again_runs_no_tool_again(sim: Simulator) -> None:
     assert sim.billed().requests == 2
     llm("Q", rerun_tools=True)
     assert counted.ran == ["Oslo", "Oslo"]
+    sim.script(calls(OSLO), "It rains.")
+    llm("Q", fresh=True)
+    assert counted.ran == ["Oslo"] * 3
 
 
 def test_a_loop_that_broke_off_goes_on_where_it_was(sim: Simulator) -> None:
