@@ -338,9 +338,9 @@ def test_tools_come_before_the_value(sim: Simulator) -> None:
     partials = [event.value for event in events if isinstance(event, llmnb.Partial)]
     assert partials[-1] == ANN_VALUE
     assert len(partials) > 5
-    scores = Answer(tool_calls=[("Scores", {"by_name": {"Ann": 3}})])
+    scores = Answer(tool_calls=[("Scores", {"scores": {"Ann": 3}})])
     sim.script(Answer(tool_calls=[("who", {})]), scores)
-    assert llm.extract("Scores?", Scores, tools=[who]).by_name == {"Ann": 3}
+    assert llm.extract("Scores?", Scores, tools=[who]).scores == {"Ann": 3}
     assert [tool["name"] for tool in sim.requests[-1].body["tools"]] == ["who", "Scores"]
 
 
