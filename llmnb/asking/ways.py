@@ -56,8 +56,9 @@ class Accesses:
         provider = plan.provider
         if self._of_user is not None and (provider is None or self._of_user.endpoint is not None):
             return self._of_user
-        if provider is None and self._base_url is None and not os.environ.get("ANTHROPIC_BASE_URL"):
-            check_prefix(plan.model)
+        if provider is None:
+            is_gateway = self._base_url is not None or bool(os.environ.get("ANTHROPIC_BASE_URL"))
+            check_prefix(plan.model, is_gateway=is_gateway)
         prefix = None if provider is None else provider.prefix
         if prefix not in self._known:
             base_url = self._base_url if provider == self._own else None

@@ -19,6 +19,7 @@ from llmnb import display
 from llmnb.chat import chat_names
 from llmnb.magics import options as magic_options
 from llmnb.messages import models
+from llmnb.providers.known import BY_PREFIX
 from llmnb.templates import Template
 
 _MAGIC = re.compile(r"\s*(%?%llm|%llm_model|%llm_cost)\s")
@@ -66,7 +67,7 @@ class Completer:
         word = found[0] if found else ""
         before = typed[: len(typed) - len(word)].split()
         if magic == "%llm_model":
-            return word, [] if before else list(models.known_names())
+            return word, [] if before else _models()
         if magic == "%llm_cost":
             return word, []
         option, equals, value = word.partition("=")
@@ -82,7 +83,7 @@ class Completer:
     def _values(self, option: str) -> list[str]:
         wanted = self._options().get(option)
         kinds: dict[str, Iterable[str]] = {
-            "model": models.known_names(),
+            "model": _models(),
             "chat": chat_names(),
             "display": display.NAMES,
             "effort": magic_options.EFFORTS,
@@ -129,3 +130,8 @@ def _is_schema(kind: Any) -> bool:
 
 
 _NOT_THERE = object()
+
+
+def _models() -> list[str]:
+    """The names of Claude's models, and the prefixes of others."""
+    return [*models.known_names(), *(f"{prefix}:" for prefix in BY_PREFIX)]

@@ -24,6 +24,7 @@ from llmnb.llm import LLM
 from llmnb.magics import options as magic_options
 from llmnb.magics.completion import Completer, variables
 from llmnb.messages import models
+from llmnb.providers.known import split
 
 if TYPE_CHECKING:
     from llmnb.magics.spending import Spending
@@ -60,8 +61,10 @@ class LLMMagics(Magics):
         name = magic_options.model_parser().read(line).model
         with _in_one_line():
             if name is not None:
-                os.environ["LLMNB_MODEL"] = models.check_name(name)
-                _say(models.hint(name))
+                LLM(models.check_name(name))  # a name that no provider can have is refused before it is set
+                os.environ["LLMNB_MODEL"] = name
+                if split(name)[0] is None:
+                    _say(models.hint(name))
             return LLM().model
 
     @line_magic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -157,14 +158,18 @@ def split(model: str) -> tuple[Provider | None, str]:
     return BY_PREFIX.get(prefix), name
 
 
-def check_prefix(model: str) -> None:
-    """Refuses a name with a colon that only a provider's prefix could explain.
+def check_prefix(model: str, *, is_gateway: bool = False) -> None:
+    """Refuses a name with a colon that only a provider's prefix could explain; of a gateway's names, a misspelled one.
 
     Raises:
-        UnknownModel: says which prefixes there are.
+        UnknownModel: says which prefixes there are, and the nearest.
     """
-    prefix, colon, _ = model.partition(":")
-    if colon and "claude" not in model:
+    prefix, colon, name = model.partition(":")
+    if not colon or "claude" in model:
+        return
+    if near := difflib.get_close_matches(prefix, (*BY_PREFIX, ANTHROPIC), n=1, cutoff=0.8):
+        raise UnknownModel(model, (f"{near[0]}:{name}",))
+    if not is_gateway:
         known = ", ".join(f"{name}:" for name in (*BY_PREFIX, ANTHROPIC))
         raise UnknownModel(
             model,

@@ -292,6 +292,10 @@ def test_model(shell: InteractiveShell, sim: Simulator, capsys: pytest.CaptureFi
     assert sim.requests[0].body["model"] == "claude-haiku-5-5" == llmnb.LLM().model
     assert run(shell, "%llm_model claude-haiku-5-6") == "claude-haiku-5-6"
     assert "Did you mean 'claude-haiku-5-5'" in capsys.readouterr().err
+    assert run(shell, "%llm_model openai:gpt-4o") == "openai:gpt-4o"
+    assert capsys.readouterr().err == ""
+    assert "Did you mean 'openai:gpt-4o'" in refused(shell, "%llm_model openia:gpt-4o", capsys)
+    assert run(shell, "%llm_model") == "openai:gpt-4o"
 
 
 def test_cost(shell: InteractiveShell, sim: Simulator) -> None:

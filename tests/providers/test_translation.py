@@ -286,6 +286,9 @@ def test_prefixes() -> None:
     check_prefix("us.anthropic.claude-v1:0")
     with pytest.raises(UnknownModel, match="openai:, gemini:, ollama:, anthropic:"):
         check_prefix("gorq:llama")
+    check_prefix("gorq:llama", is_gateway=True)
+    with pytest.raises(UnknownModel, match="Did you mean 'openai:gpt'"):
+        check_prefix("openia:gpt", is_gateway=True)
     with pytest.raises(UnknownModel):
         split("openai:")
 
