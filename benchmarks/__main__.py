@@ -25,6 +25,7 @@ BENCHMARKS = (
     "postgres",
     "live_view",
     "token_counts",
+    "pacing",
 )
 OF_A_LEDGER = ("ledger", "dashboard_pages")
 

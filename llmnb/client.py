@@ -77,12 +77,13 @@ def wrap(
     from llmnb.middleware.cache import CachePart
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
+    from llmnb.middleware.pacing import PacingPart
     from llmnb.middleware.replay import ReplayPart
 
     sdk_client = cast("Anthropic", client)
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
     caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
-    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart, BudgetPart)
+    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart, BudgetPart, PacingPart)
     theirs = [part for part in sdk_client.middleware if not isinstance(part, ours)]
     outside = [part for part in theirs if not getattr(part, "is_innermost", False)]
     innermost = [part for part in theirs if part not in outside]
@@ -92,7 +93,7 @@ def wrap(
     cached = _cache_parts(sdk_client, caches, cache, ledger.ledgered.settings)
     ledger.answering = cached[-1] if cached else None
     replay = ReplayPart(ledger.ledgered.provider)
-    inside = [ledger, replay, *cached, *marking, *_budget_part(ledger)]
+    inside = [ledger, replay, *cached, *marking, *_budget_part(ledger), *_pacing_part(ledger, client)]
     return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside, *innermost]))
 
 
@@ -166,6 +167,22 @@ def _budget_part(ledger: LedgerPart) -> list[Middleware]:
     if shared.settings.budgets == "off" or shared.books is not books_of(shared.settings):
         return []
     return [BudgetPart(guard(shared.settings), shared)]
+
+
+def _pacing_part(ledger: LedgerPart, client: object) -> list[Middleware]:
+    """The part that holds calls back when limits are near; what is kept in no ledger is paced for this process."""
+    from llmnb.ledger import books as books_of
+    from llmnb.middleware.pacing import PacingPart
+    from llmnb.pacing import Pacer, pacer
+    from llmnb.pacing.pacer import scope_of
+    from llmnb.pacing.shelves import MemoryShelf
+
+    shared = ledger.ledgered
+    if shared.settings.pacing == "off":
+        return []
+    is_kept = shared.books is books_of(shared.settings)
+    paced = pacer(shared.settings) if is_kept else Pacer(shared.settings, MemoryShelf())
+    return [PacingPart(paced, scope_of(client))]
 
 
 def _ledger_part(

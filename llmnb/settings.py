@@ -80,6 +80,14 @@ class Settings(BaseSettings):
     timeout_s: float | None = Field(default=None, gt=0)
     """The longest silence of the API, in seconds: until it answers, and between two events of a stream, which may take
     any time in all; unset: the SDK's own, ten minutes."""
+    pacing: Literal["on", "off"] = "on"
+    """Whether calls are held back when the API says that an account's limits are near, instead of running into 429s."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The most requests a minute with one model, of all processes on this store; unset: what the API says."""
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The most input tokens a minute with one model, without those read from the prompt cache."""
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The most output tokens a minute with one model."""
     longest_retry_wait_s: float = Field(default=60.0, gt=0)
     """The longest wait, in seconds, before the SDK repeats a failed request; the API may ask for hours."""
     cache: Literal["on", "off", "all"] = "on"

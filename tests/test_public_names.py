@@ -101,7 +101,7 @@ FLOORS = (
      "views"},
     {"prompt_cache"},
     {"cache", "cassette", "ledger"},
-    {"budgeting"},
+    {"budgeting", "pacing"},
     {"middleware"},
     {"providers"},
     {"client"},

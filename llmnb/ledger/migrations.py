@@ -204,6 +204,12 @@ def _budgets(connection: sqlite3.Connection) -> None:
         END""")
 
 
+@_migration(5)
+def _pacing(connection: sqlite3.Connection) -> None:
+    """What an account may still do with a model this minute, as JSON (see `llmnb.pacing`)."""
+    connection.execute("CREATE TABLE pacing (account TEXT PRIMARY KEY, state TEXT NOT NULL)")
+
+
 _SETTLED = "DELETE FROM reservations WHERE NEW.status <> 'running' AND uid = NEW.uid AND attempt <= NEW.attempts"
 
 

@@ -164,6 +164,11 @@ class Entry:
         return self._sent
 
     @property
+    def estimated_input_tokens(self) -> int:
+        """What is sent, as far as it is known before the API says."""
+        return self._estimated_input
+
+    @property
     def lost(self) -> Usage | None:
         """What earlier attempts may be billed that got no answer."""
         return self._lost

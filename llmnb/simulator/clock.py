@@ -60,6 +60,16 @@ class Clock:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 
+    def real_s(self, seconds: float) -> float:
+        """How long a client sleeps for so many seconds of this clock; with `jump` not at all, and the time has moved.
+
+        On a clock that stands still a moment: somebody is to advance it.
+        """
+        if self._jump:
+            self.advance(seconds)
+            return 0.0
+        return seconds / self._scale if self._scale else 0.001
+
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds` of this clock; on a clock that stands still, until it has been advanced that far."""
         if seconds <= 0:

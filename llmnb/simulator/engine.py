@@ -87,7 +87,7 @@ class Engine:
         self.cache = PromptCache()
         self.prefixes = PrefixCache()
         self.threads = Threads()
-        self.limiter = RateLimiter(limits)
+        self.limiter = RateLimiter(limits, clock.scale)
         self.diagnostics = Diagnostics()
         self.billing: list[BillingRecord] = []
 

@@ -47,8 +47,9 @@ class _Bucket:
 class RateLimiter:
     """The buckets of every key."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, scale: float = 1.0) -> None:
         self.limits = limits
+        self._scale = scale
         self._buckets: dict[str, tuple[_Bucket, _Bucket, _Bucket]] = {}
 
     def check(self, key: str, input_tokens: int, now: float) -> None:
@@ -69,6 +70,8 @@ class RateLimiter:
                     "Please reduce the prompt length or the maximum tokens requested, or try again later."
                 )
                 headers = (("retry-after", str(math.ceil(wait))), *self.headers(key, now))
+                if self._scale not in (0.0, 1.0):  # the client sleeps in real time
+                    headers = (*headers, ("retry-after-ms", f"{math.ceil(wait) * 1000 / self._scale:g}"))
                 raise ApiError("rate_limit_error", message, headers=headers)
 
     def take(self, key: str, input_tokens: int, output_tokens: int, now: float) -> None:

@@ -1,0 +1,187 @@
+"""One account with one model, as this process sees it: whether its limits are near, and whose turn it is when they are.
+
+Turns go round by lanes: a lane is a chat, a run over many rows, or what is asked without either. So a chat beside a map
+over a thousand rows waits for one call and not for all of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+from llmnb.pacing.allowance import Allowance, Need, Told
+from llmnb.pacing.shelves import Shelf
+
+NEAR = 0.5
+"""Calls are held back from when less than this share of a limit is left."""
+FAR = 0.7
+"""And no longer from when more than this is left, and nobody waits."""
+LOOK_S = 1.0
+"""How old what is known may be while limits are far."""
+LONGEST_PAUSE_S = 2.0
+_SHORTEST_PAUSE_S = 0.02
+_FIRST_OUTPUT_TOKENS = 256.0
+"""What a call is expected to write before any has been seen."""
+
+
+Change: TypeAlias = Callable[[Allowance], "float | None"]
+
+
+class Clock(Protocol):
+    """The time of pacing; the simulator's `Clock` is one, too."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def real_s(self, seconds: float) -> float:
+        """How long to sleep for so many of its seconds to pass."""
+        ...
+
+
+class Account:
+    """What concerns the calls of one account with one model. Every method may be called from any thread."""
+
+    def __init__(self, key: str, shelf: Shelf, caps: Mapping[str, float]) -> None:
+        self.key = key
+        self._shelf = shelf
+        self._caps = dict(caps)
+        self.is_near = bool(caps)
+        """Whether calls have to be counted and held back."""
+        self._free_calls = self._free_bytes = 0
+        self._look_at = 0.0
+        self._unheld = 0
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[str, int, Need]] = {}
+        self._served: dict[str, int] = {}
+        self._arrivals = 0
+        self._output_tokens = _FIRST_OUTPUT_TOKENS
+        self._input_ratio = 1.0
+
+    # While limits are far ---------------------------------------------------------------------------------------------
+
+    def is_due(self, prompt_bytes: int, now: float) -> bool:
+        """Whether this call's answer is to be looked at. Without a lock: a race looks once too often or too late."""
+        self._free_calls -= 1
+        self._free_bytes -= prompt_bytes
+        return self._free_calls < 0 or self._free_bytes < 0 or now >= self._look_at
+
+    def goes(self) -> None:
+        """A call whose answer will be looked at goes without being held."""
+        with self._lock:
+            self._unheld += 1
+
+    def seen(self, told: Told | None, now: float) -> None:
+        """What the answer of such a call said; None where it got none."""
+        with self._lock:
+            self._unheld -= 1
+        if told is None:
+            return
+        self._look_at = now + LOOK_S
+        if not told:
+            self._free_calls, self._free_bytes = 1_000, 1 << 30
+            return
+        if min(left / limit for limit, left in told.values()) < NEAR:
+            with self._lock:  # of those that are under way the answer may not know
+                limit, left = told.get("requests", (0.0, 0.0))
+                told = {**told, "requests": (limit, left - self._unheld)} if limit else told
+                self._update(lambda allowance: allowance.told("", told, now, is_whole=True))
+                self.is_near = True
+            return
+        # a quarter of what may go before the limits are near: other processes may do the same meanwhile
+        free = {kind: (left - limit * NEAR) / 4 for kind, (limit, left) in told.items()}
+        self._free_calls = int(free.get("requests", 1_000))
+        self._free_bytes = int(min(free.get("input-tokens", 1 << 28), free.get("output-tokens", 1 << 28)))
+
+    # When they are near -----------------------------------------------------------------------------------------------
+
+    def need(self, estimated_input_tokens: int) -> Need:
+        """What a call is expected to take, by what others took."""
+        return Need(1.0, estimated_input_tokens * self._input_ratio, self._output_tokens)
+
+    def ask(self, uid: str, lane: str, need: Need, now: float) -> float:
+        """0 when the call may go, which it then has to; else the seconds after which to ask again."""
+        with self._lock:
+            if uid not in self._waiting:
+                self._arrivals += 1
+                self._waiting[uid] = lane, self._arrivals, need
+                # who was not here does not save up turns
+                floor = min((self._served.get(other, 0) for other, _, _ in self._waiting.values()), default=0)
+                self._served[lane] = max(self._served.get(lane, 0), floor)
+            order = sorted(self._waiting, key=self._turn)
+            rank = order.index(uid)
+            ahead = [self._waiting[other][2] for other in order[:rank]]
+            wait = self._update(lambda allowance: self._admitted(allowance, uid, need, ahead, now))
+            if wait <= 0:
+                self._served[lane] += 1
+                self._left(uid)
+                return 0.0
+            return min(LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, wait))
+
+    def give_up(self, uid: str) -> None:
+        """The call does not go."""
+        with self._lock:
+            self._left(uid)
+
+    def answered(
+        self, uid: str, told: Told, now: float, *, is_whole: bool, refused: bool, retry_after_s: float | None
+    ) -> None:
+        """The head of an answer has come."""
+
+        def change(allowance: Allowance) -> float:
+            allowance.told(uid, told, now, is_whole=is_whole)
+            if refused:
+                allowance.refused(retry_after_s, now, tells_limits=bool(told))
+            return allowance.share_left() if allowance.window is None else 0.0
+
+        with self._lock:
+            share_left = self._update(change)
+            self.is_near = bool(self._caps) or refused or bool(self._waiting) or share_left < FAR
+            self._look_at = now + LOOK_S
+
+    def ended(self, uid: str, used: Need, estimated_input_tokens: int, now: float, *, is_ok: bool) -> None:
+        """A call has ended."""
+        with self._lock:
+            if is_ok:  # a moving mean over about eight calls
+                self._output_tokens += (used.output_tokens - self._output_tokens) / 8
+                if estimated_input_tokens and used.input_tokens:
+                    self._input_ratio += (used.input_tokens / estimated_input_tokens - self._input_ratio) / 8
+            self._update(lambda allowance: allowance.ended(uid, used, now, is_ok=is_ok))
+
+    @property
+    def waiting(self) -> int:
+        """How many calls of this process wait for their turn."""
+        return len(self._waiting)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _turn(self, uid: str) -> tuple[int, int]:
+        lane, arrival, _ = self._waiting[uid]
+        before = sum(other == lane and at < arrival for other, at, _ in self._waiting.values())
+        return self._served[lane] + before, arrival
+
+    def _admitted(self, allowance: Allowance, uid: str, need: Need, ahead: list[Need], now: float) -> float:
+        total = Need(
+            need.requests + sum(other.requests for other in ahead),
+            need.input_tokens + sum(other.input_tokens for other in ahead),
+            need.output_tokens + sum(other.output_tokens for other in ahead),
+        )
+        wait = allowance.wait_s(total, now)
+        if wait <= 0:  # there is room for those ahead, too
+            allowance.take(uid, need, now)
+        return wait
+
+    def _update(self, change: Change) -> float:
+        def capped(allowance: Allowance) -> float:
+            allowance.cap(self._caps)
+            result = change(allowance)
+            allowance.cap(self._caps)
+            return result or 0.0
+
+        return self._shelf.update(self.key, capped)
+
+    def _left(self, uid: str) -> None:
+        self._waiting.pop(uid, None)
+        if not self._waiting:
+            self._served.clear()

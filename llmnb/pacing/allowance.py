@@ -1,0 +1,139 @@
+"""What one account may still do with one model this minute: token buckets that the API's own word puts right. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+KINDS = ("requests", "input-tokens", "output-tokens")
+"""As in the names of the API's headers: `anthropic-ratelimit-requests-limit`, `-remaining`."""
+HELD_S = 600.0
+"""A call that has not ended by then is forgotten: its process died. It is the SDK's own default timeout."""
+MARGIN = 0.02
+"""This share of each limit is left alone: calls overtake each other on their way, and what one takes is estimated."""
+MOST_AT_ONCE = 64.0
+"""A window of calls that has grown so wide again is none."""
+
+Told: TypeAlias = Mapping[str, tuple[float, float]]
+"""By kind: what the API allows in a minute, and what is left of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one call is expected to take, in the order of `KINDS`."""
+
+    requests: float = 1.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+    def of(self, kind: str) -> float:
+        """The amount of one kind."""
+        return getattr(self, kind.replace("-", "_"))
+
+
+@dataclass(slots=True)
+class Allowance:
+    """The buckets of an account. Times are seconds since the epoch, limits are per minute.
+
+    `held` are the calls under way: when each was admitted, what it has taken that the API has not told of yet, and its
+    number.
+    `window` is how many calls may be under way at once, after a 429 of a server that tells no limits; None: any number.
+    """
+
+    limits: dict[str, float] = field(default_factory=dict[str, float])
+    levels: dict[str, float] = field(default_factory=dict[str, float])
+    at: float = 0.0
+    blocked_until: float = 0.0
+    admitted: int = 0
+    newest_answered: int = 0
+    window: float | None = None
+    held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+
+    @classmethod
+    def read(cls, kept: dict[str, Any] | None) -> Allowance:
+        """From what `written` gave."""
+        return cls(**kept) if kept else cls()
+
+    def written(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    def cap(self, caps: Mapping[str, float]) -> None:
+        """No limit is higher than these; one that the API does not tell of begins with a full minute."""
+        for kind, cap in caps.items():
+            self.levels[kind] = min(self.levels.get(kind, cap), cap)
+            self.limits[kind] = min(self.limits.get(kind, cap), cap)
+
+    def wait_s(self, need: Need, now: float) -> float:
+        """Seconds until a call that needs so much may go; 0 where it may go now."""
+        self._refill(now)
+        wait = max(0.0, self.blocked_until - now)
+        for kind, limit in self.limits.items():
+            # one that needs more than all takes all
+            short = min(need.of(kind) + limit * MARGIN, limit) - self.levels[kind]
+            wait = max(wait, short * 60 / limit)
+        if self.window is not None and len(self.held) >= max(1, int(self.window)):
+            wait = max(wait, 0.25)  # until one of them ends, which nobody knows
+        return wait
+
+    def take(self, uid: str, need: Need, now: float) -> None:
+        """A call goes."""
+        for kind in self.limits:
+            self.levels[kind] -= need.of(kind)
+        self.admitted += 1
+        self.held[uid] = [now, *(need.of(kind) for kind in KINDS), self.admitted]
+
+    def told(self, uid: str, told: Told, now: float, *, is_whole: bool) -> None:
+        """An answer has come, and with it what is left; `is_whole` when its output is in that, too."""
+        self._refill(now)
+        held = self.held.get(uid)
+        is_newest = False
+        if held is not None:
+            # answers overtake each other, and an older one does not know of the newer calls
+            is_newest, self.newest_answered = held[4] >= self.newest_answered, max(held[4], self.newest_answered)
+            for at, kind in enumerate(KINDS, 1):
+                if kind in told and (kind != "output-tokens" or is_whole):
+                    held[at] = 0.0
+        for at, kind in enumerate(KINDS, 1):
+            if kind not in told:
+                continue
+            limit, left = told[kind]
+            level = left - sum(call[at] for call in self.held.values())
+            known = self.limits.get(kind) == limit
+            if not known or is_newest or level < self.levels[kind]:
+                self.levels[kind] = level
+            self.limits[kind] = limit
+
+    def refused(self, retry_after_s: float | None, now: float, *, tells_limits: bool) -> None:
+        """The API said 429."""
+        self.blocked_until = max(self.blocked_until, now + (retry_after_s or 0.0))
+        if not tells_limits and not self.limits:
+            self.window = max(1.0, min(self.window or MOST_AT_ONCE, len(self.held)) / 2)
+
+    def ended(self, uid: str, used: Need, now: float, *, is_ok: bool) -> None:
+        """A call has ended: what it was thought to take gives way to what it took."""
+        self._refill(now)
+        held = self.held.pop(uid, None)
+        if held is None:
+            return
+        for at, kind in enumerate(KINDS, 1):
+            if kind in self.limits and held[at]:
+                self.levels[kind] = min(self.limits[kind], self.levels[kind] + held[at] - used.of(kind))
+        if self.window is not None and is_ok:
+            self.window += 1 / self.window
+            if self.window >= MOST_AT_ONCE:
+                self.window = None
+
+    def share_left(self) -> float:
+        """What is left of the kind of which least is left, as a share of its limit; 1 where nothing is limited."""
+        shares = [self.levels[kind] / limit for kind, limit in self.limits.items()]
+        return min(shares, default=1.0)
+
+    def _refill(self, now: float) -> None:
+        passed = max(0.0, now - self.at)
+        self.at = max(now, self.at)
+        for kind, limit in self.limits.items():
+            self.levels[kind] = min(limit, self.levels[kind] + passed * limit / 60)
+        for uid in [uid for uid, held in self.held.items() if held[0] < now - HELD_S]:
+            del self.held[uid]
