@@ -204,12 +204,6 @@ def _budgets(connection: sqlite3.Connection) -> None:
         END""")
 
 
-@_migration(5)
-def _pacing(connection: sqlite3.Connection) -> None:
-    """What an account may still do with a model this minute, as JSON (see `llmnb.pacing`)."""
-    connection.execute("CREATE TABLE pacing (account TEXT PRIMARY KEY, state TEXT NOT NULL)")
-
-
 _SETTLED = "DELETE FROM reservations WHERE NEW.status <> 'running' AND uid = NEW.uid AND attempt <= NEW.attempts"
 
 
@@ -276,6 +270,12 @@ def _sides(connection: sqlite3.Connection) -> None:
         ("rollup_making_edited_by_delete AFTER DELETE", waits, edited),
     ):
         execute(f"CREATE TRIGGER {name} ON calls WHEN {when} BEGIN {does} END")
+
+
+@_migration(6)
+def _pacing(connection: sqlite3.Connection) -> None:
+    """What an account may still do with a model this minute, as JSON (see `llmnb.pacing`)."""
+    connection.execute("CREATE TABLE pacing (account TEXT PRIMARY KEY, state TEXT NOT NULL)")
 
 
 LATEST = len(STEPS)
