@@ -17,7 +17,7 @@ import json
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
@@ -132,7 +132,7 @@ class Template:
         template.name = template.name or file.stem
         return template
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The version given, or a hash of text, settings and schema."""
         return self._version or self._hash()
@@ -142,7 +142,7 @@ class Template:
         """Name and version as the ledger has them: `summarise@2`; without a name, the version alone."""
         return f"{self.name}@{self.version}" if self.name else self.version
 
-    @property
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The names it needs, in their order, those of the system prompt last."""
         return tuple(dict.fromkeys(names(self.text) + names(self.options.get("system", ""))))
@@ -176,8 +176,8 @@ class Template:
         _check_there(self.fields, values, offered, what)
         options = dict(self.options)
         if "system" in options:
-            options["system"] = fill(options["system"], values)
-        return Rendered(fill(self.text, values), self.label, options, self.schema)
+            options["system"] = _filled(options["system"], values)
+        return Rendered(_filled(self.text, values), self.label, options, self.schema)
 
     def check(self, names: Iterable[str], what: str = "value") -> None:
         """Refuses a template whose fields are not all among these names.
@@ -318,7 +318,7 @@ def fill(template: str, values: Mapping[str, Any], offered: Iterable[str] | None
         InvalidRequest: a name, attribute or index is missing; all missing names are told, with the nearest there is.
     """
     _check_there(names(template), values, offered, "variable")
-    return _FIELD.sub(lambda found: _value(found, values), template)
+    return _filled(template, values)
 
 
 def names(template: str) -> list[str]:
@@ -333,6 +333,10 @@ def _check_there(wanted: Iterable[str], values: Mapping[str, Any], offered: Iter
         mine = [str(known) for known in (values if offered is None else offered) if not str(known).startswith("_")]
         told = " ".join(f"{{{{ {name} }}}}: there is no {what} {name!r}.{_near(name, mine)}" for name in missing)
         raise InvalidRequest(f"{told} Nothing was sent.")
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> str:
+    return _FIELD.sub(lambda found: _value(found, values), template)
 
 
 def _value(found: re.Match[str], values: Mapping[str, Any]) -> str:
