@@ -307,7 +307,9 @@ class LLM:
             retries: with a schema, how often the model is told what was wrong.
             errors: "keep" has a row that failed tell why; "raise" ends the run at the first.
             progress: shows how far it is: a bar in a notebook, a line in a terminal, nothing in a script.
-            **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too.
+            **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
+                the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
+                long as max_tokens allows, is not asked, and says so.
 
         Returns:
             The rows in their order with their index, and with the columns `text` or the schema's fields, `cost_usd`,
@@ -464,18 +466,20 @@ class LLM:
     ) -> Job:
         from llmnb.jobs.mapping import job
 
+        given = dict(options)
         return job(
             rows,
             prompt,
             lambda told: self._planned(told, "map()"),
             self._accesses.of,
-            self._settings.home,
+            self._settings,
             schema=schema,
             concurrency=self._settings.concurrency if concurrency is None else concurrency,
             retries=retries,
             errors=errors,
+            budget_usd=given.pop("budget_usd", None),  # of the run, and not of each row
             progress=progress,
-            options=dict(options),
+            options=given,
         )
 
     def _planned(self, options: Mapping[str, Any], called: str) -> Plan:

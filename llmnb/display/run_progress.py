@@ -53,15 +53,17 @@ def said(status: Status) -> str:
         parts.append(f"{status.failed:,} failed")
     cost = status.cost_nanousd / float(NANO)
     money = f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
-    if status.done and status.left:
+    if status.done and status.left and not status.is_over:
         money += f", about ${cost / status.done * (status.done + status.left):,.2f} in all"
     parts.append(money + (f" and {status.unpriced:,} unpriced" if status.unpriced else ""))
     if status.done and status.seconds > 0:
         parts.append(f"{status.done / status.seconds:,.1f} rows/s")
-        if status.left:
+        if status.left and not status.is_over:
             parts.append(f"{_time(status.left * status.seconds / status.done)} left")
         else:
             parts.append(_time(status.seconds))
+    if status.left and status.is_over:
+        parts.append("stopped")
     return " · ".join(parts)
 
 
@@ -100,11 +102,16 @@ class _Page:
 
 def _html(status: Status) -> str:
     finished = status.kept + status.done
-    error = f"<br><small>first error: {escape(status.first_error[:300])}</small>" if status.first_error else ""
+    error = f"<br><small>first error: {_plain(status.first_error[:300])}</small>" if status.first_error else ""
     bar = "" if status.is_over else (
         f'<progress value="{finished}" max="{max(status.rows, 1)}" style="width:16em" aria-label="rows"></progress> '
     )  # fmt: skip
-    return f'<div style="font-variant-numeric:tabular-nums">{bar}{escape(said(status))}{error}</div>'
+    return f'<div style="font-variant-numeric:tabular-nums">{bar}{_plain(said(status))}{error}</div>'
+
+
+def _plain(text: str) -> str:
+    """Text as HTML in which two dollar signs are no formula to JupyterLab."""
+    return escape(text).replace("$", "<span>$</span>")
 
 
 def _line(status: Status, is_last: bool) -> None:

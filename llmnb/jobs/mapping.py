@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
+from llmnb.interrupts import Stopped
 from llmnb.jobs.asking import Row, key_of
+from llmnb.jobs.purse import Purse
 from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts, frame_of
 from llmnb.jobs.run import Run, Status
+from llmnb.settings import Settings
 from llmnb.templates import Template
 
 if TYPE_CHECKING:
@@ -37,13 +40,14 @@ class Job:
     prompt: Template | Callable[..., Any]
     plan: Plan
     access: Access
-    home: Path
     concurrency: int
     shape: Shape | None
     retries: int
     errors: Errors
     progress: bool
     server: str
+    settings: Settings
+    budget_usd: Decimal | None = None
 
     @property
     def run_id(self) -> str:
@@ -56,7 +60,7 @@ class Job:
 
     def run(self, *, failed_again: bool = False) -> tuple[Run, Results]:
         """A run, and where its rows are."""
-        results = Results(self.home / "runs" / self.run_id / "rows.jsonl")
+        results = Results(self.settings.home / "runs" / self.run_id / "rows.jsonl")
         plan = replace(self.plan, ledger={**self.plan.ledger, "run_id": self.run_id})
         if failed_again:  # an answer that does not fit is in the response cache
             plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
@@ -76,8 +80,20 @@ class Job:
             fresh=self.plan.ledger["caching"].fresh,
             failed_again=failed_again,
             raises=self.errors == "raise",
+            purse=self._purse(results),
         )
         return run, results
+
+    def _purse(self, results: Results) -> Purse | None:
+        if self.budget_usd is None:
+            return None
+        from llmnb.asking.estimating import estimated
+
+        def most(question: Question) -> Decimal | None:
+            return estimated(question, self.settings, exact=False).cost_most_usd
+
+        attempts = 1 if self.shape is None else 1 + self.retries
+        return Purse(self.budget_usd, results.cost_nanousd(), most, attempts)
 
     def ask(self, *, failed_again: bool = False) -> Mapped:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
@@ -90,7 +106,9 @@ class Job:
                 with closing(from_loop_thread(run.work)) as events:
                     for status in events:
                         told(status)
-            except (Exception, KeyboardInterrupt) as error:
+            except KeyboardInterrupt:
+                raise Stopped(f"Stopped. {_kept(run.status)}") from None
+            except Exception as error:
                 error.add_note(f"llmnb: {_kept(run.status)}")
                 raise
             finally:
@@ -151,13 +169,14 @@ def job(
     prompt: object,
     plan: Callable[[dict[str, Any]], Plan],
     access: Callable[[Plan], Access],
-    home: Path,
+    settings: Settings,
     *,
     schema: Any,
     concurrency: int,
     retries: int,
     errors: str,
     progress: bool,
+    budget_usd: Any,
     options: dict[str, Any],
 ) -> Job:
     """The job that `LLM.map` describes; everything that can be refused is refused here.
@@ -189,14 +208,31 @@ def job(
         prompt=cast("Any", prompt),
         plan=planned,
         access=way,
-        home=home,
         concurrency=concurrency,
         shape=None if schema is None else Shape.of(schema),
         retries=retries,
         errors=errors,
         progress=progress,
         server=_server(way),
+        settings=settings,
+        budget_usd=_budget(budget_usd, planned),
     )
+
+
+def _budget(usd: object, plan: Plan) -> Decimal | None:
+    if usd is None:
+        return None
+    try:
+        dollars = Decimal(str(usd))
+    except ArithmeticError:
+        dollars = Decimal(-1)
+    if not dollars.is_finite() or dollars <= 0:
+        raise InvalidRequest(f"budget_usd must be dollars above 0, not {usd!r}")
+    if plan.tools is not None:
+        raise InvalidRequest(
+            "budget_usd cannot tell what rows with tools= will cost: set_budget() keeps them in bounds"
+        )
+    return dollars
 
 
 def _server(access: Access) -> str:

@@ -56,6 +56,11 @@ class Results:
                 self._unsaved[key] = line
                 quietly("saving a finished row", trouble, but="this row is kept in memory only")
 
+    def cost_nanousd(self) -> int:
+        """What all rows of the run have cost so far, those that were asked again each time."""
+        lines = (line for line in self._lines() if _key_of(line) is not None)
+        return sum(json.loads(line)["row"].get("cost_nanousd") or 0 for line in lines)
+
     def read(self, wanted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The rows with these keys, in the order in which they were finished; later lines replace earlier ones."""
         for line in self._lines():

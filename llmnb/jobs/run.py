@@ -21,6 +21,7 @@ from llmnb.jobs.results import Results
 if TYPE_CHECKING:
     from llmnb.asking.question import Question
     from llmnb.asking.shape import Shape
+    from llmnb.jobs.purse import Purse
 
 _TELLS_EVERY_S = 0.25
 _PASSED_OVER = 500
@@ -66,6 +67,7 @@ class Run:
         fresh: bool = False,
         failed_again: bool = False,
         raises: bool = False,
+        purse: Purse | None = None,
     ) -> None:
         self.keys: list[str] = []
         self.unsaid: dict[str, dict[str, Any]] = {}  # of rows that could not be asked
@@ -77,6 +79,7 @@ class Run:
         self._fresh, self._failed_again, self._raises = fresh, failed_again, raises
         self._counts = dict.fromkeys(("kept", "done", "cached", "failed", "cost_nanousd", "unpriced"), 0)
         self._rows = rows
+        self._purse = purse
         self._first_error = ""
         self._began = time.monotonic()
         self._asking: dict[str, int] = {}  # how many rows wait for what this one becomes
@@ -121,7 +124,27 @@ class Run:
                 continue
             if self._fatal is not None:
                 return
-            self._finish(row.key, await asked(self._question(row), self._shape, self._retries))
+            await self._ask(row)
+
+    async def _ask(self, row: Row) -> None:
+        question = self._question(row)
+        held = 0
+        if self._purse is not None:
+            taken = await self._purse.take(question)
+            if taken is None:
+                self._leave(row, f"not asked: it could cost more than is left of budget_usd={self._purse.usd}")
+                return
+            held = taken
+        outcome = await asked(question, self._shape, self._retries)
+        if self._purse is not None:  # if that was stopped, the run is, too
+            self._purse.settle(held, outcome.facts["cost_nanousd"])
+        self._finish(row.key, outcome)
+
+    def _leave(self, row: Row, told: str) -> None:
+        """A row is not asked this time, and is the next."""
+        self.unsaid[row.key] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
+        self._finished[row.key] = True
+        self._count_failure(None, told, self._asking.pop(row.key))
 
     def _left(self) -> Iterator[Row | None]:
         """The rows to ask; now and then None, for others to have a turn."""

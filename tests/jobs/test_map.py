@@ -202,6 +202,8 @@ def test_the_first_error_can_be_raised(sim: Simulator, llm: llmnb.LLM) -> None:
         (["a"], "{{ value }}", {"errors": "ignore"}, "must be"),
         (["a"], "{{ value }}", {"schema": print}, "no JSON schema"),
         (["a"], "{{ value }}", {"max_tokens": 0}, "max_tokens"),
+        (["a"], "{{ value }}", {"budget_usd": 0}, "dollars above 0"),
+        (["a"], "{{ value }}", {"budget_usd": 1, "model": "claude-nova-9"}, "there is none for claude-nova-9"),
     ],
 )
 def test_what_cannot_work(sim: Simulator, llm: llmnb.LLM, rows: Any, prompt: Any, options: Any, said: str) -> None:
@@ -222,6 +224,22 @@ def test_what_all_rows_would_fail_with_ends_it(sim: Simulator, monkeypatch: pyte
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(MissingKey):
         llmnb.LLM().map(["a"], "{{ value }}")
+
+
+def test_a_budget_holds(sim: Simulator, llm: llmnb.LLM) -> None:
+    """No answer, however long, takes it over, with what the run cost before; what is not asked is asked with more."""
+    sim.reset()
+    sim.rule(Answer(text="word " * 200))
+    rows = [f"{n} and some more" for n in range(30)]
+    got = llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150)
+    assert 0.02 - 2 * 0.0016 < sim.billed().price_nanousd / 1e9 <= 0.02  # a row costs some $0.0015
+    assert got["error"].dropna().unique().tolist() == ["not asked: it could cost more than is left of budget_usd=0.02"]
+    assert 0 < got.status.failed == got["text"].isna().sum() < 30
+    asked = len(sim.requests)
+    assert llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150).status.done == got.status.failed
+    assert len(sim.requests) == asked
+    assert llm.map(rows, "{{ value }}", max_tokens=150)["error"].isna().all()
+    assert len(sim.requests) == 30
 
 
 def test_a_disk_that_is_full(llm: llmnb.LLM, llmnb_home: Path) -> None:
@@ -331,9 +349,8 @@ def test_stopped_it_keeps_what_is_finished(sim: Simulator, llm: llmnb.LLM, monke
 
     with monkeypatch.context() as patched:
         patched.setattr("llmnb.display.run_progress.progress", interrupt)
-        with pytest.raises(KeyboardInterrupt) as caught:
+        with pytest.raises(KeyboardInterrupt, match=r"Stopped\. 2 of 4 rows are answered and kept"):
             llm.map(rows, "{{ value }}")
-    assert "2 of 4 rows are answered and kept" in str(caught.value.__notes__)
     sim.reset()
     sim.rule(lambda request: f"echo {request.prompt}")
     assert llm.map(rows, "{{ value }}").status.kept == 2
