@@ -20,7 +20,7 @@ test: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"
-	$(BIN)/pytest -m "browser and not live and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile -m "browser and not live and not soak"
 
 soak: .venv/ready
 	$(BIN)/pytest -m soak

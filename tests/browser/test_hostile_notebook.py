@@ -208,6 +208,9 @@ def test_hostile_text_in_every_place(page: Page, lab: Lab, canary: tuple[str, li
     look(page)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
+    command = [sys.executable, "-m", "nbconvert", "--to=html", f"--output={tmp_path / 'page.html'}"]
+    conversion = subprocess.Popen([*command, str(lab.folder / "hostile.ipynb")], stderr=subprocess.PIPE)
+
     lab.stop_kernels()
     lab.open_notebook(page, "hostile.ipynb")
     page.wait_for_function(COUNT, arg=answers, timeout=60_000)
@@ -215,8 +218,8 @@ def test_hostile_text_in_every_place(page: Page, lab: Lab, canary: tuple[str, li
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets[2].model.trusted")
     assert seen == []
 
-    command = [sys.executable, "-m", "nbconvert", "--to=html", f"--output={tmp_path / 'page.html'}"]
-    subprocess.run([*command, str(lab.folder / "hostile.ipynb")], check=True, capture_output=True)
+    said = conversion.communicate(timeout=60)[1]
+    assert conversion.returncode == 0, said
     page.route("https://**", lambda route: route.abort())  # the converter's own libraries
     page.goto((tmp_path / "page.html").as_uri())
     page.wait_for_function(COUNT, arg=answers, timeout=60_000)
