@@ -6,9 +6,9 @@ All questions go through the public functions of `llmnb.ledger`, so that a noteb
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +17,10 @@ from filters import DIMENSIONS, Filters
 
 from llmnb import ledger, settings
 from llmnb.errors import LlmnbError
-from llmnb.ledger import migrations
+from llmnb.ledger import migrations, upkeep
 from llmnb.ledger.connection import reading
+from llmnb.ledger.upkeep import Remaking
+from llmnb.ledger.zones import shown_in
 from llmnb.records import Usage
 
 TOKEN_CLASSES = (
@@ -168,14 +170,29 @@ def tokens_of(usage: pd.DataFrame) -> Usage:
     return Usage(**{name: int(usage[name].sum()) for name in SUMMED})
 
 
+def remaking() -> Remaking | None:
+    """How far sums are that are made anew, if that is under way."""
+    return upkeep.remaking(location())
+
+
 @contextmanager
 def in_plain_words() -> Generator[None]:
     """What goes wrong with the ledger or the settings is told in a sentence, and what is drawn already stays.
 
-    Every page and every fragment needs it: Streamlit shows what comes out of them as a traceback.
+    Every page and every fragment needs it: Streamlit shows what comes out of them as a traceback. Until sums in a new
+    timezone are whole, they speak in the one before, in which all is there.
     """
     try:
-        yield
+        with shown_in(_zone_of_the_sums()):
+            yield
     except LlmnbError as error:
         st.error(str(error), icon=":material/database_off:")
         st.button("Try again", icon=":material/refresh:")
+
+
+def _zone_of_the_sums() -> tzinfo | None:
+    """None where there is no other than the one of the settings, or it cannot be told, which whoever asks next says."""
+    with suppress(LlmnbError):
+        found = remaking()
+        return None if found is None else found.shown_in(settings.load())
+    return None

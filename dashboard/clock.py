@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 
 from llmnb import settings
-from llmnb.ledger.zones import reporting_zone
+from llmnb.ledger.zones import reading_zone
 
 
 def zone() -> tzinfo:
-    """The timezone in which the ledger cuts days."""
-    return reporting_zone(settings.load())
+    """The timezone in which the ledger cuts days: until sums in a new one are whole, the one before."""
+    return reading_zone(settings.load())
 
 
 def now() -> datetime:

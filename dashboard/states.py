@@ -54,6 +54,15 @@ def about_the_books() -> None:
     """What to know about the ledger as such: a newer llmnb writes it, or its calls are invented."""
     if books.shows_demo():
         st.badge("demo data", icon=":material/science:", color="violet", help="Invented calls, in a file of their own.")
+    if found := books.remaking():
+        until = f"Days are cut in {found.zone} until the sums in {found.into} are whole. " * (found.zone != found.into)
+        st.badge(
+            f"sums made anew: {100 * found.share:.0f}%",
+            icon=":material/autorenew:",
+            color="blue",
+            help=f"{until}What is shown is whole, from the sums that were there before. It goes on with each call, "
+            "or at once: llmnb ledger rebuild",
+        )
     if books.is_newer():
         st.badge(
             "newer ledger",

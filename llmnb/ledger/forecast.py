@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llmnb.ledger.totals import usage
-from llmnb.ledger.zones import reporting_zone
+from llmnb.ledger.zones import reading_zone
 from llmnb.places import Place
 from llmnb.settings import load
 
@@ -50,7 +50,7 @@ def month_end(
         InvalidRequest: a name is not understood.
         StoreError: the ledger cannot be read.
     """
-    moment = now or datetime.now(reporting_zone(load()))
+    moment = now or datetime.now(reading_zone(load()))
     today = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     month, back = today.replace(day=1), today - timedelta(weeks=WEEKS_BACK)
     found = usage(min(month, back), moment, by=["day"], where=where, columns=["cost_nanousd"], path=path)

@@ -11,7 +11,7 @@ from llmnb.ledger.filters import grouping, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
 from llmnb.ledger.shelf import settle
 from llmnb.ledger.sums import Group, Question, buckets
-from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
+from llmnb.ledger.zones import TIME_UNITS, Moment, reading_zone
 from llmnb.places import Place
 from llmnb.settings import load
 
@@ -50,7 +50,7 @@ def latencies(
     """
     settings, names = load(), grouping(by)
     where_condition(where)
-    zone = reporting_zone(settings)
+    zone = reading_zone(settings)
     question = Question(names, time_range_us(since, until, zone), where or {}, zone, percentiles=False)
     where_from = path or settings.ledger_path
     settle(where_from)

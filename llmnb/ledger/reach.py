@@ -11,7 +11,7 @@ from datetime import datetime
 from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import time_condition, time_range_us
 from llmnb.ledger.shelf import settle
-from llmnb.ledger.zones import Moment, from_us, reporting_zone
+from llmnb.ledger.zones import Moment, from_us, reading_zone
 from llmnb.places import Place
 from llmnb.settings import load
 
@@ -26,7 +26,7 @@ def newest_from(since: Moment, until: Moment, rows: int, *, path: Place | None =
         StoreError: the ledger cannot be read.
     """
     settings = load()
-    zone, where_from = reporting_zone(settings), path or settings.ledger_path
+    zone, where_from = reading_zone(settings), path or settings.ledger_path
     in_time = time_condition(*time_range_us(since, until, zone))
     settle(where_from)
     with reading(where_from) as connection:

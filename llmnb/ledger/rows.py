@@ -11,7 +11,7 @@ from llmnb.ledger.filters import Condition, time_condition, time_range_us, where
 from llmnb.ledger.frames import Kind, frame
 from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
-from llmnb.ledger.zones import Moment, reporting_zone
+from llmnb.ledger.zones import Moment, reading_zone
 from llmnb.places import Place
 from llmnb.settings import load
 
@@ -78,7 +78,7 @@ def calls(
     if limit is not None and limit < 0:
         raise InvalidRequest(f"limit={limit}: give a number of rows, or None for all.")
     settings = load()
-    zone = reporting_zone(settings)
+    zone = reading_zone(settings)
     kinds: dict[str, Kind] = {**CALL_COLUMNS, "content": "text"} if content else CALL_COLUMNS
     only_calls = Condition("TRUE" if children else "is_call", ())
     in_time = time_condition(*time_range_us(since, until, zone))

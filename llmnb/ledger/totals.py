@@ -13,7 +13,7 @@ from llmnb.ledger.measures import NAMES
 from llmnb.ledger.measures import TOKEN_COLUMNS as TOKEN_COLUMNS
 from llmnb.ledger.shelf import settle
 from llmnb.ledger.sums import Group, Question, Sums, sums
-from llmnb.ledger.zones import TIME_UNITS, Moment, reporting_zone
+from llmnb.ledger.zones import TIME_UNITS, Moment, reading_zone
 from llmnb.places import Place
 from llmnb.settings import load
 
@@ -77,7 +77,7 @@ def usage(
     """
     settings, names = load(), grouping(by)
     where_condition(where)  # refuses unknown names, also without a ledger
-    zone = reporting_zone(settings)
+    zone = reading_zone(settings)
     wanted = _wanted(columns)
     percentiles = percentiles and any(name in _PERCENTILES for name in wanted)
     measures = _measures_of(wanted)

@@ -10,7 +10,7 @@ from llmnb.ledger.connection import reading
 from llmnb.ledger.filters import time_condition, time_range_us, where_condition
 from llmnb.ledger.frames import Kind, frame
 from llmnb.ledger.shelf import settle
-from llmnb.ledger.zones import Moment, reporting_zone
+from llmnb.ledger.zones import Moment, reading_zone
 from llmnb.places import Place
 from llmnb.prompt_cache import TTL_S
 from llmnb.settings import load
@@ -59,7 +59,7 @@ def unread_writes(
         StoreError: the ledger cannot be read.
     """
     settings = load()
-    zone, where_from = reporting_zone(settings), path or settings.ledger_path
+    zone, where_from = reading_zone(settings), path or settings.ledger_path
     in_time, wanted = time_condition(*time_range_us(since, until, zone)), where_condition(where)
     now = time.time_ns() // 1000 if now_us is None else now_us
     settle(where_from)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from llmnb.ledger.fold import Folder, prune
 from llmnb.ledger.remaking import make_anew
 from llmnb.ledger.rollups import state
 from llmnb.ledger.sql import Connection, Store
-from llmnb.ledger.zones import Moment, from_us, instant_us, reporting_zone, start_of_day_us
+from llmnb.ledger.zones import Moment, from_us, instant_us, reporting_zone, start_of_day_us, zone_name, zone_named
 from llmnb.places import Place
 from llmnb.settings import Settings
 
@@ -206,6 +206,38 @@ def status(path: Place, settings: Settings, *, count: bool = True) -> Status | N
             making_zone=found.making.zone if found and found.making else None,
             made=found.making.watermark if found and found.making else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Remaking:
+    """The sums are being made anew: those that answer are cut in `zone`, the new ones in `into`; `share` is there."""
+
+    zone: str
+    into: str
+    share: float
+
+    def shown_in(self, settings: Settings) -> tzinfo | None:
+        """The timezone to ask in until the sums in the one of the settings are whole; None: in that one.
+
+        In another one than theirs the sums by day would have to be read from rows.
+        """
+        if self.zone == self.into or self.into != zone_name(reporting_zone(settings)):
+            return None
+        return zone_named(self.zone)
+
+
+def remaking(path: Place) -> Remaking | None:
+    """How far the sums are that are made anew, if that is under way.
+
+    Raises:
+        StoreError: the ledger cannot be read.
+    """
+    with reading(path) as connection:
+        found = None if connection is None else state(connection)
+        if connection is None or found is None or found.making is None:
+            return None
+        newest = connection.execute("SELECT max(id) FROM calls").fetchone()[0] or 1
+        return Remaking(found.zone, found.making.zone, min(1.0, found.making.watermark / newest))
 
 
 def _size_bytes(path: Place, connection: Connection) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -23,6 +25,27 @@ SLOT_US = 15 * 60 * 1_000_000
 def reporting_zone(settings: Settings) -> tzinfo:
     """The timezone of the settings, else the machine's own with its summer time, else UTC."""
     return settings.zone or _machine_zone()
+
+
+_shown_in: ContextVar[tzinfo | None] = ContextVar("shown_in", default=None)
+
+
+def reading_zone(settings: Settings) -> tzinfo:
+    """The timezone that questions are answered in: the reporting one, unless inside `shown_in`."""
+    return _shown_in.get() or reporting_zone(settings)
+
+
+@contextmanager
+def shown_in(zone: tzinfo | None) -> Generator[None]:
+    """Has days cut in another timezone in the questions asked inside (None: in the reporting one).
+
+    For who shows sums that are there in another one still (`upkeep.remaking`). Budgets keep their own.
+    """
+    before = _shown_in.set(zone)
+    try:
+        yield
+    finally:
+        _shown_in.reset(before)
 
 
 def zone_name(zone: tzinfo) -> str:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import DASHBOARD, Fill, Show
 from shown import call, exact_of, noon, texts
 
 from llmnb.ledger import connection, migrations
+from llmnb.ledger.fold import Folder
 
 ROOMS = ("ledger", "pricing", "settings", "records", "errors", "budgeting", "demo", "places", "passwords")
 
@@ -173,3 +175,23 @@ def test_what_may_not_be_written_says_so(show: Show, fill: Fill, llmnb_home: Pat
     page = button.click().run()
     assert not page.exception
     assert "newer llmnb" in page.error[0].value
+
+
+def test_a_new_timezone_shows_once_its_sums_are_whole(
+    show: Show, fill: Fill, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the page speaks in the one before, says so, and how far it is."""
+    fill(call("a", noon(1), cost_nanousd=12_300_000_000))
+    with closing(connection.open_writer(llmnb_home / "ledger.db")) as writer:
+        Folder(writer, ZoneInfo("UTC")).fold_all()
+        monkeypatch.setenv("LLMNB_TIMEZONE", "Asia/Tokyo")
+        folder = Folder(writer, ZoneInfo("Asia/Tokyo"), insists=True, few_rows=-1)
+        before = show()
+        assert not before.exception
+        assert "sums made anew: 0%" in texts(before)
+        assert "· UTC" in texts(before)
+        folder.fold_all()
+    after = show()
+    assert "sums made anew" not in texts(after)
+    assert "Asia/Tokyo (UTC+09:00)" in texts(after)
+    assert exact_of(before)["Spend"] == exact_of(after)["Spend"] == "Exactly $12.300000000."
