@@ -35,6 +35,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.reservations: Reservations = reservations(settings.ledger_path)
+        self.reservations.look_ahead()
         self.past = Past(lambda: self.reservations.ledger)
         self._janitor = Later(self._tidy_quietly)
         self._tidied_at = -TIDY_S

@@ -20,6 +20,11 @@ class LookBehind:
         self._work = work
         self.after_fork()
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether a look has come to its end since the last `forget`."""
+        return self._seen.is_set()
+
     def look(self) -> None:
         """Begins a look, unless one is under way."""
         with self._lock:

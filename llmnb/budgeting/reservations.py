@@ -10,14 +10,14 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmnb import forks, origin
-from llmnb.budgeting import counting
+from llmnb import forks
 from llmnb.budgeting.alerts import Alert, due, said
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
+from llmnb.budgeting.desk import Ask, Desk, Ended, Granted, Need, Stretched, Verdict
 from llmnb.budgeting.look_behind import LookBehind
 from llmnb.errors import StoreBusy, StoreError
 from llmnb.ledger import Store, new_ledger
@@ -38,76 +38,6 @@ _LONGEST_REMOTE_PAUSE_S = 5.0
 _MOST_ENDED = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a call takes of a budget: what is to be held, and how much more it can cost, where it cannot be cut off."""
-
-    amount: int
-    excess: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A call that wants to be sent. `call` holds the fields of its row, `needs` what it needs (None: unpriced)."""
-
-    uid: str
-    attempt: int
-    ts: int
-    call: Mapping[str, Any]
-    needs: Mapping[Unit, Need | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The call may be sent; `budgets` hold money for it, `alerts` are to be said now."""
-
-    budgets: tuple[Budget, ...] = ()
-    alerts: tuple[Alert, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A budget does not allow it: `left` is what is not spent of it; `needed` is None where there is no price.
-
-    `free_us` is when there will be enough again; None: never.
-    """
-
-    budget: Budget
-    left: int
-    needed: int | None
-    free_us: int | None = None
-    alerts: tuple[Alert, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MustWait:
-    """It fits as soon as other calls end that hold `held` of the budget; no `uids` where it is still being counted."""
-
-    budget: Budget
-    left: int
-    needed: int
-    held: int
-    uids: tuple[str, ...]
-    alerts: tuple[Alert, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stretched:
-    """How many output tokens money is held for; where that is fewer than wanted, which budget allows no more, and why.
-
-    `left` is what is neither spent nor held by others, `needed` what the call would have to have.
-    """
-
-    output_tokens: int
-    budget: Budget | None = None
-    left: int = 0
-    needed: int = 0
-    free_us: int | None = None
-
-
-Verdict = Granted | Refused | MustWait
-
-
 @dataclass(slots=True)
 class _Seen:
     """What this process last saw of a budget, and has spent of it since."""
@@ -115,14 +45,6 @@ class _Seen:
     period: int
     spent: int
     percent: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A call that has ended, by the fields of its row, and what it took."""
-
-    call: Mapping[str, Any]
-    took: Mapping[Unit, int]
 
 
 class Reservations:
@@ -134,11 +56,12 @@ class Reservations:
         self._ledger: Store | None = None
         self._known: tuple[Budget, ...] = ()
         self._looked_at: float | None = None
+        self._is_ahead = False
         self._pause_s = 0.0
         self.open: dict[str, Owner] = {}
         """Calls of this process that hold money, and who made them."""
         self._seen: dict[int, _Seen] = {}
-        self._ended: dict[str, _Ended] = {}
+        self._ended: dict[str, Ended] = {}
         """Calls of this process that ended a moment ago: their rows may not be on the books yet."""
         self.trouble: StoreError | None = None
         """Why the budgets could not be read when that was last tried."""
@@ -151,6 +74,10 @@ class Reservations:
     def known(self) -> tuple[Budget, ...]:
         """The budgets, as they were at most `LOOK_S` ago; those last known while they cannot be read. Never raises."""
         now = self._clock()
+        if self._is_ahead:
+            self._is_ahead = False
+            if self._behind.has_looked and self.trouble is None:  # long ago, perhaps; the connection is warm by now
+                self.forget()
         if self._looked_at is None or now - self._looked_at >= (self._pause_s or LOOK_S):
             self._looked_at = now
             if self._is_remote:
@@ -160,6 +87,12 @@ class Reservations:
         if self._is_remote:
             self._behind.wait()
         return self._known
+
+    def look_ahead(self) -> None:
+        """Begins to look for a team's budgets, so that the first call has less to wait for. Never raises."""
+        if self._is_remote and self._looked_at is None:
+            self._looked_at, self._is_ahead = self._clock(), True
+            self._behind.look()
 
     @property
     def last_known(self) -> tuple[Budget, ...]:
@@ -226,7 +159,7 @@ class Reservations:
         """
         with self._transaction() as connection:
             concerned = [budget for budget in all_budgets(connection) if budget.concerns(ask.call)]
-            desk = _Desk(connection, ask)
+            desk = Desk(connection, ask)
             verdict = desk.judge(concerned)
             if isinstance(verdict, Granted):
                 desk.hold(verdict.budgets)
@@ -245,7 +178,7 @@ class Reservations:
         """
         with self._transaction() as connection:
             concerned = [b for b in all_budgets(connection) if b.action == "stop" and b.concerns(ask.call)]
-            desk = _Desk(connection, ask)
+            desk = Desk(connection, ask)
             granted = Stretched(wanted)
             for budget in concerned:
                 found = desk.stretched(budget, wanted, needs)
@@ -270,7 +203,7 @@ class Reservations:
         """
         desk = None
         with self._transaction(reading=True) as connection:
-            desk = _Desk(connection, Ask("", 1, ts, call, {}), self._unwritten(connection))
+            desk = Desk(connection, Ask("", 1, ts, call, {}), self._unwritten(connection))
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
         return self._claim(alerts) if alerts else ()
@@ -282,7 +215,7 @@ class Reservations:
             StoreBusy, StoreError: as in `reserve`.
         """
         crossing = False
-        self._ended[call["uid"]] = _Ended(call, amounts)
+        self._ended[call["uid"]] = Ended(call, amounts)
         if len(self._ended) > _MOST_ENDED:
             self._ended.pop(next(iter(self._ended)), None)
         for budget in self._known:
@@ -294,7 +227,7 @@ class Reservations:
             return ()
         with self._transaction(reading=True) as connection:
             ask = Ask(call["uid"], 1, call["ts"], call, {})
-            desk = _Desk(connection, ask, self._unwritten(connection))
+            desk = Desk(connection, ask, self._unwritten(connection))
             alerts = desk.alerts([budget for budget in all_budgets(connection) if budget.concerns(call)])
         self._note(desk)
         return self._claim(alerts) if alerts else ()
@@ -304,7 +237,7 @@ class Reservations:
             now = {budget.id: budget for budget in all_budgets(connection)}
             return tuple(alert for alert in alerts if said(connection, now.get(alert.budget.id), alert))
 
-    def _unwritten(self, connection: Connection) -> Sequence[_Ended]:
+    def _unwritten(self, connection: Connection) -> Sequence[Ended]:
         """The calls that have ended and are not on the books yet; those that are by now are forgotten."""
         ended = dict(self._ended)
         if not ended:
@@ -315,7 +248,7 @@ class Reservations:
             self._ended.pop(uid, None)
         return [one for uid, one in ended.items() if uid not in written]
 
-    def _note(self, desk: _Desk) -> None:
+    def _note(self, desk: Desk) -> None:
         for budget, (period, count) in desk.looked_up.items():
             before = self._seen.get(budget.id)
             # what calls of this process took that ended a moment ago may not be in what was counted
@@ -323,152 +256,25 @@ class Reservations:
             percent = due(count.amount, budget.allowance)
             self._seen[budget.id] = _Seen(period, max(known, count.amount), percent)
 
+    def close(self) -> None:
+        """Lets go of the ledger; it is opened again when it is asked for."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+
     def after_fork(self) -> None:
         """Begins anew in a forked child."""
         self._behind.after_fork()
-        self._looked_at = None
+        self._looked_at, self._is_ahead = None, False
         self._ended.clear()
         self.open.clear()  # these calls are the parent's
 
 
-@dataclass(slots=True)
-class _Desk:
-    """Looks at the budgets for one call, inside a transaction."""
-
-    connection: Any
-    ask: Ask
-    unwritten: Sequence[_Ended] = ()
-    """Calls that have ended, and are not on the books yet."""
-    looked_up: dict[Budget, tuple[int, counting.Count]] = field(
-        default_factory=dict[Budget, tuple[int, counting.Count]]
-    )
-
-    def judge(self, concerned: list[Budget]) -> Verdict:
-        alerts = self.claimed(concerned)
-        stops = [budget for budget in concerned if budget.action == "stop"]
-        verdicts = [verdict for budget in stops if (verdict := self.verdict(budget, alerts)) is not None]
-        refusals = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
-        return next(iter([*refusals, *verdicts]), Granted(tuple(stops), alerts))
-
-    def verdict(self, budget: Budget, alerts: tuple[Alert, ...]) -> Refused | MustWait | None:
-        """Why the call may not be sent now, or None."""
-        need = self.ask.needs[budget.unit]
-        if need is None and budget.allows_unpriced(self.ask.call["model_requested"]):
-            return None
-        left = budget.allowance - self.count(budget).amount
-        if budget.counting is not None:
-            return MustWait(budget, left, 0 if need is None else need.amount, 0, (), alerts)
-        if need is None:
-            return Refused(budget, left, None, alerts=alerts)
-        needed = max(0, need.amount - self.own(budget))
-        if needed > left:
-            free_us = counting.free_again_us(self.connection, budget, self.ask.ts, needed - left)
-            return Refused(budget, left, needed, free_us, (*alerts, *self.used_up(budget)))
-        held = self.held(budget)
-        # room for one call that costs more than is held for it; where no other is under way, there is no such call
-        if held.uids and held.amount + needed + max(held.excess, need.excess) > left:
-            return MustWait(budget, left, needed, held.amount, held.uids, alerts)
-        return None
-
-    def stretched(self, budget: Budget, wanted: int, needs: Callable[[Unit, int], int]) -> Stretched:
-        """How many output tokens a budget has money for."""
-        if self.ask.needs[budget.unit] is None:
-            return Stretched(wanted)
-        left = budget.allowance - self.count(budget).amount + self.own(budget) - self.held(budget).amount
-        tokens = _most(lambda count: needs(budget.unit, count), left, wanted)
-        if tokens >= wanted:
-            return Stretched(wanted)
-        needed = needs(budget.unit, wanted)
-        free_us = counting.free_again_us(self.connection, budget, self.ask.ts, needed - left)
-        return Stretched(tokens, budget, left, needed, free_us)
-
-    def hold(self, budgets: tuple[Budget, ...]) -> None:
-        for budget in budgets:
-            need = self.ask.needs[budget.unit]
-            if need is not None:
-                self.set(budget, need)
-
-    def set(self, budget: Budget, need: Need) -> None:
-        self.connection.execute(
-            "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid, budget_id) DO UPDATE SET"
-            " attempt = excluded.attempt, amount = excluded.amount, excess = excluded.excess",
-            (
-                self.ask.uid,
-                budget.id,
-                self.ask.attempt,
-                self.ask.ts,
-                need.amount,
-                need.excess,
-                origin.session(),
-                time.time_ns() // 1000,
-            ),
-        )
-
-    # What the ledger says
-
-    def count(self, budget: Budget) -> counting.Count:
-        """What was spent in the period of the call, with what the call itself took if that is not written yet."""
-        if budget not in self.looked_up:
-            period = budget.period(self.ask.ts)
-            count = counting.spent(self.connection, budget, period)
-            number = _number(period.start_us, budget)
-            for one in self.unwritten:
-                if budget.concerns(one.call) and _number(budget.period(one.call["ts"]).start_us, budget) == number:
-                    count = count._replace(amount=count.amount + one.took[budget.unit])
-            self.looked_up[budget] = (number, count)
-        return self.looked_up[budget][1]
-
-    def own(self, budget: Budget) -> int:
-        """What earlier attempts of the call took, as far as it is on the books."""
-        return counting.on_the_books(self.connection, budget, self.ask.uid) if self.ask.attempt > 1 else 0
-
-    def held(self, budget: Budget) -> counting.Held:
-        return counting.held(self.connection, budget, budget.period(self.ask.ts), besides=self.ask.uid)
-
-    # Alerts
-
-    def alerts(self, concerned: list[Budget]) -> tuple[Alert, ...]:
-        found: list[Alert] = []
-        for budget in concerned:
-            if budget.counting is None:
-                count = self.count(budget)
-                number = self.looked_up[budget][0]
-                found.append(Alert(budget, due(count.amount, budget.allowance), count.amount, number, self.ask.ts))
-        return tuple(alert for alert in found if alert.is_new)
-
-    def claimed(self, concerned: list[Budget]) -> tuple[Alert, ...]:
-        return tuple(alert for alert in self.alerts(concerned) if said(self.connection, alert.budget, alert))
-
-    def used_up(self, budget: Budget) -> tuple[Alert, ...]:
-        """Says that a budget is used up, when it is nearly so and refuses a call."""
-        count = self.count(budget)
-        if due(count.amount, budget.allowance) < 80:
-            return ()
-        alert = Alert(budget, 100, count.amount, self.looked_up[budget][0], self.ask.ts)
-        return (alert,) if alert.is_new and said(self.connection, budget, alert) else ()
-
-
-def _number(start_us: int | None, budget: Budget) -> int:
-    """Tells the periods of a budget apart, for its warnings; a rolling one is always the same."""
-    return start_us if start_us is not None and budget.per != "rolling 24h" else 0
-
-
-def _most(cost: Callable[[int], int], room: int, tokens: int) -> int:
-    """The most tokens, up to so many, that cost no more than there is room for."""
-    if cost(tokens) <= room:
-        return tokens
-    low, high = 0, tokens
-    while low < high - 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) <= room else (low, middle)
-    return low
-
-
 # One set a process and ledger -----------------------------------------------------------------------------------------
 
-_by_path: dict[Place, Reservations] = {}
+_of_process: forks.OnePerPlace[Place, Reservations] = forks.OnePerPlace()
 
 
 def reservations(path: Place) -> Reservations:
     """The budgets of a ledger, the same for the whole process; nothing is opened before they are asked for."""
-    return _by_path.setdefault(path, Reservations(path)) if path not in _by_path else _by_path[path]
+    return _of_process.at(path, lambda: Reservations(path))

@@ -17,8 +17,8 @@ from llmnb import slots
 from llmnb.budgeting.alerts import say
 from llmnb.budgeting.bound import Bound, bound_of
 from llmnb.budgeting.budget import UNITS, Budget, Unit
+from llmnb.budgeting.desk import Ask, Granted, MustWait, Need, Refused, Verdict
 from llmnb.budgeting.guard import Guard
-from llmnb.budgeting.reservations import Ask, Granted, MustWait, Need, Refused, Verdict
 from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreBusy, StoreError, UnknownPrice
 from llmnb.middleware.answering import http_of

@@ -12,8 +12,8 @@ import httpx2
 from llmnb import forks
 from llmnb.budgeting.bound import Bound
 from llmnb.budgeting.budget import Budget, Unit
+from llmnb.budgeting.desk import Ask, Stretched
 from llmnb.budgeting.guard import Guard
-from llmnb.budgeting.reservations import Ask, Stretched
 from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreError
 from llmnb.messages import wire

@@ -10,7 +10,8 @@ import pytest
 
 from llmnb import settings
 from llmnb.budgeting.budget import Budget, all_budgets
-from llmnb.budgeting.reservations import Ask, Need, Reservations
+from llmnb.budgeting.desk import Ask, Need
+from llmnb.budgeting.reservations import Reservations
 from llmnb.ledger import Store, open_ledger
 from llmnb.ledger.connection import reading
 from llmnb.records import Call

@@ -13,7 +13,8 @@ import pytest
 
 from llmnb.budgeting import set_budget, webhook
 from llmnb.budgeting.alerts import Alert, due, say
-from llmnb.budgeting.reservations import Granted, Refused, Reservations
+from llmnb.budgeting.desk import Granted, Refused
+from llmnb.budgeting.reservations import Reservations
 from llmnb.ledger import Store
 from llmnb.settings import load
 from llmnb.trouble import BudgetWarning, LlmnbWarning

@@ -14,8 +14,9 @@ import pytest
 
 from llmnb import origin
 from llmnb.budgeting import set_budget, statuses
+from llmnb.budgeting.desk import Granted
 from llmnb.budgeting.guard import GIVE_UP_US, SETTLING_US, Guard, guard
-from llmnb.budgeting.reservations import Granted, Reservations
+from llmnb.budgeting.reservations import Reservations
 from llmnb.ledger import Ledger, books
 from llmnb.ledger.sessions import is_dead
 from llmnb.settings import load

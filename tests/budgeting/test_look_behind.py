@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -92,3 +93,28 @@ def test_without_its_server_a_budget_stands_and_nobody_waits(
     strange = Reservations(PostgresPlace(postgres.url + "?application_name=other"))
     assert strange.known() == ()
     assert isinstance(strange.trouble, StoreError)
+
+
+def test_it_looks_before_the_first_call() -> None:
+    """A server that answers nothing is waited for while the notebook is still being read, and the call goes at once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        found = Reservations(PostgresPlace(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/y"))
+        found.look_ahead()
+        silent.accept()[0].close()
+    while not found._behind.has_looked:
+        time.sleep(0.01)
+    assert found.known() == ()
+    assert found.trouble is not None
+
+
+@pytest.mark.parametrize("ledger", ["postgres"], indirect=True)
+def test_what_was_seen_ahead_is_no_excuse(ledger: Store) -> None:
+    """A budget that was set between the client and its first call counts."""
+    found = Reservations(ledger.path)
+    found.look_ahead()
+    while not found._behind.has_looked:
+        time.sleep(0.01)
+    set_plainly(ledger, per="total")
+    assert [budget.per for budget in found.known()] == ["total"]
+    found.close()

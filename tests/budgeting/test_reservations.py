@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from llmnb.budgeting import counting, set_budget, statuses
 from llmnb.budgeting.budget import Unit, all_budgets
-from llmnb.budgeting.reservations import LOOK_S, Granted, MustWait, Refused, Reservations
+from llmnb.budgeting.desk import Granted, MustWait, Refused
+from llmnb.budgeting.reservations import LOOK_S, Reservations
 from llmnb.errors import StoreBusy
 from llmnb.ledger import Ledger, Store
 from llmnb.ledger.zones import to_us
