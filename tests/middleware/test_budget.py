@@ -376,12 +376,14 @@ def test_an_llm_asked_inside_its_own_stream_does_not_wait_for_ever(
     """Also where the live view asks from a thread of its own."""
     monkeypatch.setattr(budget_room, "OWN_PATIENCE_S", 0.2)
     enough_for_one()
+    # a stream is read ahead of who asks for its events, and one that was read to its end holds nothing any more
+    simulator.script(Answer(text="A word and another. " * 40, deltas=40, fault=Fault("stall", after_events=20)))
     llm = llmnb.LLM(client=client, display="print", max_tokens=500)
     began = time.monotonic()
     events = llm.stream("Explain write-ahead logging in SQLite.")
     next(events)
     with pytest.raises(BudgetExceeded, match="under way"):
-        llm("Explain write-ahead logging in SQLite.")
+        llm("Explain checkpoints in SQLite.")
     events.close()
     assert time.monotonic() - began < 30
 
