@@ -56,6 +56,8 @@ def said(status: Status) -> str:
     if status.done and status.left and not status.is_over:
         money += f", about ${cost / status.done * (status.done + status.left):,.2f} in all"
     parts.append(money + (f" and {status.unpriced:,} unpriced" if status.unpriced else ""))
+    if status.saved_nanousd > 0:
+        parts.append(f"the prompt cache saved ${status.saved_nanousd / float(NANO):,.4f}")
     if status.done and status.seconds > 0:
         parts.append(f"{status.done / status.seconds:,.1f} rows/s")
         if status.left and not status.is_over:

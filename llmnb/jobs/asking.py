@@ -42,9 +42,9 @@ class Row:
         content = content_of(opened_prompt)
         return cls(key_of([content, system]), content, system)
 
-    def plan(self, plan: Plan) -> Plan:
-        """The plan of the run, for this row."""
-        if self.system is None:
+    def plan(self, plan: Plan, shared: object) -> Plan:
+        """The plan of the run, for this row; `shared` is the system prompt that the run was begun with."""
+        if self.system is None or self.system == shared:
             return plan
         return replace(plan, arguments={**plan.arguments, "system": self.system})
 
@@ -109,6 +109,7 @@ def _billed(calls: dict[str, Call]) -> dict[str, Any]:
     costs = [call.cost_nanousd for call in calls.values()]
     return {
         "cost_nanousd": None if None in costs else sum(cost or 0 for cost in costs),
+        "saved_nanousd": sum(call.saved_nanousd or 0 for call in calls.values() if call.source == "live"),
         "input_tokens": sum(call.usage.total_input_tokens for call in calls.values()),
         "output_tokens": sum(call.output_tokens for call in calls.values()),
         "cache_read_tokens": sum(call.cache_read_tokens for call in calls.values()),

@@ -19,7 +19,7 @@ from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts, frame_of
 from llmnb.jobs.run import Run, Status
 from llmnb.settings import Settings
-from llmnb.templates import Template
+from llmnb.templates import Template, names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,13 +61,14 @@ class Job:
     def run(self, *, failed_again: bool = False) -> tuple[Run, Results]:
         """A run, and where its rows are."""
         results = Results(self.settings.home / "runs" / self.run_id / "rows.jsonl")
-        plan = replace(self.plan, ledger={**self.plan.ledger, "run_id": self.run_id})
+        plan, warms = _cached(self.plan, self.access, len(self.frame))
+        plan = replace(plan, ledger={**plan.ledger, "run_id": self.run_id})
         if failed_again:  # an answer that does not fit is in the response cache
             plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
 
         def question(row: Row) -> Question:
             messages = [{"role": "user", "content": row.content}]
-            return Question(row.plan(plan), messages, self.access, self.concurrency)
+            return Question(row.plan(plan, self.plan.arguments.get("system")), messages, self.access, self.concurrency)
 
         run = Run(
             Prompts(self.frame, self.prompt),
@@ -81,6 +82,7 @@ class Job:
             failed_again=failed_again,
             raises=self.errors == "raise",
             purse=self._purse(results),
+            warms=warms,
         )
         return run, results
 
@@ -217,6 +219,27 @@ def job(
         settings=settings,
         budget_usd=_budget(budget_usd, planned),
     )
+
+
+_LONG_BYTES = 4_096
+"""A system prompt shorter than some 1,000 tokens is below every model's minimum for the prompt cache."""
+
+
+def _cached(plan: Plan, access: Access, rows: int) -> tuple[Plan, bool]:
+    """The plan with the system prompt marked for the API's prompt cache, and whether the first row has to write it.
+
+    prompt_cache="auto" would wait for a repetition; here it is certain that it comes.
+    """
+    system = plan.arguments.get("system")
+    mode = plan.ledger.get("prompt_cache", access.prompt_cache)
+    if mode == "off" or access.endpoint is not None or rows < 2 or not isinstance(system, str):
+        return plan, False
+    if len(system.encode()) < _LONG_BYTES or names(system):  # a system prompt with fields is another for each row
+        return plan, False
+    if mode != "auto":
+        return plan, True
+    block = {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}
+    return replace(plan, arguments={**plan.arguments, "system": [block]}), True
 
 
 def _budget(usd: object, plan: Plan) -> Decimal | None:

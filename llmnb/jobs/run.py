@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmnb.asking.shape import Shape
     from llmnb.jobs.purse import Purse
 
+_COUNTED = ("kept", "done", "cached", "failed", "cost_nanousd", "unpriced", "saved_nanousd")
 _TELLS_EVERY_S = 0.25
 _PASSED_OVER = 500
 """So many finished rows are passed over before the event loop gets a turn."""
@@ -32,7 +33,9 @@ _HOPELESS = 8
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run is. Rows that ask the same are counted each; `cost_nanousd` is that of this time."""
+    """How far a run is. Rows that ask the same are counted each; `cost_nanousd` is that of this time, and
+    `saved_nanousd` what the API's prompt cache saved of it.
+    """
 
     rows: int
     kept: int = 0
@@ -41,6 +44,7 @@ class Status:
     failed: int = 0
     cost_nanousd: int = 0
     unpriced: int = 0
+    saved_nanousd: int = 0
     seconds: float = 0.0
     first_error: str = ""
     is_over: bool = False
@@ -68,6 +72,7 @@ class Run:
         failed_again: bool = False,
         raises: bool = False,
         purse: Purse | None = None,
+        warms: bool = False,
     ) -> None:
         self.keys: list[str] = []
         self.unsaid: dict[str, dict[str, Any]] = {}  # of rows that could not be asked
@@ -77,9 +82,10 @@ class Run:
         self._concurrency = concurrency
         self._shape, self._retries = shape, retries
         self._fresh, self._failed_again, self._raises = fresh, failed_again, raises
-        self._counts = dict.fromkeys(("kept", "done", "cached", "failed", "cost_nanousd", "unpriced"), 0)
+        self._counts = dict.fromkeys(_COUNTED, 0)
         self._rows = rows
         self._purse = purse
+        self._warms = warms
         self._first_error = ""
         self._began = time.monotonic()
         self._asking: dict[str, int] = {}  # how many rows wait for what this one becomes
@@ -101,7 +107,17 @@ class Run:
             Exception: what makes all rows fail, such as a missing key; or the first error, if errors are to be raised.
         """
         left = self._left()
-        workers = [asyncio.ensure_future(self._worker(left)) for _ in range(self._concurrency)]
+        try:
+            if self._warms:  # the first goes alone, for the others to read from the prompt cache what it writes
+                async for status in self._at_work([self._worker(left, most=1)]):
+                    yield status
+            async for status in self._at_work([self._worker(left) for _ in range(self._concurrency)]):
+                yield status
+        finally:
+            self._results.close()
+
+    async def _at_work(self, work: list[Coroutine[Any, Any, None]]) -> AsyncGenerator[Status]:
+        workers = [asyncio.ensure_future(one) for one in work]
         try:
             pending = set(workers)
             while pending:
@@ -115,9 +131,9 @@ class Run:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            self._results.close()
 
-    async def _worker(self, left: Iterator[Row | None]) -> None:
+    async def _worker(self, left: Iterator[Row | None], most: int | None = None) -> None:
+        asked_rows = 0
         for row in left:
             if row is None:
                 await asyncio.sleep(0)
@@ -125,6 +141,9 @@ class Run:
             if self._fatal is not None:
                 return
             await self._ask(row)
+            asked_rows += 1
+            if asked_rows == most:
+                return
 
     async def _ask(self, row: Row) -> None:
         question = self._question(row)
@@ -194,6 +213,7 @@ class Run:
         cost = outcome.facts["cost_nanousd"]
         self._counts["cost_nanousd"] += cost or 0
         self._counts["unpriced"] += cost is None
+        self._counts["saved_nanousd"] += outcome.facts["saved_nanousd"]
         if failed:
             self._count_failure(outcome.error, outcome.facts["error"], rows)
         else:

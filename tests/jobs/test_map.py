@@ -140,6 +140,20 @@ def test_a_system_prompt_of_each_row(sim: Simulator, llm: llmnb.LLM) -> None:
     assert {request.body["model"] for request in sim.requests} == {"claude-haiku-5-5"}
 
 
+@pytest.mark.parametrize("mode", ["auto", "1h", None])
+def test_a_long_system_prompt_is_written_once_and_read(sim: Simulator, mode: Any) -> None:
+    """The first row goes alone and writes it to the API's prompt cache, the others read it; what that saved is told."""
+    guide = "You are an editor. " * 600
+    llm = llmnb.LLM(cache=False, system=guide, prompt_cache=mode)
+    template = llmnb.Template("Say {{ value }}", system=guide)
+    got = llm.map([str(n) for n in range(12)], template, concurrency=6)
+    calls = llmnb.calls()
+    written = calls["cache_write_5m_tokens"] + calls["cache_write_1h_tokens"]
+    assert ((written > 0).sum(), (calls["cache_read_tokens"] > 0).sum()) == ((1, 11) if mode else (0, 0))
+    assert got.status.saved_nanousd / 1e9 == pytest.approx(float(calls["saved_usd"].fillna(0).sum()))
+    assert (got.status.saved_nanousd > 0) == bool(mode)
+
+
 def test_no_more_are_asked_at_once(sim: Simulator, llm: llmnb.LLM) -> None:
     """`concurrency` holds, also above the setting."""
     under_way: list[int] = []
