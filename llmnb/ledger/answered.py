@@ -79,10 +79,10 @@ class AnsweredCall(EndedCall):
         """What came up since the call was sent, as JSON; None when the answer cannot be told without its content."""
         if self._told is None:
             return None
-        since = ""
+        since = "{"
         for name, value in self._since.items():
             since += f'"{name}":{quoted(value) if isinstance(value, str) else _json(value)},'
-        return b'{%b"answer":%b}' % (since.encode(), self._told)
+        return b"".join((since.encode(), b'"answer":', self._told, b"}"))
 
     def unread(self) -> Call:
         return made(Call, {**self._known, **self._since, "status": "truncated", "estimated": True})
@@ -120,7 +120,7 @@ ANSWER = "answer"
 
 def _json(value: float | bool | None) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"  # `repr` takes five times as long
+        return f"{int(value * 1000 + 0.5)}e-3"  # to write a float takes five times as long
     return "null" if value is None else str(value).lower()
 
 

@@ -21,19 +21,14 @@ class Origin:
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-        self.line = _json(self.fields)[:-1].encode() + (b"," if self.fields else b"")
+        self.line = _json(self.fields)[:-1] + ("," if self.fields else "")
 
 
 def encode_beginning(call: Mapping[str, Any], origin: Origin | None = None) -> bytes:
     """The line of a call of which these fields are known, among them those of its origin."""
     if origin is None or len(call) != len(origin.fields) + _OWN:
         return encode_fields(call)
-    return b'%b"uid":"%b","ts":%d,"input_tokens":%d}' % (
-        origin.line,
-        call["uid"].encode(),
-        call["ts"],
-        call["input_tokens"],
-    )
+    return f'{origin.line}"uid":"{call["uid"]}","ts":{call["ts"]},"input_tokens":{call["input_tokens"]}}}'.encode()
 
 
 def encode_fields(call: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -28,7 +29,7 @@ from llmnb.middleware.spans import CallSpan, of_attempt
 from llmnb.middleware.tee import End
 from llmnb.records import Call, CallContext, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
 from llmnb.settings import Settings
-from llmnb.tokens.sampling import sampled
+from llmnb.tokens.sampling import counted_offline, is_sampled
 from llmnb.trouble import quietly
 
 
@@ -62,6 +63,9 @@ class Ledgered:
     project: str | None = None
     tag: str | None = None
     _origins: dict[tuple[object, ...], Origin] = field(default_factory=dict[tuple[object, ...], Origin], compare=False)
+    _latest: list[tuple[CallContext, tuple[object, ...], Origin]] = field(
+        default_factory=list[tuple[CallContext, tuple[object, ...], Origin]], compare=False
+    )
 
     @cached_property
     def user(self) -> str | None:
@@ -75,17 +79,22 @@ class Ledgered:
 
     def origin(self, context: CallContext, model: str, *, stream: bool) -> Origin:
         """What a call of this model has in common with others of the same cell and context."""
+        asked = forks.pid, origin.cell(), model, stream
+        for context_before, asked_before, found in self._latest:
+            if context_before is context and asked_before == asked:
+                return found
         labels = _labels_of(context)
-        key = forks.pid, origin.cell(), model, stream, labels
         try:
-            return self._origins[key]
-        except KeyError:
-            if len(self._origins) >= _MOST_ORIGINS:
-                self._origins.clear()
-            self._origins[key] = found = self._new_origin(labels, model, stream)
-            return found
+            found = self._origins.get((asked, labels))
         except TypeError:  # a label that is no text: what it is worth, the ledger will tell
             return self._new_origin(labels, model, stream)
+        if found is None:
+            if len(self._origins) >= _MOST_ORIGINS:
+                self._origins.clear()
+            self._origins[asked, labels] = found = self._new_origin(labels, model, stream)
+        if context.on_end is None:  # else it would be kept from going, and what it tells as well
+            self._latest[:] = [(context, asked, found)]
+        return found
 
     def _new_origin(self, labels: tuple[Any, ...], model: str, stream: bool) -> Origin:
         known = dict(zip(_LABELS, labels, strict=True))
@@ -112,7 +121,17 @@ _MOST_ORIGINS = 64
 
 _random = random.Random()  # noqa: S311 - a uid is no secret; the system's own takes a system call
 """Of our own: who seeds Python's, in a notebook that is to come out the same again, does not mean the ledger."""
-forks.in_child(_random.seed)
+_serial = itertools.count(_random.getrandbits(71))
+"""The ends of uids, from a beginning that no other process has: to draw each anew, and write it, takes longer."""
+
+
+def _begin_anew() -> None:
+    global _serial
+    _random.seed()
+    _serial = itertools.count(_random.getrandbits(71))
+
+
+forks.in_child(_begin_anew)
 
 Told = Callable[[Call, tuple[Call, ...], str | None], None]
 
@@ -153,7 +172,7 @@ class Entry:
         now_us = time.time_ns() // 1000
         self._sent: dict[str, Any] = {
             **self._origin.fields,
-            "uid": f"{now_us:014x}{_random.getrandbits(72):018x}",
+            "uid": hex((now_us << 72) + next(_serial))[2:].rjust(32, "0"),
             "ts": now_us,
         }
         self._since: dict[str, Any] = {}
@@ -203,7 +222,7 @@ class Entry:
         if self._sent.get("source") != "replay":
             self._estimated_input = wire.estimated_tokens(size)
         self._sent["input_tokens"] = self._estimated_input
-        if (counted := sampled(body, size)) is not None:
+        if is_sampled(self.model_requested) and (counted := counted_offline(body, size)) is not None:
             self._sent["estimated_input_tokens"], self._sent["estimated_by"] = counted
 
     def waits(self) -> None:
@@ -460,7 +479,7 @@ def _added(lost: Usage | None, usage: Usage) -> Usage:
 
 def _ms_since(moment: float) -> float:
     """Milliseconds, to the microsecond."""
-    return round((time.perf_counter() - moment) * 1_000_000) / 1000
+    return int((time.perf_counter() - moment) * 1_000_000 + 0.5) / 1000
 
 
 def _content(request: dict[str, Any], response: bytes) -> str:

@@ -1,7 +1,7 @@
 """Which calls are counted offline when they are sent, so that what is billed can be held against it later.
 
-The first calls of a model in a process are, then one of sixteen: counting takes about as long as sending a text's bytes
-to the socket does, and a few hundred pairs are all that a calibration uses.
+The first calls of a model in a process are, then few: counting takes about as long as sending a text's bytes to the
+socket does, and a few hundred pairs are all that a calibration uses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llmnb.tokens import vocabulary
 from llmnb.tokens.blocks import Counter
 
 FIRST = 24
-THEN_ONE_OF = 16
+THEN_ONE_OF = 64
 MOST_CHARS = 200_000
 """A longer prompt is not counted: that would take milliseconds."""
 MOST_FOR_VOCABULARY = 20_000
@@ -22,15 +22,21 @@ MOST_FOR_VOCABULARY = 20_000
 _seen: dict[str, int] = {}
 
 
-def sampled(body: Mapping[str, Any], chars: int) -> tuple[int, str] | None:
-    """The offline count of a request's input and the way it was counted, or None when this call is not counted.
+def is_sampled(model: str) -> bool:
+    """Whether this call of the model is to be counted: to be asked once a call."""
+    turn = _seen.get(model, 0) + 1
+    _seen[model] = turn
+    return turn <= FIRST or not turn % THEN_ONE_OF
+
+
+def counted_offline(body: Mapping[str, Any], chars: int) -> tuple[int, str] | None:
+    """The offline count of a request's input and the way it was counted, or None when it cannot be told.
 
     `chars` is about how much text the body holds.
     """
-    model = str(body.get("model") or "")
-    _seen[model] = turn = _seen.get(model, 0) + 1
-    if (turn > FIRST and turn % THEN_ONE_OF) or chars > MOST_CHARS or _holds_files(body):
+    if chars > MOST_CHARS or _holds_files(body):
         return None
+    model = str(body.get("model") or "")
     words = vocabulary.loaded() if chars <= MOST_FOR_VOCABULARY else None
     counted = (Counter(model) if words is None else Counter(model, words)).request(body)
     if not counted.complete:

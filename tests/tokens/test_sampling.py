@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmnb.tokens import Counter
-from llmnb.tokens.sampling import FIRST, MOST_CHARS, THEN_ONE_OF, sampled, start_over
+from llmnb.tokens.sampling import FIRST, MOST_CHARS, THEN_ONE_OF, counted_offline, is_sampled, start_over
 
 MODEL = "claude-sonnet-5-5"
 
@@ -27,15 +27,15 @@ def body(content: Any = "Explain write-ahead logging.", **more: Any) -> dict[str
 
 def test_the_first_calls_are_counted_then_a_share() -> None:
     """Enough to learn from soon, and hardly any work later; each model has a turn of its own."""
-    counted = [sampled(body(), 30) is not None for _ in range(FIRST + 10 * THEN_ONE_OF)]
+    counted = [is_sampled(MODEL) for _ in range(FIRST + 10 * THEN_ONE_OF)]
     assert counted[:FIRST] == [True] * FIRST
     assert sum(counted[FIRST:]) == 10
-    assert sampled({**body(), "model": "claude-haiku-5-5"}, 30) is not None
+    assert is_sampled("claude-haiku-5-5")
 
 
 def test_the_count_is_that_of_an_estimate() -> None:
     """What is stored is what the offline counter says."""
-    assert sampled(body(), 30) == (round(Counter(MODEL).request(body()).tokens), "characters")
+    assert counted_offline(body(), 30) == (round(Counter(MODEL).request(body()).tokens), "characters")
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_the_count_is_that_of_an_estimate() -> None:
 )
 def test_what_cannot_be_counted_well_is_not(request_body: dict[str, Any], chars: int) -> None:
     """Long prompts, threads and files would teach something wrong, or take too long."""
-    assert sampled(request_body, chars) is None
+    assert counted_offline(request_body, chars) is None
