@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from llmnb.records import ToolResult as ToolResult
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
+    from llmnb.routing import Router as Router
     from llmnb.templates import Template as Template
     from llmnb.trouble import BudgetWarning as BudgetWarning
 
@@ -60,6 +61,7 @@ _HOME = {
     "LLM": "llm",
     "Chat": "chat",
     "Reply": "reply",
+    "Router": "routing",
     "Template": "templates",
     "last": "asking.recent",
     "wrap": "client",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast, overload
 
@@ -13,6 +14,7 @@ from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import KNOWN, SAMPLING, LLMParams, Options, Plan, check_names, plan
 from llmnb.asking.prewarming import Prewarmed, prewarming, ttl_for
 from llmnb.asking.question import Question
+from llmnb.asking.routed import Routing, ways_of
 from llmnb.asking.ways import Accesses
 from llmnb.client import UNSAID, cache_mode
 from llmnb.errors import InvalidRequest
@@ -20,6 +22,7 @@ from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply
+from llmnb.routing import Router, router_of
 from llmnb.templates import opened, wanted
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ class LLM:
     prompt_cache=None is without caching).
 
     Args:
-        model: the model's name; default: the setting `model` (LLMNB_MODEL). Models of others have a prefix:
+        model: the model's name; default: the setting `model` (LLMNB_MODEL). A list of names, or a `Router`, has the
+            next one answer where one is overloaded or out of reach. Models of others have a prefix:
             "openai:gpt-5.2", "gemini:gemini-2.5-flash", "ollama:llama3.2" (they need `pip install 'llmnb[openai]'`).
         system: the system prompt, a text or text blocks.
         project: project written on the ledger rows; default: the setting.
@@ -100,7 +104,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | Sequence[str] | Router | None = None,
         *,
         system: str | Sequence[TextBlockParam] | None = None,
         project: str | None = None,
@@ -124,8 +128,9 @@ class LLM:
         cache_pace: float | Literal["reading"] | None = None,
         **params: Unpack[LLMParams],
     ) -> None:
+        self._router = router_of(model)
         given: dict[str, Any] = {
-            "model": model,
+            "model": model if self._router is None else self._router.models[0],
             "system": system,
             "project": project,
             "tag": tag,
@@ -441,7 +446,12 @@ class LLM:
     def _question(self, messages: Sequence[Any], options: Mapping[str, Any], *, chat: str | None = None) -> Question:
         """What will be sent; for `Chat`, too."""
         planned = self._planned(options, "a call") if options else self._plan
-        return Question(planned, messages, self._accesses.of(planned), self._settings.concurrency, chat)
+        question = Question(planned, messages, self._accesses.of(planned), self._settings.concurrency, chat)
+        if self._router is None or "model" in options:
+            return question
+        others = [self._planned({**options, "model": name}, "a call") for name in self._router.models[1:]]
+        ways = ways_of([planned, *others], self._accesses.of)
+        return replace(question, routing=Routing(self._router, ways, self._settings))
 
     def _prewarming(self, documents: Prompt | None, options: Mapping[str, Any]) -> tuple[Exchange, Access, datetime]:
         planned = self._planned({"prompt_cache": self._prompt_cache, **options}, "prewarm()")

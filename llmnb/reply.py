@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anthropic.types import Message
 
     from llmnb.cost_table import CostTable
+    from llmnb.routing import Route
 
 _SHOWN_CHARS = 60
 
@@ -34,7 +35,7 @@ class Figures:
 class Reply:
     """An answer. `str(reply)` is its text; in a notebook it renders as Markdown. It cannot be changed."""
 
-    __slots__ = ("_between", "_figures", "_message", "_shown_in", "_turns", "_worked_out")
+    __slots__ = ("_between", "_figures", "_message", "_route", "_shown_in", "_turns", "_worked_out")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Reply:
         self._shown_in = shown_in
         self._figures: Figures | None = Figures(usage, cost, call, prompt_cache or PromptCacheUse())
         self._worked_out: Callable[[], Figures] | None = None
+        self._route: Route | None = None
         self._turns: tuple[Reply, ...] = ()
         self._between: tuple[dict[str, Any], ...] = ()
 
@@ -67,8 +69,13 @@ class Reply:
         """
         reply = cls.__new__(cls)
         reply._message, reply._shown_in, reply._figures, reply._worked_out = message, shown_in, None, worked_out
-        reply._turns, reply._between = turns, between
+        reply._turns, reply._between, reply._route = turns, between, None
         return reply
+
+    def routed(self, route: Route) -> Reply:
+        """The same, once it is known how it was come by."""
+        self._route = route
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
         return _again, (self.message, self.figures, self.shown_in, self._turns, self._between)
@@ -77,6 +84,11 @@ class Reply:
     def message(self) -> Message:
         """The SDK's `Message`, exactly as the API sent it."""
         return self._message
+
+    @property
+    def route(self) -> Route | None:
+        """Which models were asked, and why this one answered; None where there was one only (see `Router`)."""
+        return self._turns[-1].route if self._route is None and self._turns else self._route
 
     @property
     def shown_in(self) -> str | None:

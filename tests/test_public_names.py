@@ -15,7 +15,7 @@ import llmnb
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
 # what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("Router", "compare", "runs", "get_run")
+NOT_YET = ("compare", "runs", "get_run")
 
 
 def run(code: str) -> str:
@@ -105,7 +105,8 @@ FLOORS = (
     {"middleware"},
     {"providers"},
     {"client"},
-    {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "templates", "tools"},
+    {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "routing", "templates",
+     "tools"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},
 )  # fmt: skip

@@ -13,6 +13,7 @@ from llmnb.asking.access import Access
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import Plan
 from llmnb.asking.resuming import Continued, Entered, Resumption, resume_by
+from llmnb.asking.routed import Routed, Routing
 from llmnb.asking.runner import awatch, loop_thread, relayed, watch, watch_here
 from llmnb.asking.tool_loop import ToolLoop
 from llmnb.errors import IncompleteReply, InvalidRequest
@@ -28,7 +29,8 @@ class Question:
     `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
     `on_reply` the answer, once it is whole and before anybody else sees the end of it. `shown_as` puts something before
     the view, and `tells_input` has the input of a tool come piece by piece. `entered` is what an answer that broke off
-    is resumed inside of, `resumes` the beginning of the one that this question has finished.
+    is resumed inside of, `resumes` the beginning of the one that this question has finished. `routing` are the models
+    that answer where the first cannot.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class Question:
     tells_input: bool = False
     entered: Entered = nullcontext
     resumes: Resumption | None = None
+    routing: Routing | None = None
 
     def ask(self) -> Reply:
         """The reply, shown live where a view fits."""
@@ -50,7 +53,7 @@ class Question:
         try:
             if view is None:
                 reply = exchange.ask(self.access.sync)
-            elif self.access.can_live:
+            elif self._can_live:
                 reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
             else:
                 reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)
@@ -83,7 +86,7 @@ class Question:
         self._check_unseen()
         exchange = self._exchange(None, blocking=True)
         try:
-            if self.access.can_live and not loop_thread().is_here():
+            if self._can_live and not loop_thread().is_here():
                 yield from relayed(exchange, lambda: exchange.astream(self.access.on_loop_thread))
             else:
                 yield from exchange.stream(self.access.sync)
@@ -115,12 +118,16 @@ class Question:
             view = Continued(view, self.resumes.before)
         return view if view is None or self.shown_as is None else self.shown_as(view)
 
-    def _failed(self, exchange: Exchange | ToolLoop, error: BaseException) -> None:
+    @property
+    def _can_live(self) -> bool:
+        return self.access.can_live if self.routing is None else self.routing.can_live
+
+    def _failed(self, exchange: Exchange | ToolLoop | Routed, error: BaseException) -> None:
         """Keeps what came, and lets an answer that broke off be resumed."""
         recent.remember(exchange.partial())
         if isinstance(error, IncompleteReply):
             # a loop of tools is gone through again: its turns come from the cache
-            resume_by(error, self, exchange.rows if isinstance(exchange, Exchange) else ())
+            resume_by(error, self, () if isinstance(exchange, ToolLoop) else exchange.rows)
 
     def _told(self, reply: Reply) -> Reply:
         if self.resumes is not None:
@@ -130,7 +137,7 @@ class Question:
             self.on_reply(reply)
         return reply
 
-    def _exchange(self, view: View | None, *, blocking: bool = False) -> Exchange | ToolLoop:
+    def _exchange(self, view: View | None, *, blocking: bool = False) -> Exchange | ToolLoop | Routed:
         interrupts.refuse()
         shown_in = None if view is None else running_cell()
         tools = self.plan.tools
@@ -146,7 +153,12 @@ class Question:
             blocking=blocking,
         )
 
-    def _asked(self, plan: Plan, messages: Sequence[Any], shown_in: str | None) -> Exchange:
+    def _asked(self, plan: Plan, messages: Sequence[Any], shown_in: str | None) -> Exchange | Routed:
+        if self.routing is None:
+            return self._one(plan, messages, shown_in)
+        return Routed(self.routing, plan, lambda planned: self._one(planned, messages, shown_in))
+
+    def _one(self, plan: Plan, messages: Sequence[Any], shown_in: str | None) -> Exchange:
         return Exchange(
             plan,
             messages,

@@ -1,0 +1,213 @@
+"""When a model cannot answer the next one does: through every door, one row a hop, and the reply says who and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+import pytest
+
+import llmnb
+from llmnb import routing
+from llmnb.errors import IncompleteReply, InvalidRequest
+from llmnb.records import Retry, Text
+from llmnb.routing import FAILURES, OPEN_S, Breakers, Candidate, Hop
+from llmnb.simulator import Answer, Fault, Simulator
+
+FIRST, SECOND = "claude-opus-5-5", "claude-sonnet-5-5"
+BUSY = {"kind": "overloaded", "times": None, "match": {"model": FIRST}, "retry_after_ms": 1}
+
+
+@dataclass
+class Word:
+    """What is extracted."""
+
+    word: str
+
+
+@pytest.fixture(autouse=True)
+def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "0.001")
+    monkeypatch.setenv("LLMNB_CACHE", "off")
+    routing.breakers.reset()
+    routing.forget_numbers()
+    yield
+    routing.breakers.reset()
+    routing.forget_numbers()
+
+
+def rows() -> list[dict[str, Any]]:
+    """The calls on the books, oldest first."""
+    return llmnb.calls().to_dict("records")[::-1]
+
+
+def asked(llm: llmnb.LLM, way: str) -> llmnb.Reply:
+    """One answer, in one of the ways."""
+    if way == "ask":
+        return llm("Hi")
+    if way == "streamed":
+        return llm("Hi", max_tokens=60_000)
+    if way == "aask":
+        return asyncio.run(llm.aask("Hi"))
+    if way == "Chat":
+        return llm.chat()("Hi")
+    if way == "stream":
+        list(llm.stream("Hi"))
+    else:
+        asyncio.run(_drained(llm))
+    return llmnb.last()
+
+
+async def _drained(llm: llmnb.LLM) -> None:
+    async for _ in llm.astream("Hi"):
+        pass
+
+
+@pytest.mark.parametrize("way", ["ask", "streamed", "aask", "Chat", "stream", "astream"])
+def test_the_next_one_answers(sim: Simulator, way: str) -> None:
+    """After the first one's own retries; each is a row, the second under the first, and the reply says why."""
+    sim.fail(**BUSY)
+    reply = asked(llmnb.LLM([FIRST, SECOND]), way)
+    assert reply.model == SECOND
+    assert reply.route is not None
+    assert reply.route.hops == (Hop(FIRST, "overloaded"), Hop(SECOND, "answered"))
+    assert reply.route.why == f"{SECOND} answered ({FIRST}: overloaded)"
+    first, second = rows()
+    assert (first["status"], first["attempts"], second["status"], second["attempts"]) == ("error", 3, "ok", 1)
+    assert second["parent_uid"] == first["uid"]
+    assert second["cost_nanousd"] == sim.billed().price_nanousd
+
+
+def test_extract_and_a_chat_go_on(sim: Simulator) -> None:
+    """What a question has become since (a schema, a history) goes to whoever answers."""
+    sim.fail(**BUSY)
+    llm = llmnb.LLM([FIRST, SECOND])
+    sim.script(Answer(text='{"word": "yes"}'), match={"model": SECOND})
+    assert llm.extract("Say yes", Word) == Word("yes")
+    assert "format" in sim.requests[-1].body["output_config"]
+    chat = llm.chat()
+    chat("one")
+    chat("two")
+    assert [message["role"] for message in sim.requests[-1].body["messages"]] == ["user", "assistant", "user"]
+    assert sim.requests[-1].body["model"] == SECOND
+
+
+def test_a_stream_tells_and_goes_on_only_before_content(sim: Simulator) -> None:
+    """A change of model is a `Retry` event; once there was text, what breaks off is an incomplete reply."""
+    sim.fail(**BUSY)
+    llm = llmnb.LLM([FIRST, SECOND])
+    events = [event for event in llm.stream("Hi") if isinstance(event, Retry)]
+    assert events[-1] == Retry(0.0, 2, f"{FIRST}: overloaded", 2)
+    sim.reset()
+    sim.script(Answer(text="one two three four", deltas=4, fault=Fault("truncate", after_events=2)))
+    shown: list[str] = []
+    with pytest.raises(IncompleteReply) as caught:
+        shown.extend(event.text for event in llm.stream("Hi") if isinstance(event, Text))
+    assert "".join(shown) == caught.value.partial != ""
+    assert len(sim.requests) == 1
+
+
+def test_what_is_wrong_with_the_request_is_raised(sim: Simulator) -> None:
+    """The next model would refuse it, too."""
+    sim.fail("status", status=400)
+    with pytest.raises(anthropic.BadRequestError):
+        llmnb.LLM([FIRST, SECOND])("Hi")
+    assert len(sim.requests) == 1
+
+
+def test_the_last_error_is_raised_as_it_is(sim: Simulator) -> None:
+    """When nobody can answer."""
+    sim.fail("overloaded", times=None, retry_after_ms=1)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        llmnb.LLM([FIRST, SECOND])("Hi")
+    assert caught.value.status_code == 529
+    assert [row["model_requested"] for row in rows()] == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("way", ["ask", "stream", "aask", "astream"])
+def test_who_shows_nothing_in_time_is_left(sim: Simulator, way: str) -> None:
+    """The connection is closed, the row says cancelled; the last one is waited for."""
+    sim.rule(Answer(text="late", fault=Fault("stall", after_events=0)), match={"model": FIRST})
+    reply = asked(llmnb.LLM(llmnb.Router([FIRST, SECOND], first_token_s=0.15)), way)
+    assert reply.model == SECOND
+    assert reply.route is not None
+    assert reply.route.hops[0] == Hop(FIRST, "nothing within 0.15 s")
+    *left, last = [row["status"] for row in rows()]
+    assert left in ([], ["cancelled"])  # on a busy machine it may not even have been sent by then
+    assert last == "ok"
+
+
+@pytest.mark.parametrize("on_refusal", [False, True])
+def test_a_refusal_is_an_answer_unless_told_otherwise(sim: Simulator, on_refusal: bool) -> None:
+    """It is what the model said."""
+    sim.rule(Answer(refusal=True), match={"model": FIRST})
+    reply = llmnb.LLM(llmnb.Router([FIRST, SECOND], on_refusal=on_refusal))("Hi")
+    assert reply.refused is not on_refusal
+    assert len(rows()) == 1 + on_refusal
+
+
+def test_who_failed_again_and_again_is_not_asked_first(sim: Simulator) -> None:
+    """After three calls in a row the next one answers at once."""
+    sim.fail(**BUSY)
+    llm = llmnb.LLM([FIRST, SECOND])
+    for _ in range(FAILURES):
+        llm("Hi")
+    before = len(sim.requests)
+    reply = llm("Hi")
+    assert len(sim.requests) == before + 1
+    assert reply.route is not None
+    assert reply.route.hops == (Hop(SECOND, "answered"),)
+
+
+def test_a_breaker_tries_again_with_one_call() -> None:
+    """Half open after its time; an outage of the provider is one of all its models, an overload is not."""
+    now = [0.0]
+    breakers = Breakers(lambda: now[0])
+    one, other = Candidate("anthropic", FIRST), Candidate("anthropic", SECOND)
+    for _ in range(FAILURES):
+        breakers.failed(one, all_models=False)
+    assert (breakers.allow(one), breakers.allow(other)) == (False, True)
+    now[0] = OPEN_S
+    assert (breakers.allow(one), breakers.allow(one)) == (True, False)
+    breakers.answered(one)
+    assert breakers.allow(one)
+    for _ in range(FAILURES):
+        breakers.failed(one, all_models=True)
+    assert not breakers.allow(other)
+
+
+def test_policies_go_by_the_ledgers_numbers(sim: Simulator) -> None:
+    """The cheapest by what a usual call costs on each; the fastest by the median time to the first token."""
+    sim.rule(Answer(text="slow", tokens_per_second=20), match={"model": SECOND})
+    for _ in range(3):
+        for model in (FIRST, SECOND):
+            list(llmnb.LLM(model, max_tokens=60_000).stream("Hi"))
+    cheapest = llmnb.LLM(llmnb.Router([FIRST, SECOND, "my-own-model"], policy="cheapest"))("Hi")
+    fastest = llmnb.LLM(llmnb.Router([SECOND, FIRST], policy="fastest"))("Hi")
+    assert (cheapest.model, fastest.model) == (SECOND, FIRST)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"models": []},
+        {"models": ["a", "a"]},
+        {"models": ["a"], "policy": "best"},
+        {"models": ["a"], "first_token_s": 0},
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    """Before anything is sent."""
+    with pytest.raises(InvalidRequest):
+        llmnb.Router(**wrong)
+    with pytest.raises(InvalidRequest):
+        llmnb.LLM([])
+
+
+def test_one_call_may_name_its_own_model(sim: Simulator) -> None:
+    """Then there is no route."""
+    reply = llmnb.LLM([FIRST, SECOND])("Hi", model="claude-haiku-5-5")
+    assert (reply.model, reply.route) == ("claude-haiku-5-5", None)
