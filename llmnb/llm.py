@@ -93,7 +93,9 @@ class LLM:
         sample: the number of an independent answer to the same question; 0, 1, 2 are kept each for itself.
         ttl: how old an answer from the cache may be, in seconds or as "30m", "24h", "7d"; default: any age.
         cache_pace: "reading", or words a second, at which a stream from the cache comes; default: at once.
-        **params: other parameters of the SDK's `messages.create`, such as `service_tier` or `extra_headers`.
+        **params: `tools` that the model may call, and how far that may go: `max_turns`, `budget_usd`, `time_limit`,
+            `tool_timeout`, `tool_choice`, `approve`, `rerun_tools` (see `llmnb.asking.params.ToolParams`); and other
+            parameters of the SDK's `messages.create`, such as `service_tier` or `extra_headers`.
 
     Raises:
         InvalidRequest: the model is known to refuse one of the settings.
@@ -184,6 +186,7 @@ class LLM:
             InvalidRequest: the call cannot work; nothing was sent.
             MissingKey: there is no API key; nothing was sent.
             IncompleteReply: the stream ended before the answer did; `.partial` holds its beginning.
+            ToolLoopLimit: with tools, a limit of turns, dollars or time was reached; `.messages` is what was said.
             anthropic.APIError: whatever the SDK raises, unchanged.
             KeyboardInterrupt: the answer was stopped.
         """
@@ -200,7 +203,7 @@ class LLM:
     ) -> Generator[StreamEvent, None, Reply]:
         """Asks, and gives events as they come: `Thinking`, `Text`, and `Done` with usage and cost at the end.
 
-        Tools that run on the API's side, such as web search, are `ToolCall` and `ToolResult`; sources are `Citation`,
+        Tools, yours and those that run on the API's side, are `ToolCall` and `ToolResult`; sources are `Citation`,
         and a request that had to be repeated is a `Retry`.
         With `into`, a type as for `extract`, the value so far comes as `Partial` in the place of text, and the last one
         is the whole, validated; what does not fit raises ExtractionFailed.

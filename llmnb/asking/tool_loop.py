@@ -7,6 +7,7 @@ own, with a ledger row, under the budgets, and cached by its whole conversation.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
@@ -128,11 +129,30 @@ class ToolLoop:
     async def astream(self, client: Any) -> AsyncGenerator[News]:
         """The async twin of `stream`."""
         for step in self._steps():
-            source: AsyncGenerator[News] = step.run() if isinstance(step, Batch) else step.astream(client)
+            # a batch ends in time by itself
+            source: AsyncGenerator[News] = (
+                step.run() if isinstance(step, Batch) else self._in_time(step.astream(client))
+            )
             async with aclosing(source) as pieces:
                 async for piece in pieces:
                     yield piece
                     self._check_time()
+
+    async def _in_time(self, pieces: AsyncGenerator[News]) -> AsyncGenerator[News]:
+        """The pieces, for as long as the loop has time: a server that has gone silent does not keep it."""
+        deadline = self._deadline()
+        async with aclosing(pieces):
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    piece = await (anext(pieces) if left is None else asyncio.wait_for(anext(pieces), left))
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if deadline is None or time.monotonic() < deadline:
+                        raise  # one of the SDK's
+                    raise self._limit("time_limit", self._time_told(), ()) from None
+                yield piece
 
     # What comes next --------------------------------------------------------------------------------------------------
 
@@ -265,7 +285,5 @@ def _decide(piece: News) -> None:
 
 
 async def _adecide(piece: News) -> None:
-    import asyncio
-
     if isinstance(piece, Approval):
         piece.answer(await asyncio.to_thread(views.decide, piece.call))

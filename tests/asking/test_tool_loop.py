@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import pickle
 import re
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,8 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 from llmnb.views import views
+
+from .. import processes
 
 
 def look(city: str) -> str:
@@ -287,6 +293,50 @@ def test_without_the_cache_nothing_is_kept(sim: Simulator, llmnb_home: Any) -> N
     assert not (llmnb_home / "cache").exists()
 
 
+KILLED = """
+import os, signal, llmnb
+
+def first() -> str:
+    "Runs to its end."
+    log("first")
+    return "one"
+
+def second() -> str:
+    "Begins when the first is done."
+    while "first" not in open(os.environ["LOG"]).read() or not kept():
+        pass
+    if os.environ["DIE"] == "yes":
+        os.kill(os.getpid(), signal.SIGKILL)
+    log("second")
+    return "two"
+
+def log(name):
+    with open(os.environ["LOG"], "a") as file:
+        file.write(name + " ")
+
+def kept():
+    from llmnb.cache.responses import responses
+    return any(name.endswith("/tool") for name in responses().backend.names())
+
+open(os.environ["LOG"], "a").close()
+reply = llmnb.LLM(tools=[first, second])("Q")
+print(reply.text, *(turn.source for turn in reply.turns))
+"""
+
+
+def test_a_killed_process_runs_no_finished_tool_twice(sim: Simulator, tmp_path: Path) -> None:
+    """Killed while one of two tools runs: the next process pays neither the turn nor the other tool again."""
+    sim.script(calls(("first", {}), ("second", {})), "Done.")
+    log = tmp_path / "log"
+    env = {**os.environ, **sim.environ(), "LOG": str(log)}
+    killed = processes.Python(["-c", KILLED], env={**env, "DIE": "yes"}, stdout=subprocess.DEVNULL)
+    assert killed.wait() == -signal.SIGKILL
+    again = processes.Python(["-c", KILLED], env={**env, "DIE": "no"}, stdout=subprocess.PIPE)
+    assert again.communicate()[0].split() == ["Done.", "cache", "live"]
+    assert log.read_text().split() == ["first", "second"]
+    assert sim.billed().requests == 2
+
+
 # Where it ends --------------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +391,16 @@ def test_a_time_ceiling_ends_the_loop_and_its_tools(way: str, sim: Simulator) ->
     assert caught.value.limit == "time_limit"
     assert [message["role"] for message in caught.value.messages] == ["user"]
     assert len(sim.requests) == 1
+
+
+@pytest.mark.parametrize("way", ["aask", "astream", "shown"])
+def test_a_time_ceiling_ends_an_answer_that_has_gone_silent(way: str, sim: Simulator) -> None:
+    """The server says nothing any more in the second turn: what was said before it is in the error."""
+    sim.script(calls(OSLO), Answer(text="word " * 50, fault=Fault("stall")))
+    with pytest.raises(ToolLoopLimit) as caught:
+        WAYS[way](llmnb.LLM(tools=[look], time_limit=2))
+    assert caught.value.limit == "time_limit"
+    assert [message["role"] for message in caught.value.messages] == ["user", "assistant", "user"]
 
 
 def test_a_budget_ends_the_loop_at_the_turn_it_does_not_allow(sim: Simulator) -> None:

@@ -41,6 +41,21 @@ def asking(llm: llmnb.LLM) -> None:
     assert_type(reply.latency_ms, float | None)
 
 
+def tools(llm: llmnb.LLM, chat: llmnb.Chat) -> None:
+    """Functions that the model may call, and how far that goes."""
+
+    def approve(call: llmnb.ToolCall) -> bool | str:
+        return call.name == "len" or "no"
+
+    reply = llm("Hi", tools=[len], max_turns=3, budget_usd=Decimal("0.1"), time_limit="5m", approve=approve)
+    assert_type(reply.turns, tuple[llmnb.Reply, ...])
+    assert_type(reply.tool_results, list[tuple[llmnb.ToolCall, llmnb.ToolResult | None]])
+    chat("Hi", tools=[len], tool_choice="any", approve=True)
+    assert_type(llm.chat(tools=[len], when_full="trim", window_tokens=5_000), llmnb.Chat)
+    llm("Hi", max_turns="three")  # pyright: ignore[reportArgumentType]
+    llm.chat(when_full="cut")  # pyright: ignore[reportArgumentType]
+
+
 def estimating(llm: llmnb.LLM, chat: llmnb.Chat) -> None:
     """Before asking."""
     assert_type(llm.estimate("Hi", tools=[len], exact=True, max_tokens=5), llmnb.Estimate)
