@@ -28,6 +28,8 @@ PIECE_CLASS = ' class="llmnb-piece">'
 """Marks a piece of a block that is still growing; the front end draws again only those after the change."""
 MAX_COLOURED_CHARS = 30_000
 """Longer code is shown without colours: thousands of elements would block the page."""
+MAX_REMEMBERED_CHARS = 4_000
+"""A block of code up to here is coloured once, for the live view and for what is kept of it."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _ALLOWED = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
@@ -170,7 +172,12 @@ def language_of(info: str) -> str:
 
 def code_html(code: str, language: str = "") -> str:
     """A code block, coloured when the language is known, with its name and a copy button."""
-    return code_frame(coloured(code, language), language)
+    return code_frame((_remembered if len(code) <= MAX_REMEMBERED_CHARS else coloured)(code, language), language)
+
+
+@lru_cache(maxsize=128)
+def _remembered(code: str, language: str) -> str:
+    return coloured(code, language)
 
 
 def code_frame(code: str, language: str) -> str:
@@ -179,12 +186,8 @@ def code_frame(code: str, language: str) -> str:
     return f'<div class="llmnb-code highlight">{label}{COPY_BUTTON}<pre><code>{code}</code></pre></div>\n'
 
 
-@lru_cache(maxsize=256)
 def coloured(code: str, language: str) -> str:
-    """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long.
-
-    The last ones are remembered: a block is coloured while it comes, once more when it is whole, and in what is kept.
-    """
+    """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long."""
     lexer = _lexer(language) if language and len(code) <= MAX_COLOURED_CHARS else None
     if lexer is None:
         return escape(code)
