@@ -92,7 +92,12 @@ class Job:
         from llmnb.asking.estimating import estimated
 
         def most(question: Question) -> Decimal | None:
-            return estimated(question, self.settings, exact=False).cost_most_usd
+            told = estimated(question, self.settings, exact=False)
+            if told.cost_most_usd is None or told.input_cost_usd is None:
+                return None
+            # the count may be off by its error, and writing all of it to the prompt cache costs twice as much at most
+            worst_input = told.input_cost_usd * (1 + Decimal(told.error)) * 2
+            return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
         return Purse(self.budget_usd, results.cost_nanousd(), most, attempts)

@@ -1,4 +1,4 @@
-"""`Purse`: what a run may cost. No row is asked that could take it over, however long its answer gets."""
+"""`Purse`: what a run may cost. No row is asked that could take it over, by an estimate's upper end and max_tokens."""
 
 from __future__ import annotations
 
