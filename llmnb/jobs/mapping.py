@@ -106,7 +106,7 @@ class Job:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
         from llmnb.asking.runner import from_loop_thread
 
-        job = replace(self, access=_OnLoopThread(self.access))
+        job = replace(self, access=_OneClient(self.access, on_loop_thread=True))
         run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
@@ -124,7 +124,8 @@ class Job:
 
     async def aask(self, *, failed_again: bool = False) -> Mapped:
         """The async twin of `ask`, on the running loop."""
-        run, results = self.run(failed_again=failed_again)
+        job = replace(self, access=_OneClient(self.access, on_loop_thread=False))
+        run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
                 async with aclosing(run.work()) as events:
@@ -153,14 +154,18 @@ class Job:
         return module.progress(shown=self.progress)
 
 
-class _OnLoopThread:
-    """An access whose clients are those of llmnb's loop thread."""
+class _OneClient:
+    """An access that looks its client up once: a run keeps the one it began with, and looking it up costs each row."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, on_loop_thread: bool) -> None:
         self._access = access
+        self._find = access.on_loop_thread if on_loop_thread else access.here
+        self._client: Any = None
 
     def here(self) -> Any:
-        return self._access.on_loop_thread()
+        if self._client is None:
+            self._client = self._find()
+        return self._client
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._access, name)
