@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +24,25 @@ ENVIRONMENT = ("LLMNB_", "ANTHROPIC_", "OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_
 
 
 @pytest.fixture(autouse=True)
-def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh LLMNB_HOME for one test."""
     for name in list(os.environ):
         if name.startswith(ENVIRONMENT) and not name.startswith("LLMNB_TEST_"):
             monkeypatch.delenv(name)
     home = tmp_path / "llmnb-home"
     monkeypatch.setenv("LLMNB_HOME", str(home))
-    return home
+    yield home
+    _close_files()
+
+
+def _close_files() -> None:
+    """Closes what the test left open; whoever uses it again opens it. Many systems allow a process 1,024 files."""
+    if ledgers := sys.modules.get("llmnb.ledger.writer"):
+        for ledger in list(ledgers._ledgers):
+            ledger.close()
+    if caches := sys.modules.get("llmnb.cache.disk"):
+        for cache in list(caches._all):
+            cache.close()
 
 
 @pytest.fixture(scope="session")

@@ -96,9 +96,14 @@ class Python:
 
     def poll(self) -> int | None:
         """Its exit code, if it is over."""
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+        if self.returncode is None and self._has_ended():
             self.wait()
         return self.returncode
+
+    def _has_ended(self) -> bool:
+        asked = select.poll()  # select() knows no descriptor above 1,023
+        asked.register(self._told, select.POLLIN)
+        return bool(asked.poll(0))
 
     def send_signal(self, number: int) -> None:
         """Sends it a signal, if it is still there."""

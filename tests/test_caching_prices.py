@@ -53,7 +53,7 @@ def test_a_long_prompt_is_long_without_the_cache_too() -> None:
     assert saved(Usage(cache_read_tokens=100_000), "claude-haiku-5-5") == 100_000 * 90
 
 
-@given(usages, st.sampled_from(sorted(PRICES)))
+@given(usages, st.sampled_from(sorted(model for model in PRICES if model.startswith("claude"))))
 def test_against_the_simulators_own_tariff(usage: Usage, model: str) -> None:
     """The difference of two bills that another program makes out, to the nano-dollar of their roundings."""
     quantity = Quantity(

@@ -27,9 +27,15 @@ SAMPLES: list[tuple[errors.LlmnbError, type[Exception], str]] = [
         errors.LlmnbError,
         "age",
     ),
+    (
+        errors.ToolLoopLimit("10 turns were not enough: raise max_turns", limit="max_turns", messages=[]),
+        errors.LlmnbError,
+        "raise max_turns",
+    ),
     (errors.MissingKey(), errors.LlmnbError, "ANTHROPIC_API_KEY"),
     (errors.MissingExtra("llmnb demo", "all"), ImportError, "pip install 'llmnb[all]'"),
     (errors.InvalidRequest("max_tokens must be positive"), ValueError, "max_tokens"),
+    (errors.ContextFull("undo() some turns", tokens=9, window_tokens=5), errors.InvalidRequest, "undo()"),
 ]
 
 

@@ -49,6 +49,12 @@ class Clock:
         """The time, in seconds since the epoch."""
         return self._base + (time.monotonic() - self._origin) * self._scale
 
+    @property
+    def waits(self) -> int:
+        """How many waits are under way: of a clock that stands still, those that `advance` may end."""
+        with self._lock:
+            return len(self._waiters)
+
     def advance(self, seconds: float) -> None:
         """Move the time forward, and wake every wait that this ends. Callable from any thread."""
         if seconds < 0:

@@ -51,7 +51,7 @@ def test_advancing_from_another_thread_ends_a_wait() -> None:
 
     thread = threading.Thread(target=asyncio.run, args=(wait(),))
     thread.start()
-    while not clock._waiters:
+    while not clock.waits:
         time.sleep(0.001)
     clock.advance(4)
     clock.advance(6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 import anthropic
@@ -272,7 +273,13 @@ def test_a_stall_ends_when_the_clock_moves() -> None:
         iterator = iter(stream)
         while next(iterator).type != "content_block_delta":
             pass
-        threading.Thread(target=clock.advance, args=(61,)).start()
+
+        def advance() -> None:
+            while not clock.waits:
+                time.sleep(0.001)
+            clock.advance(61)
+
+        threading.Thread(target=advance).start()
         assert [event.type for event in iterator][-1] == "message_stop"
 
 
