@@ -22,12 +22,13 @@ BENCHMARKS = (
     "ledger_write",
     "ledger",
     "dashboard_pages",
+    "first_chart",
     "postgres",
     "live_view",
     "token_counts",
     "pacing",
 )
-OF_A_LEDGER = ("ledger", "dashboard_pages")
+OF_A_LEDGER = ("ledger", "dashboard_pages", "first_chart")
 
 
 def main(arguments: list[str]) -> int:
