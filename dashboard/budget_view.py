@@ -96,7 +96,14 @@ def _lines(left: Sequence[Any], even: Sequence[Any], paint: str, format: str, wh
         "field": "at",
         "type": "temporal",
         "timeUnit": "utcyearmonthdatehoursminutes",
-        "axis": {"title": None, "tickCount": 5, "grid": False, "labelOverlap": "greedy", "format": when},
+        "axis": {
+            "title": None,
+            "tickCount": 5,
+            "grid": False,
+            "labelOverlap": "greedy",
+            "labelFlush": True,
+            "format": when,
+        },
     }
     y = {"field": "left", "type": "quantitative", "axis": {"title": None, "tickCount": 4, "format": format}}
     tooltip = [{"field": "when", "title": "At"}, {"field": "said", "title": "Left"}]
@@ -134,7 +141,8 @@ def new_form(choices: dict[str, Sequence[str | None]]) -> None:
     with st.form("new-budget", border=False):
         first = st.columns(4)
         unit = first[0].selectbox("In", ["dollars", "tokens"], key="budget-unit")
-        limit = first[1].text_input("Limit", placeholder="5 or 0.25; tokens as a whole number", key="budget-limit")
+        whole = "Dollars, such as 5 or 0.25; tokens as a whole number."
+        limit = first[1].text_input("Limit", placeholder="5 or 0.25", key="budget-limit", help=whole)
         per = first[2].selectbox("Per", PERIODS, index=1, key="budget-per", help="Cut in the reporting timezone.")
         action = first[3].selectbox("When it is spent", ACTIONS, key="budget-action", help=ACTION_HELP)
         scope: dict[str, str | None] = {}
