@@ -46,7 +46,11 @@ def client_at(
         import openai
 
         make = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        return make(base_url=endpoint.base_url, api_key=endpoint.key(os.environ), max_retries=0)
+        client: Any = make(base_url=endpoint.base_url, api_key=endpoint.key(os.environ), max_retries=0)
+        if endpoint.name != "openai":  # what the environment has for OpenAI is nobody else's
+            client.organization = client.project = None
+            client._custom_headers = {}  # a copy without them would read them from the environment again
+        return client
 
     shared: dict[str, Any] = {
         "api_key": NO_KEY,

@@ -33,6 +33,10 @@ def test_headers_for_one_server_are_not_sent_to_another(sim: Simulator, monkeypa
     llmnb.LLM("openai:gpt-4o")("Hi", extra_headers={"X-Trace": "7"})
     assert sim.requests[0].headers["x-trace"] == "7"
     assert "x-secret" not in sim.requests[0].headers
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: for-openai")
+    llmnb.LLM("ollama:llama3.2")("Hi")
+    assert not {"x-secret", "openai-organization"} & sim.requests[1].headers.keys()
 
 
 def test_the_name_keeps_its_prefix(sim: Simulator, tmp_path: Path) -> None:
