@@ -101,7 +101,7 @@ class Question:
         """The async twin of `stream`; `on_loop_thread` when it runs on llmnb's own loop and not on the user's."""
         if not on_loop_thread:  # a chat's box, which shows buttons
             self._check_unseen()
-        exchange = self._exchange(None)
+        exchange = self._exchange(None, has_buttons=on_loop_thread)
         client = self.access.on_loop_thread if on_loop_thread else self.access.here
         try:
             async with aclosing(exchange.astream(client)) as pieces:
@@ -137,13 +137,15 @@ class Question:
             self.on_reply(reply)
         return reply
 
-    def _exchange(self, view: View | None, *, blocking: bool = False) -> Exchange | ToolLoop | Routed:
+    def _exchange(
+        self, view: View | None, *, blocking: bool = False, has_buttons: bool = False
+    ) -> Exchange | ToolLoop | Routed:
         interrupts.refuse()
         shown_in = None if view is None else running_cell()
         tools = self.plan.tools
         if tools is None:
             return self._asked(self.plan, self.messages, shown_in)
-        if tools.approve is True:
+        if tools.approve is True and not has_buttons:
             views.check_somebody_there()
         return ToolLoop(
             self.plan,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -104,6 +105,34 @@ def test_ask(watched: Watched, chat: Chat) -> None:
     assert watched.status["headline"].startswith("claude-sonnet-5-5 · 1 turn · ")
     assert watched.status["headline"].endswith(f"${chat.cost_usd:f}")
     assert llmnb.last().text == "echo Hi <b>"
+
+
+def test_buttons_for_tools(watched: Watched, chat: Chat, sim: Simulator) -> None:
+    """A tool waits until a button of its card is pressed; the turn then has what it gave, and no buttons."""
+
+    def look(city: str) -> str:
+        """Looks out of the window."""
+        return f"rain in {city}"
+
+    chat.llm = llmnb.LLM("claude-sonnet-5-5", display="none", tools=[look], approve=True)
+    sim.script(Answer(tool_calls=[("look", {"city": "Oslo"}), ("look", {"city": "Rome"})]), "It rains.")
+    watched.do(ask="Umbrella?")
+    watched.wait(lambda box: json.dumps(box.sent).count("Don\\u2019t run") >= 2)
+    answer_id = watched.status["running"]["answer"]["answer_id"]
+    for call, yes in zip(waiting(watched), (True, False), strict=True):
+        watched.do(decide=answer_id, call=call, yes=yes)
+    watched.wait_idle()
+    (turn,) = watched.turns
+    assert "rain in Oslo" in turn["answer"]
+    assert "rain in Rome" not in turn["answer"]
+    assert "llmnb-yes" not in turn["answer"]
+    assert len(chat.messages) == 4
+
+
+def waiting(watched: Watched) -> list[str]:
+    """The ids of the calls that wait, as their buttons have them."""
+    found = re.findall(r'llmnb-yes\\" data-call=\\"([^"\\]+)', json.dumps(watched.sent))
+    return list(dict.fromkeys(found))
 
 
 def test_stop(watched: Watched, chat: Chat, sim: Simulator) -> None:
