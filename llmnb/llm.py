@@ -483,8 +483,7 @@ class LLM:
         return job(
             rows,
             prompt,
-            lambda told: self._planned(told, "map()"),
-            self._accesses.of,
+            lambda told: self._question([], told),
             self._settings,
             schema=schema,
             concurrency=self._settings.concurrency if concurrency is None else concurrency,

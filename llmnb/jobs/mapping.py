@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from llmnb.asking.access import Access
     from llmnb.asking.params import Plan
+    from llmnb.asking.routed import Routing
     from llmnb.jobs.mapped import Mapped
 
 Errors = Literal["keep", "raise"]
@@ -48,6 +49,7 @@ class Job:
     server: str
     settings: Settings
     budget_usd: Decimal | None = None
+    routing: Routing | None = None
 
     @property
     def run_id(self) -> str:
@@ -56,7 +58,8 @@ class Job:
         said = prompt.text if isinstance(prompt, Template) else getattr(prompt, "__qualname__", "function")
         sample = self.plan.ledger["caching"].sample
         schema = None if self.shape is None else self.shape.schema
-        return key_of([said, self.plan.arguments, schema, sample, self.server])[:RUN_ID_CHARS]
+        models = [] if self.routing is None else [way.plan.model for way in self.routing.ways]
+        return key_of([said, self.plan.arguments, schema, sample, self.server, *models])[:RUN_ID_CHARS]
 
     def run(self, *, failed_again: bool = False) -> tuple[Run, Results]:
         """A run, and where its rows are."""
@@ -68,7 +71,13 @@ class Job:
 
         def question(row: Row) -> Question:
             messages = [{"role": "user", "content": row.content}]
-            return Question(row.plan(plan, self.plan.arguments.get("system")), messages, self.access, self.concurrency)
+            return Question(
+                row.plan(plan, self.plan.arguments.get("system")),
+                messages,
+                self.access,
+                self.concurrency,
+                routing=self.routing,
+            )
 
         run = Run(
             Prompts(self.frame, self.prompt),
@@ -106,7 +115,7 @@ class Job:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
         from llmnb.asking.runner import from_loop_thread
 
-        job = replace(self, access=_OneClient(self.access, on_loop_thread=True))
+        job = self._with_one_client(on_loop_thread=True)
         run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
@@ -124,7 +133,7 @@ class Job:
 
     async def aask(self, *, failed_again: bool = False) -> Mapped:
         """The async twin of `ask`, on the running loop."""
-        job = replace(self, access=_OneClient(self.access, on_loop_thread=False))
+        job = self._with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
@@ -134,6 +143,13 @@ class Job:
             finally:
                 told(replace(run.status, is_over=True))
         return self._frame(run, results)
+
+    def _with_one_client(self, *, on_loop_thread: bool) -> Job:
+        job = replace(self, access=_OneClient(self.access, on_loop_thread=on_loop_thread))
+        if self.routing is None:
+            return job
+        ways = [replace(way, access=_OneClient(way.access, on_loop_thread=on_loop_thread)) for way in self.routing.ways]
+        return replace(job, routing=replace(self.routing, ways=tuple(ways)))
 
     def _frame(self, run: Run, results: Results) -> Mapped:
         from llmnb.jobs.mapped import mapped
@@ -179,8 +195,7 @@ def _kept(status: Status) -> str:
 def job(
     rows: Any,
     prompt: object,
-    plan: Callable[[dict[str, Any]], Plan],
-    access: Callable[[Plan], Access],
+    asked: Callable[[dict[str, Any]], Question],
     settings: Settings,
     *,
     schema: Any,
@@ -213,21 +228,21 @@ def job(
         )
     frame = frame_of(rows)
     Prompts(frame, cast("Any", prompt))  # names its missing columns
-    planned = plan({**options, "display": "none"})
-    way = access(planned)
+    question = asked({**options, "display": "none"})
     return Job(
         frame=frame,
         prompt=cast("Any", prompt),
-        plan=planned,
-        access=way,
+        plan=question.plan,
+        access=question.access,
         concurrency=concurrency,
         shape=None if schema is None else Shape.of(schema),
         retries=retries,
         errors=errors,
         progress=progress,
-        server=_server(way),
+        server=_server(question.access),
         settings=settings,
-        budget_usd=_budget(budget_usd, planned),
+        budget_usd=_budget(budget_usd, question),
+        routing=question.routing,
     )
 
 
@@ -252,7 +267,7 @@ def _cached(plan: Plan, access: Access, rows: int) -> tuple[Plan, bool]:
     return replace(plan, arguments={**plan.arguments, "system": [block]}), True
 
 
-def _budget(usd: object, plan: Plan) -> Decimal | None:
+def _budget(usd: object, question: Question) -> Decimal | None:
     if usd is None:
         return None
     try:
@@ -261,9 +276,10 @@ def _budget(usd: object, plan: Plan) -> Decimal | None:
         dollars = Decimal(-1)
     if not dollars.is_finite() or dollars <= 0:
         raise InvalidRequest(f"budget_usd must be dollars above 0, not {usd!r}")
-    if plan.tools is not None:
+    if question.plan.tools is not None or question.routing is not None:
         raise InvalidRequest(
-            "budget_usd cannot tell what rows with tools= will cost: set_budget() keeps them in bounds"
+            "budget_usd cannot tell what rows with tools=, or with several models, will cost: set_budget() keeps them "
+            "in bounds. Nothing was sent."
         )
     return dollars
 

@@ -154,6 +154,17 @@ def test_a_long_system_prompt_is_written_once_and_read(sim: Simulator, mode: Any
     assert (got.status.saved_nanousd > 0) == bool(mode)
 
 
+def test_the_next_model_answers_a_row(sim: Simulator) -> None:
+    """With several models, a row is asked of the next where one is down; they make the run what it is."""
+    sim.reset()
+    down = Answer(fault=Fault("status", status=503, error_type="overloaded_error", should_retry=False))
+    sim.rule(lambda request: down if "opus" in request.body["model"] else f"{request.body['model']} {request.prompt}")
+    models = ["claude-opus-5-5", "claude-haiku-5-5"]
+    got = llmnb.LLM(models, cache=False).map(["a", "b"], "Say {{ value }}")
+    assert got["text"].tolist() == ["claude-haiku-5-5 Say a", "claude-haiku-5-5 Say b"]
+    assert got.run_id != llmnb.LLM(models[0])._job(["a"], "Say {{ value }}", None, 2, 2, "keep", True, {}).run_id
+
+
 def test_no_more_are_asked_at_once(sim: Simulator, llm: llmnb.LLM) -> None:
     """`concurrency` holds, also above the setting."""
     under_way: list[int] = []
