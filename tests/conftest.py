@@ -67,7 +67,7 @@ def postgres_server(_postgres_of_the_run: PostgresServer) -> PostgresServer:
 @pytest.fixture
 def postgres(postgres_server: PostgresServer) -> Iterator[PostgresPlace]:
     """A database with nothing in it."""
-    from llmnb.ledger.postgres.connection import close_idle
+    from llmnb.ledger.postgres.readers import close_idle
 
     url = postgres_server.new_database()
     yield PostgresPlace(url)

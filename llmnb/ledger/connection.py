@@ -186,9 +186,9 @@ def reading(path: Place) -> Generator[Connection | None]:
         StoreError: the file is there and cannot be read.
     """
     if not isinstance(path, Path):
-        from llmnb.ledger.postgres import connection as postgres
+        from llmnb.ledger.postgres import readers
 
-        with postgres.reading(path) as found:
+        with readers.reading(path) as found:
             yield found
         return
     if not path.exists():
