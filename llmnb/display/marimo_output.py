@@ -26,8 +26,10 @@ class MarimoOutput:
         self._index = _outputs_so_far()
         self._marimo.output.append(self._marimo.ui.anywidget(widget))
 
-    def keep(self, bundle: dict[str, str]) -> None:
-        """See `Output.keep`."""
+    def keep(self, bundle: dict[str, str], *, stopped: bool) -> None:
+        """See `Output.keep`; where the cell is interrupted marimo takes all its outputs away, but what it printed."""
+        if stopped:
+            sys.stdout.write(bundle["text/plain"] + "\n")
         kept = self._marimo.Html(bundle["text/html"])
         if self._index is None:
             self._marimo.output.append(kept)

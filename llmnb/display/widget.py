@@ -16,7 +16,7 @@ import anywidget
 import traitlets
 
 from llmnb.display import control, latecomers, pace, static, style
-from llmnb.display.answer import Answer
+from llmnb.display.answer import Answer, is_stop
 from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
 from llmnb.records import Approval, StreamEvent
@@ -62,8 +62,8 @@ class Output(Protocol):
         """Show the live view."""
         ...
 
-    def keep(self, bundle: dict[str, str]) -> None:
-        """Put the static form in its place."""
+    def keep(self, bundle: dict[str, str], *, stopped: bool) -> None:
+        """Put the static form in its place; `stopped` says that the cell ends with the interrupt."""
         ...
 
 
@@ -83,7 +83,7 @@ class JupyterOutput:
         live = {"text/plain": f"{label} is answering…", "application/vnd.jupyter.widget-view+json": view}
         self._handle.display(live, raw=True)
 
-    def keep(self, bundle: dict[str, str]) -> None:
+    def keep(self, bundle: dict[str, str], *, stopped: bool) -> None:
         """See `Output.keep`."""
         self._handle.update(bundle, raw=True)
 
@@ -163,7 +163,7 @@ class WidgetView:
             if self._widget is not None and (message := self._scene.frame()) is not None:
                 cast(Any, self._widget).send(message)  # what is whole on the page need not be drawn again
             if self._output is not None:
-                self._output.keep(static.of(self._answer))
+                self._output.keep(static.of(self._answer), stopped=is_stop(error))
             lingers = self._widget is not None and self._output is not None and self._output.reloads
             if lingers:
                 control.register(self._id, control.Controls(control.nothing, self._resync, self._keep))

@@ -115,7 +115,7 @@ class Nowhere:
     def show(self, widget: object, label: str) -> None:
         """Show nothing."""
 
-    def keep(self, bundle: dict[str, str]) -> None:
+    def keep(self, bundle: dict[str, str], *, stopped: bool) -> None:
         """Keep nothing."""
 
 
