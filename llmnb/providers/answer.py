@@ -8,6 +8,7 @@ from typing import Any, cast
 import jiter
 
 from llmnb.messages.wire import estimated_tokens
+from llmnb.providers import signatures
 
 Json = dict[str, Any]
 
@@ -56,13 +57,13 @@ def stop_reason(finish: object, *, calls: bool, refused: bool) -> str:
 
 def _tool_use(at: int, call: Json) -> Json:
     function = as_dict(call.get("function"))
-    block: Json = {
+    signatures.remember(call)
+    return {
         "type": "tool_use",
         "id": call.get("id") or f"call_{at}",
         "name": function.get("name"),
         "input": _arguments(function.get("arguments")),
     }
-    return block | {"extra_content": call["extra_content"]} if call.get("extra_content") else block
 
 
 def _arguments(told: object) -> Json:

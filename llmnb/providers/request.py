@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from llmnb.errors import InvalidRequest
+from llmnb.providers import signatures
 from llmnb.providers.known import Endpoint
 
 Json = dict[str, Any]
@@ -238,7 +239,7 @@ class _Translation:
         function = {"name": block.get("name"), "arguments": json.dumps(block.get("input"), ensure_ascii=False)}
         call: Json = {"id": block.get("id"), "type": "function", "function": function}
         if self._abilities.thought_signatures:
-            signed = block.get("extra_content") or {"google": {"thought_signature": _SKIPPED_SIGNATURE}}
+            signed = signatures.of(block.get("id")) or {"google": {"thought_signature": _SKIPPED_SIGNATURE}}
             call["extra_content"] = signed
         return call
 

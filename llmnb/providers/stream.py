@@ -12,6 +12,7 @@ from typing import Any
 import jiter
 
 from llmnb.messages.wire import estimated_tokens
+from llmnb.providers import signatures
 from llmnb.providers.answer import (
     as_dict,
     as_list,
@@ -162,8 +163,7 @@ class Translation:
             call = self._calls[at] = _Call(piece.get("id") or f"call_{at}", self._blocks)
             self._blocks += 1
             block: Json = {"type": "tool_use", "id": call.uid, "name": function.get("name") or "", "input": {}}
-            if piece.get("extra_content"):
-                block["extra_content"] = piece["extra_content"]
+            signatures.remember(piece)
             started = {"type": "content_block_start", "index": call.block, "content_block": block}
             self._event("content_block_start", started)
         arguments = function.get("arguments")

@@ -241,6 +241,27 @@ def test_calls_that_share_an_index_or_have_none() -> None:
         assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_signatures_go_back_to_who_sent_them_only(streamed: bool) -> None:
+    """What Gemini signed a call with goes back to it, and stands in no message that another could refuse."""
+    extra = {"google": {"thought_signature": f"s{streamed}"}}
+    call = {
+        "index": 0,
+        "id": f"signed-{streamed}",
+        "function": {"name": "f", "arguments": "{}"},
+        "extra_content": extra,
+    }
+    if streamed:
+        events, _ = translated(chunks({"tool_calls": [call]}))
+        block = next(event["content_block"] for event in events if event["type"] == "content_block_start")
+    else:
+        (block,) = message_of({"choices": [{"message": {"tool_calls": [call]}}]})["content"]
+    assert block.keys() == {"type", "id", "name", "input"}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [block]}]
+    assert asked(messages=messages, at=GEMINI)["messages"][1]["tool_calls"][0]["extra_content"] == extra
+    assert "extra_content" not in asked(messages=messages)["messages"][1]["tool_calls"][0]
+
+
 def test_an_error_in_a_stream_is_told_as_one() -> None:
     """An error event ends the stream; unknown chunks and comments do not."""
     body = b': ping\n\ndata: {"object":"future"}\n\n' + chunks({"content": "Hi"}, finish=None)
