@@ -47,22 +47,20 @@ def test_a_click_decides(bare: Page, scene: Scene) -> None:
     assert bare.is_disabled(".llmnb-yes")
 
 
-def test_buttons_in_a_cell(lab: Lab, page: Page) -> None:
+@pytest.mark.parametrize("way", ["blocking", pytest.param("awaiting", marks=pytest.mark.soak)])
+def test_buttons_in_a_cell(way: str, lab: Lab, page: Page) -> None:
     """In a cell that blocks and in one that awaits the tool waits for the click, and what is refused does not run."""
-    awaited = f"r = await {QUESTION}".replace("llm(", "llm.aask(")
-    lab.write("a.ipynb", SETUP, ASK + f"r = {QUESTION}", ASK + awaited, "[x.is_error for _, x in r.tool_results]")
+    asked = f"r = {QUESTION}" if way == "blocking" else f"r = await {QUESTION}".replace("llm(", "llm.aask(")
+    lab.write("a.ipynb", SETUP + ASK + asked, "[x.is_error for _, x in r.tool_results]")
     lab.open_notebook(page, "a.ipynb")
     lab.run_cell(page, 0)
-    lab.wait_idle(page, 0, 60_000)
-    for cell in (1, 2):
-        lab.run_cell(page, cell)
-        page.wait_for_selector(".llmnb-live .llmnb-ask >> nth=1")
-        page.click(".llmnb-live .llmnb-yes >> nth=0")
-        page.click(".llmnb-live .llmnb-no:enabled >> nth=0")
-        lab.wait_idle(page, cell)
-        lab.run_cell(page, 3)
-        lab.wait_idle(page, 3)
-        assert lab.outputs(page, 3)[-1]["data"]["text/plain"] == "[False, True]"
-        shown = lab.outputs(page, cell)[0]["data"]["text/html"]
-        assert "sent to ann@example.org" in shown
-        assert "llmnb-yes" not in shown
+    page.wait_for_selector(".llmnb-live .llmnb-ask >> nth=1", timeout=60_000)
+    page.click(".llmnb-live .llmnb-yes >> nth=0")
+    page.click(".llmnb-live .llmnb-no:enabled >> nth=0")
+    lab.wait_idle(page, 0)
+    lab.run_cell(page, 1)
+    lab.wait_idle(page, 1)
+    assert lab.outputs(page, 1)[-1]["data"]["text/plain"] == "[False, True]"
+    shown = lab.outputs(page, 0)[0]["data"]["text/html"]
+    assert "sent to ann@example.org" in shown
+    assert "llmnb-yes" not in shown
