@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
+import axes
 import figures
 import pandas as pd
+from axes import Spec
 from books import TOKEN_CLASSES
 from filters import NOBODY
-from period import Step, floor
-
-Spec = dict[str, Any]
+from period import Step
 
 MODELS_SHOWN = 8
 """More colours than this cannot be told apart; the smaller models are stacked as one."""
@@ -25,7 +24,6 @@ OTHERS = "other models"
 PALETTE = ("#5B7FFF", "#18B6A4", "#F2994A", "#B06CF0", "#E5608F", "#3FA7E0", "#8FB339", "#C98A5B", "#8A93A6")
 """Readable on white and on near-black alike; the last one is for the others."""
 
-_WHEN = {"hour": "%H:%M", "day": "%-d %b", "week": "%-d %b", "month": "%b %Y"}
 _CLASSES = {
     "input_tokens": ("Uncached input", "#5B7FFF"),
     "cache_read_tokens": ("Cache read", "#18B6A4"),
@@ -52,7 +50,7 @@ def spend(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, models: Seq
         "data": {"values": rows.to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": _bars_along(grid, step),
+            "x": axes.bars_along(grid, step),
             "y": {
                 "field": "usd",
                 "type": "quantitative",
@@ -124,27 +122,27 @@ def counts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dic
     order = list(colors)
     drawn = pd.DataFrame(
         {
-            "at": _walls(rows, step),
+            "at": axes.walls(rows, step),
             "name": rows["name"],
             "number": rows["number"].astype("int64"),
             "rank": rows["name"].map(order.index),
         }
     )
-    drawn["when"] = [_spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
+    drawn["when"] = [axes.spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
     shown = [name for name in order if name in set(drawn["name"])]
     return {
         "height": 240,
         "data": {"values": drawn.to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": _bars_along(grid, step),
+            "x": axes.bars_along(grid, step),
             "y": {
                 "field": "number",
                 "type": "quantitative",
                 "aggregate": "sum",
                 "axis": {"title": None, "tickCount": 4, "format": "~s", "tickMinStep": 1},
             },
-            "color": _named_colors(shown, [colors[name] for name in shown]),
+            "color": axes.named_colors(shown, [colors[name] for name in shown]),
             "order": {"field": "rank", "type": "quantitative"},
             "tooltip": [
                 {"field": "when", "title": step.capitalize()},
@@ -157,24 +155,24 @@ def counts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dic
 
 def amounts(rows: pd.DataFrame, grid: Sequence[datetime], step: Step, colors: dict[str, str]) -> Spec:
     """Dollars per step, the names side by side. `rows` has at, name, nanousd (may be negative)."""
-    drawn = rows.assign(at=_walls(rows, step), nanousd=rows["nanousd"].astype("int64"))
+    drawn = rows.assign(at=axes.walls(rows, step), nanousd=rows["nanousd"].astype("int64"))
     drawn = drawn.groupby(["at", "name"], as_index=False).sum()
     drawn["usd"] = drawn["nanousd"] / 1e9
     drawn["dollars"] = [figures.money(int(value)) for value in drawn["nanousd"]]
-    drawn["when"] = [_spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
+    drawn["when"] = [axes.spoken(datetime.fromisoformat(at), step) for at in drawn["at"]]
     return {
         "height": 240,
         "data": {"values": drawn.drop(columns="nanousd").to_dict("records")},
         "mark": {"type": "bar", "cornerRadius": 1},
         "encoding": {
-            "x": _bars_along(grid, step),
+            "x": axes.bars_along(grid, step),
             "xOffset": {"field": "name", "type": "nominal", "scale": {"domain": list(colors)}},
             "y": {
                 "field": "usd",
                 "type": "quantitative",
-                "axis": {"title": None, "tickCount": 4, "format": _dollar_format(drawn["usd"].abs().max())},
+                "axis": {"title": None, "tickCount": 4, "format": axes.dollar_format(drawn["usd"].abs().max())},
             },
-            "color": _named_colors(list(colors), list(colors.values())),
+            "color": axes.named_colors(list(colors), list(colors.values())),
             "tooltip": [
                 {"field": "when", "title": step.capitalize()},
                 {"field": "name", "title": "What"},
@@ -239,7 +237,7 @@ def shares(rows: pd.DataFrame, colors: dict[str, str], what: str) -> Spec:
                 "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 150, "labelOverlap": False},
             },
             "x": {"field": "number", "type": "quantitative", "stack": "normalize", "axis": None},
-            "color": _named_colors(order, list(colors.values())),
+            "color": axes.named_colors(order, list(colors.values())),
             "order": {"field": "rank", "type": "quantitative"},
             "tooltip": [
                 {"field": "group", "title": "Model"},
@@ -284,7 +282,7 @@ def distribution(rows: pd.DataFrame, colors: dict[str, str]) -> Spec:
                 },
             },
             "y": {"field": "share", "type": "quantitative", "axis": {"title": None, "format": "%", "tickCount": 4}},
-            "color": _named_colors(list(colors), list(colors.values()), field="model"),
+            "color": axes.named_colors(list(colors), list(colors.values()), field="model"),
             "tooltip": [
                 {"field": "model", "title": "Model"},
                 {"field": "between", "title": "Took"},
@@ -302,22 +300,12 @@ def _round_ms(low: float, high: float) -> list[int]:
     return sorted(number for number in found if low * 0.9 <= number <= high * 1.1)
 
 
-def _named_colors(names: Sequence[str], colors: Sequence[str], field: str = "name") -> Spec:
-    legend = {"orient": "bottom", "columns": 2, "labelLimit": 180, "symbolType": "square", "offset": 4, "padding": 0}
-    return {
-        "field": field,
-        "type": "nominal",
-        "scale": {"domain": list(names), "range": list(colors)},
-        "legend": {"title": None, **legend},
-    }
-
-
 def sparkline(steps: pd.DataFrame, grid: Sequence[datetime], step: Step, columns: Sequence[str]) -> list[int]:
     """The sum of `columns` in every step of the grid, zero where there was no call."""
     if steps.empty:
         return [0] * len(grid)
-    sums = steps[list(columns)].fillna(0).sum(axis="columns").groupby(_walls(steps, step)).sum()
-    return [int(sums.get(_text(at), 0)) for at in grid]
+    sums = steps[list(columns)].fillna(0).sum(axis="columns").groupby(axes.walls(steps, step)).sum()
+    return [int(sums.get(axes.text(at), 0)) for at in grid]
 
 
 def _shown(steps: pd.DataFrame, models: Sequence[str]) -> list[str]:
@@ -332,7 +320,7 @@ def _stacked(steps: pd.DataFrame, shown: Sequence[str], step: Step) -> pd.DataFr
     named = _named(steps)
     rows = pd.DataFrame(
         {
-            "at": _walls(steps, step),
+            "at": axes.walls(steps, step),
             "model": named.where(named.isin(shown), OTHERS),
             "nanousd": steps["cost_nanousd"].fillna(0).astype("int64"),
             "calls": steps["calls"].astype("int64"),
@@ -341,7 +329,7 @@ def _stacked(steps: pd.DataFrame, shown: Sequence[str], step: Step) -> pd.DataFr
     rows = rows[rows["nanousd"] > 0].groupby(["at", "model"], as_index=False).sum()
     rows["usd"] = rows["nanousd"] / 1e9
     rows["spend"] = [figures.money(int(value)) for value in rows["nanousd"]]
-    rows["when"] = [_spoken(datetime.fromisoformat(at), step) for at in rows["at"]]
+    rows["when"] = [axes.spoken(datetime.fromisoformat(at), step) for at in rows["at"]]
     rows["rank"] = [shown.index(name) if name in shown else len(shown) for name in rows["model"]]
     return rows.drop(columns="nanousd")
 
@@ -350,47 +338,9 @@ def _named(steps: pd.DataFrame) -> pd.Series:
     return steps["model"].fillna(NOBODY["model"])
 
 
-def _walls(steps: pd.DataFrame, step: Step) -> pd.Series:
-    """The step each row belongs to, as the text of its beginning on the wall clock."""
-    return steps["at"].map(lambda at: _text(floor(at.replace(tzinfo=None), step)))
-
-
-def _text(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M")
-
-
-def _spoken(at: datetime, step: Step) -> str:
-    if step == "hour":
-        return f"{at:%a} {at.day} {at:%b}, {at:%H:%M}"
-    return {"day": f"{at:%a} {at.day} {at:%b %Y}", "week": f"from {at.day} {at:%b %Y}"}.get(step, f"{at:%B %Y}")
-
-
 def _dollars(rows: pd.DataFrame) -> str:
     """The format of the axis: whole dollars, cents, or as many digits as it takes."""
-    return _dollar_format(rows.groupby("at")["usd"].sum().max())
-
-
-def _dollar_format(highest: float) -> str:
-    return "$,.0f" if highest >= 20 else "$,.2f" if highest >= 0.1 else "$.2~r"
-
-
-def _bars_along(grid: Sequence[datetime], step: Step) -> Spec:
-    """The axis of bars in time: a place for each step, also where there is no bar."""
-    scale = {"domain": [_text(at) for at in grid], "paddingInner": 0.25}
-    return {"field": "at", "type": "ordinal", "scale": scale, "axis": _time_axis(grid, step)}
-
-
-def _time_axis(grid: Sequence[datetime], step: Step) -> Spec:
-    every = max(1, -(-len(grid) // 8))
-    return {
-        "title": None,
-        "values": [_text(at) for at in grid[(len(grid) - 1) % every :: every]],
-        "labelExpr": f"utcFormat(utcParse(datum.value, '%Y-%m-%dT%H:%M'), '{_WHEN[step]}')",
-        "labelAngle": 0,
-        "labelOverlap": "greedy",
-        "ticks": False,
-        "grid": False,
-    }
+    return axes.dollar_format(rows.groupby("at")["usd"].sum().max())
 
 
 def _token_rows(sums: dict[str, int], thinking: int) -> tuple[list[Spec], list[Spec]]:
