@@ -20,6 +20,15 @@ class Limits:
     output_tokens_per_minute: int = 400_000
     enforce: bool = False
 
+    def times(self, factor: int) -> Limits:
+        """Limits so many times as high."""
+        return Limits(
+            self.requests_per_minute * factor,
+            self.input_tokens_per_minute * factor,
+            self.output_tokens_per_minute * factor,
+            self.enforce,
+        )
+
 
 @dataclass(slots=True)
 class _Bucket:
