@@ -110,6 +110,7 @@ class PacingPart(Part):
         told = None if http is None else told_in(http.headers)
         now = self._pacer.clock.now()
         refused = http is not None and http.status_code == _LIMITED
+        asked_s = retry_after_s(http.headers) if http is not None and refused else None
         if not uid:
             account.seen(told, now)
         if http is not None and (uid or refused):
@@ -119,7 +120,7 @@ class PacingPart(Part):
                 now,
                 is_whole=not request.stream,
                 refused=refused,
-                retry_after_s=retry_after_s(http.headers) if refused else None,
+                retry_after_s=None if asked_s is None else min(asked_s, self._pacer.longest_retry_wait_s),
             )
 
 

@@ -8,13 +8,14 @@ written into it, the number that is told is the number that is slept.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 from anthropic import APIConnectionError, APIRequest, APITimeoutError, RetryableError
 
 from llmnb.records import Retry
-from llmnb.trouble import warn_once
+from llmnb.trouble import LlmnbWarning, warn_once
 
 Tell = Callable[[Retry], None]
 
@@ -43,11 +44,12 @@ def before_next(
         reason = _STATUSES.get(failure.status_code, f"status {failure.status_code}")
         if wait_s < asked_s:
             reason += f"; the API asked to wait {asked_s:,.0f} s"
-            warn_once(
-                "retry-after",
-                f"The API asked to wait {asked_s:,.0f} s before the next attempt; llmnb waits {longest_s:g} s, the "
-                "setting `longest_retry_wait_s` (LLMNB_LONGEST_RETRY_WAIT_S).",
-            )
+            with suppress(LlmnbWarning):  # where warnings are errors, the retry is told all the same
+                warn_once(
+                    "retry-after",
+                    f"The API asked to wait {asked_s:,.0f} s before the next attempt; llmnb waits {longest_s:g} s, the "
+                    "setting `longest_retry_wait_s` (LLMNB_LONGEST_RETRY_WAIT_S).",
+                )
         return Retry(wait_s, attempt, reason, of)
     reason = "timed out" if isinstance(failure, APITimeoutError) else "no connection"
     return Retry(min(_FIRST_S * 2**request.retries_taken, _LONGEST_S), attempt, reason, of)

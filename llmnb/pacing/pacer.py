@@ -41,6 +41,8 @@ class Pacer:
             settings.output_tokens_per_minute,
         )
         self._caps = {kind: float(cap) for kind, cap in zip(KINDS, given, strict=True) if cap is not None}
+        self.longest_retry_wait_s = settings.longest_retry_wait_s
+        """However long the API asks to wait, nobody waits longer, as between the SDK's attempts."""
         self._settings = settings
         self._given = shelf
         self.after_fork()
@@ -93,6 +95,7 @@ def pacer(settings: Settings) -> Pacer:
         settings.requests_per_minute,
         settings.input_tokens_per_minute,
         settings.output_tokens_per_minute,
+        settings.longest_retry_wait_s,
     )
     with _lock:
         if key not in _pacers:

@@ -221,11 +221,19 @@ def test_an_error_of_the_api_is_one_line(run: Llmnb, llmnb_simulator: Simulator)
 
 
 def test_an_error_in_the_middle_of_the_answer_is_one_line(run: Llmnb, llmnb_simulator: Simulator) -> None:
-    """The stream began with status 200, which would only puzzle."""
-    llmnb_simulator.fail("error_event", after_events=0)
+    """The stream began with status 200, which would only puzzle; what had come stays on the screen."""
+    llmnb_simulator.fail("error_event", after_events=3)
     told = one_line(run("ask", "Hi"))
-    assert "overloaded_error: Overloaded" in told
+    assert "overloaded" in told
     assert "200" not in told
+
+
+def test_an_error_before_the_answer_is_tried_again(run: Llmnb, llmnb_simulator: Simulator) -> None:
+    """As one that comes with a status of its own; a line on standard error says that it is waited for."""
+    llmnb_simulator.fail("error_event", after_events=0)
+    done = run("ask", "Hi")
+    assert (done.returncode, len(llmnb_simulator.requests)) == (0, 2)
+    assert re.fullmatch(r"llmnb: overloaded[^\n]*; trying again in \d+ s\n", done.stderr)
 
 
 def test_a_wrong_key_is_one_line(run: Llmnb, llmnb_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +248,9 @@ def test_nobody_there_is_one_line(run: Llmnb, monkeypatch: pytest.MonkeyPatch) -
     """Where nothing listens, the address is in the message."""
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
-    assert "cannot reach http://127.0.0.1:9" in one_line(run("ask", "Hi"))
+    *waits, told = run("ask", "Hi").stderr.splitlines()
+    assert {wait.split(";")[0] for wait in waits} == {"llmnb: no connection"}
+    assert told.startswith("llmnb: cannot reach http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("fault", ["truncate", "drop"])

@@ -14,7 +14,7 @@ from llmnb.records import Done, Retry, StreamEvent, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
-from llmnb.trouble import LlmnbWarning
+from llmnb.trouble import LlmnbWarning, forget_warnings
 from llmnb.views import views
 
 HI: dict[str, Any] = {
@@ -26,7 +26,8 @@ HI: dict[str, Any] = {
 
 @pytest.fixture
 def sim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A simulated API in the environment, and no wait longer than 20 ms."""
+    """A simulated API in the environment, no wait longer than 20 ms, and nothing warned of before."""
+    forget_warnings()
     monkeypatch.setenv("LLMNB_LONGEST_RETRY_WAIT_S", "0.02")
     with serve_simulator(environ=True) as simulator:
         yield simulator
