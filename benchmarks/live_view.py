@@ -75,6 +75,7 @@ def _longest(name: str, seen: dict[str, Any], target: float) -> Rows:
         longest = max(tasks, key=lambda task: task.ms)
         yield _row(f"{name}, longest browser task {when}", longest.ms, "ms", target)
         yield _row("    of which CPU", longest.cpu_ms, "ms")
+        yield _row("    of which the browser's garbage collection", longest.gc_ms, "ms")
 
 
 def _row(name: str, value: float, unit: str, target: float | None = None, *, most: bool = True) -> dict[str, object]:

@@ -50,11 +50,13 @@ _WATCH = """() => {
 
 
 class Task(NamedTuple):
-    """A task of the page's main thread: when it began (seconds since 1970), how long it took, and of that on a CPU."""
+    """A task of the page's main thread: when it began (seconds since 1970), how long it took, and of that on a CPU and
+    in a collection of the whole page's garbage, which the browser has at moments of its own."""
 
     at_s: float
     ms: float
     cpu_ms: float
+    gc_ms: float
 
 
 @contextmanager
@@ -92,7 +94,7 @@ class NotebookPage:
         page = context.new_page()
         try:
             self._open(page, cell, self._kernel(kernel))
-            self._browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
+            self._browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing", "v8"])
             seen = self._play(page, stop_after_ms, patience_s * 1000)
             trace = json.loads(self._browser.stop_tracing())
             return {**seen, "tasks": _tasks(trace["traceEvents"], seen["begin"])}
@@ -155,14 +157,22 @@ class NotebookPage:
 def _tasks(events: list[dict[str, Any]], begin_s: float) -> list[Task]:
     """The tasks of the thread that made the mark, since the mark."""
     mark = next(event for event in events if event["name"] == _BEGIN)
-    return [
-        Task(begin_s + (event["ts"] - mark["ts"]) / 1e6, event["dur"] / 1e3, event.get("tdur", 0) / 1e3)
+    mine = [
+        event
         for event in events
         if event["ph"] == "X"
         and (event["pid"], event["tid"]) == (mark["pid"], mark["tid"])
-        and event["name"].endswith("RunTask")
         and event["ts"] > mark["ts"]
     ]
+    collections = [event for event in mine if event["name"] == "MajorGC"]
+
+    def task(event: dict[str, Any]) -> Task:
+        began, ended = event["ts"], event["ts"] + event["dur"]
+        collecting = sum(found["dur"] for found in collections if began <= found["ts"] < ended)
+        at_s = begin_s + (began - mark["ts"]) / 1e6
+        return Task(at_s, event["dur"] / 1e3, event.get("tdur", 0) / 1e3, collecting / 1e3)
+
+    return [task(event) for event in mine if event["name"].endswith("RunTask")]
 
 
 def _notebook(kernel: str, *sources: str) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Word:
     word: str
 
 
+def word_count(text: str) -> int:
+    """How many words a text has."""
+    return len(text.split())
+
+
 @dataclass(frozen=True)
 class Case:
     """A fault, and what becomes of a call: ok, retried (an attempt more), refused, or broken off.
@@ -134,6 +139,8 @@ class Doors:
             "aLLM.stream": self.aevents,
             "Chat": lambda: self.chat("Hi").text,
             "aChat": self.achat,
+            "tools": lambda: self.llm("Hi", tools=[word_count]).text,
+            "atools": self.atools,
             "extract": lambda: self.llm.extract("Hi", Word).word,
             "aextract": self.aextract,
         }
@@ -170,6 +177,9 @@ class Doors:
 
     async def achat(self) -> str:
         return (await self.chat.aask("Hi")).text
+
+    async def atools(self) -> str:
+        return (await self.llm.aask("Hi", tools=[word_count])).text
 
     async def aextract(self) -> str:
         return (await self.llm.aextract("Hi", Word)).word
