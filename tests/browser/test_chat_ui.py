@@ -97,7 +97,7 @@ def test_the_box_of_a_chat(box: Page, lab: Lab) -> None:
     assert "$0.000" in page.inner_text(".llmnb-chat .llmnb-headline")
 
     send(page, "slowly, please")
-    page.wait_for_selector(".llmnb-chat .llmnb-body p")
+    page.wait_for_selector(".llmnb-chat .llmnb-body p:has-text('slow words')")  # one before it has come to its end
     assert printed(page, lab, 2) == "free\n"  # while the answer comes
     screenshot(page, "chat-running")
     page.focus(INPUT)
