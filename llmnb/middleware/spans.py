@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from llmnb.records import Call, Ended
@@ -49,7 +49,7 @@ class CallSpan:
     def __init__(self, span: Any) -> None:
         self._span = span
         self._end = span.end
-        self._lock = Lock()
+        self._lock = RLock()  # reentrant: a finalizer may end a stream in the middle of it
         self._is_told = False
         self._ended_at_ns: int | None = None
         span.end = self._end_when_told

@@ -7,6 +7,7 @@ over a thousand rows waits for one call and not for all of them.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
@@ -52,7 +53,10 @@ class Account:
         self._free_calls = self._free_bytes = 0
         self._look_at = 0.0
         self._unheld = 0
-        self._lock = threading.Lock()
+        # reentrant: a finalizer may end a stream in the middle of an update, and is heard with the next one
+        self._lock = threading.RLock()
+        self._updating = False
+        self._deferred: deque[Change] = deque()
         self._waiting: dict[str, tuple[str, int, Need]] = {}
         self._served: dict[str, int] = {}
         self._arrivals = 0
@@ -173,13 +177,23 @@ class Account:
         return wait
 
     def _update(self, change: Change) -> float:
+        if self._updating:
+            self._deferred.append(change)
+            return 0.0
+
         def capped(allowance: Allowance) -> float:
             allowance.cap(self._caps)
+            while self._deferred:
+                self._deferred.popleft()(allowance)
             result = change(allowance)
             allowance.cap(self._caps)
             return result or 0.0
 
-        return self._shelf.update(self.key, capped)
+        self._updating = True
+        try:
+            return self._shelf.update(self.key, capped)
+        finally:
+            self._updating = False
 
     def _left(self, uid: str) -> None:
         self._waiting.pop(uid, None)

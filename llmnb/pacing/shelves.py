@@ -35,7 +35,7 @@ class MemoryShelf:
     """For one process, and for the time in which the others cannot be reached."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: see Account
         self._kept: dict[str, Allowance] = {}
 
     def update(self, key: str, change: Changed) -> float:

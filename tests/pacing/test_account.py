@@ -16,6 +16,7 @@ from llmnb.errors import StoreError
 from llmnb.ledger import new_ledger
 from llmnb.ledger.sql import Store
 from llmnb.pacing import Account, Need, Pacer
+from llmnb.pacing.allowance import Allowance
 from llmnb.pacing.shelves import MemoryShelf, Shelf, in_redis, in_store
 from llmnb.places import PostgresPlace
 from llmnb.settings import load
@@ -159,3 +160,17 @@ def test_threads_and_tasks_take_no_more_than_there_is() -> None:
         return await asyncio.gather(*map(ask, range(100)))
 
     assert sum(wait == 0 for wait in asyncio.run(all_at_once())) == 58
+
+
+def test_a_finalizer_in_the_middle_of_an_update_is_heard_later() -> None:
+    """A dropped stream may end while the same thread counts another call: neither waits, and both are counted."""
+    shelf = MemoryShelf()
+    account = limited(shelf)
+    assert account.ask("first", "", ONE, 1_000) == 0
+
+    def change(allowance: Allowance) -> float:
+        account.ended("first", ONE, 0, 1_001, is_ok=True)  # what garbage collection does at any moment
+        return float(len(allowance.held))
+
+    assert account._update(change) == 1
+    assert account._update(lambda allowance: float(len(allowance.held))) == 0
