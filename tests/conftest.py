@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 
 from .postgres_server import PostgresServer, binaries
+from .redis_server import RedisServer
 
 # the first example pays for the imports of what it tests, which on a cold disk takes longer than the 200 ms allowed
 hypothesis.settings.register_profile("llmnb", deadline=None)
@@ -74,6 +76,27 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresPlace]:
     close_idle()
     if postgres_server.is_up:
         postgres_server.drop(url)
+
+
+@pytest.fixture(scope="session")
+def _redis_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("redis-server is not installed: apt-get install redis-server")
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(_redis_of_the_run: RedisServer) -> RedisServer:
+    """A running, empty Redis server; a test may kill it."""
+    if _redis_of_the_run._process is None:
+        _redis_of_the_run.start()
+    _redis_of_the_run.flush()
+    return _redis_of_the_run
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from llmnb.testing import serve_simulator
 from llmnb.trouble import LlmnbWarning
 
 from .. import processes
-from .conftest import RedisServer
+from ..redis_server import RedisServer
 
 QUESTION: dict[str, Any] = {
     "model": "claude-sonnet-5-5",

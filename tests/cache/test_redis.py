@@ -14,8 +14,8 @@ from llmnb.cache.redis import RedisBackend
 from llmnb.errors import MissingExtra
 from llmnb.testing import serve_simulator
 
+from ..redis_server import RedisServer
 from .backend_contract import BackendContract, Make
-from .conftest import RedisServer
 
 
 class TestRedis(BackendContract):

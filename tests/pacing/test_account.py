@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +83,8 @@ def test_while_much_is_left_nothing_is_kept() -> None:
 def shelves(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Shelf, Shelf]]:
     """The shelves of two processes on one store."""
     if request.param == "redis":
-        yield from _redis(tmp_path)
+        url = request.getfixturevalue("redis_server").url
+        yield in_redis(url), in_redis(url)
         return
     place = tmp_path / "ledger.db"
     if request.param == "postgres":
@@ -97,26 +94,6 @@ def shelves(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Sh
     yield in_store(lambda: stores[0]), in_store(lambda: stores[1])
     for store in stores:
         store.close()
-
-
-def _redis(tmp_path: Path) -> Iterator[tuple[Shelf, Shelf]]:
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    address = tmp_path / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(address), "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _wait_for(server, address)
-    yield in_redis(f"unix://{address}"), in_redis(f"unix://{address}")
-    server.terminate()
-    server.wait()
-
-
-def _wait_for(server: subprocess.Popen[bytes], address: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as knock:
-        while knock.connect_ex(str(address)) != 0:
-            assert server.poll() is None
-            time.sleep(0.01)
 
 
 def test_two_processes_share_a_minute(shelves: tuple[Shelf, Shelf]) -> None:
