@@ -21,6 +21,7 @@ They count this process, from `register` on; the ledger has everything.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ class Meters:
             return Counter(f"llmnb_{name}", what, (*_LABELS, *labels), registry=registry)
 
         self.registry = registry
+        self._heard: deque[Sequence[Call]] = deque()
+        self._counting = Lock()
         self._requests = counter("requests", "Calls that have ended", "source")
         self._errors = counter("errors", "Calls that failed, were cut off or cancelled", "error_type")
         self._retries = counter("retries", "Attempts beyond the first")
@@ -77,7 +80,20 @@ class Meters:
         )  # fmt: skip
 
     def hear(self, rows: Sequence[Call]) -> None:
-        """Counts a call that has ended."""
+        """Counts a call that has ended.
+
+        The client's locks are not reentrant, and a finalizer may end a stream while its thread holds one of them: what
+        comes while somebody counts is counted by them.
+        """
+        self._heard.append(rows)
+        while self._heard and self._counting.acquire(blocking=False):
+            try:
+                while self._heard:
+                    self._count(self._heard.popleft())
+            finally:
+                self._counting.release()
+
+    def _count(self, rows: Sequence[Call]) -> None:
         call = rows[0]
         labels = _labels(call)
         self._requests.labels(*labels, call.source).inc()

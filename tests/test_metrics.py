@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import llmnb
 from llmnb import hearing
 from llmnb.errors import InvalidRequest
+from llmnb.metrics import Meters
+from llmnb.records import Call
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
@@ -139,3 +141,21 @@ def test_who_listens_and_fails_harms_nothing(sim: Simulator) -> None:
             assert llmnb.LLM(MODEL)("Hi").text
     finally:
         hearing.hearers.remove(hear)
+
+
+def test_a_stream_that_ends_in_the_middle_of_counting_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that garbage collection ends while its thread holds a lock of the client's."""
+    registry = CollectorRegistry()
+    meters = Meters(registry)
+    ended = [Call("uid", 0, MODEL, model=MODEL, status="ok")]
+    dropped, labels = [ended], meters._requests.labels
+
+    def found(*values: str) -> object:
+        with meters._requests._lock:
+            if dropped:
+                meters.hear(dropped.pop())
+        return labels(*values)
+
+    monkeypatch.setattr(meters._requests, "labels", found)
+    meters.hear(ended)
+    assert counted(registry, "requests_total") == 2
