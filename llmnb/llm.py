@@ -204,7 +204,7 @@ class LLM:
         """Asks, and gives events as they come: `Thinking`, `Text`, and `Done` with usage and cost at the end.
 
         Tools, yours and those that run on the API's side, are `ToolCall` and `ToolResult`; sources are `Citation`,
-        and a request that had to be repeated is a `Retry`.
+        a request that had to be repeated is a `Retry`, and one held back for a rate limit is `Throttled`.
         With `into`, a type as for `extract`, the value so far comes as `Partial` in the place of text, and the last one
         is the whole, validated; what does not fit raises ExtractionFailed.
 

@@ -233,8 +233,9 @@ class CallContext:
     Fields that are None fall back to what the client was wrapped with and what the kernel knows. `on_end` is told each
     attempt that has ended, in the thread or task that ended it; it must not raise. `prompt_cache` is the mode of the
     prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
-    `on_retry` is told of each further attempt before the wait for it begins, and must neither block nor raise. `owner`
-    is who waits for the call, where another thread makes it (see `llmnb.slots.this_owner`).
+    `on_wait` is told of each further attempt before the wait for it begins, and while a call is held back by pacing; it
+    must neither block nor raise. `owner` is who waits for the call, where another thread makes it (see
+    `llmnb.slots.this_owner`).
     """
 
     chat: str | None = None
@@ -250,7 +251,7 @@ class CallContext:
     on_end: Callable[[Ended], None] | None = field(default=None, compare=False)
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
-    on_retry: Callable[[Retry], None] | None = field(default=None, compare=False)
+    on_wait: Callable[[Wait], None] | None = field(default=None, compare=False)
 
 
 _NOBODY = CallContext()
@@ -431,6 +432,31 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttled:
+    """The call is held back so that it stays inside the account's rate limits: for `wait_s` seconds more.
+
+    It comes again every other second with what is left then, as far as that is known, and with `wait_s` 0 when the call
+    goes. `limit` is which one is near, "requests", "input tokens" or "output tokens", and `per_minute` how much of it
+    the account may use in a minute. After a 429 that named none they are "" and None.
+    """
+
+    wait_s: float
+    limit: str = ""
+    per_minute: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """What is waited for, in words."""
+        if self.per_minute is None:
+            return "the account's rate limit"
+        return f"the account's limit of {self.per_minute:,.0f} {self.limit} a minute"
+
+
+Wait = Retry | Throttled
+"""Why nothing comes of a call for the moment."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The end of an answer: what it used and cost, and how long it took.
 
@@ -469,4 +495,4 @@ class Partial:
     is_complete: bool = False
 
 
-StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Approval | Retry | Partial | Done
+StreamEvent = Text | Thinking | Citation | ToolCall | ToolResult | Approval | Retry | Throttled | Partial | Done

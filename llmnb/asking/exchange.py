@@ -20,7 +20,7 @@ from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply, LlmnbError
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece
-from llmnb.records import Call, Ended, PromptMarks, Retry, Text, Thinking, Usage, calling
+from llmnb.records import Call, Ended, PromptMarks, Retry, Text, Thinking, Usage, Wait, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Exchange:
 
     `ask`, `aask`, `stream` and `astream` are four ways to do the same; use one of them, once. `limit` is how many
     requests the process may have under way, `shown_in` is passed to the reply, `on_call` is told each row (a retried
-    call tells several, with one uid); `tells_input` has a tool's input come piece by piece.
+    call tells several, with one uid), `on_wait` the waits before retries and for rate limits; `tells_input` has a
+    tool's input come piece by piece.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Exchange:
         chat: str | None = None,
         shown_in: str | None = None,
         on_call: Callable[[Call], None] | None = None,
+        on_wait: Callable[[Wait], None] | None = None,
         tells_input: bool = False,
     ) -> None:
         self.plan = plan
@@ -55,7 +57,7 @@ class Exchange:
         self._marks: PromptMarks | None = None
         self.reply: Reply | None = None
         self.shown_in = shown_in
-        self.on_retry: Callable[[Retry], None] | None = None  # who is told of a retry while it is waited for
+        self.on_wait: Callable[[Wait], None] | None = on_wait  # who is told of waits while they last
         self._retries: list[Retry] = []
         self._on_call = on_call
         self._limit = limit
@@ -89,7 +91,7 @@ class Exchange:
 
     # Piece by piece ---------------------------------------------------------------------------------------------------
 
-    def stream(self, client: SyncClient) -> Generator[Piece | Retry]:
+    def stream(self, client: SyncClient) -> Generator[Piece | Wait]:
         """The pieces of the answer as they come. Closing the generator closes the HTTP stream at once."""
         broke: Exception | None = None
         with self._slot(), _Advice(self.plan):
@@ -112,16 +114,16 @@ class Exchange:
                 body.close()
         self._finish_stream(broke)
 
-    async def astream(self, client: AsyncClient) -> AsyncGenerator[Piece | Retry]:
+    async def astream(self, client: AsyncClient) -> AsyncGenerator[Piece | Wait]:
         """The async twin of `stream`."""
         broke: Exception | None = None
         async with self._aslot():
             with _Advice(self.plan):
                 body: Any = None
-                if self.on_retry is None:
+                if self.on_wait is None:
                     async with aclosing(self._opened(client)) as opening:
                         async for told in opening:
-                            if isinstance(told, Retry):
+                            if isinstance(told, Wait):
                                 yield told
                             else:
                                 body = told
@@ -146,9 +148,9 @@ class Exchange:
         self._finish_stream(broke)
 
     async def _opened(self, client: AsyncClient) -> AsyncGenerator[Any]:
-        """The retries while they are waited for, and last the stream that has begun."""
-        told = asyncio.Queue[Retry | None]()
-        self.on_retry = told.put_nowait
+        """The waits while they last, and at the end the stream that has begun."""
+        told = asyncio.Queue[Wait | None]()
+        self.on_wait = told.put_nowait
         with self._calling():
             task = asyncio.ensure_future(cast("Any", client()).messages.create(**self._arguments, stream=True))
 
@@ -158,8 +160,8 @@ class Exchange:
         task.add_done_callback(over)
         is_handed_on = False
         try:
-            while (retry := await told.get()) is not None:
-                yield retry
+            while (wait := await told.get()) is not None:
+                yield wait
             body, is_handed_on = task.result(), True
             yield body
         finally:
@@ -191,14 +193,14 @@ class Exchange:
 
     def _calling(self) -> AbstractContextManager[None]:
         return calling(
-            **self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked, on_retry=self._retrying
+            **self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked, on_wait=self._waits
         )
 
-    def _retrying(self, retry: Retry) -> None:
-        if self.on_retry is None:
-            self._retries.append(retry)
-        else:
-            self.on_retry(retry)
+    def _waits(self, wait: Wait) -> None:
+        if self.on_wait is not None:
+            self.on_wait(wait)
+        elif isinstance(wait, Retry):
+            self._retries.append(wait)
 
     def _retried(self) -> list[Retry]:
         """The attempts that nobody was told of while they were waited for."""

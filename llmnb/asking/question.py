@@ -17,7 +17,7 @@ from llmnb.asking.routed import Routed, Routing
 from llmnb.asking.runner import awatch, loop_thread, relayed, watch, watch_here
 from llmnb.asking.tool_loop import ToolLoop
 from llmnb.errors import IncompleteReply, InvalidRequest
-from llmnb.records import Call, StreamEvent
+from llmnb.records import Call, StreamEvent, Wait
 from llmnb.reply import Reply, running_cell
 from llmnb.views import View, views
 
@@ -26,7 +26,8 @@ from llmnb.views import View, views
 class Question:
     """What will be sent, through which client, for which chat.
 
-    `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too;
+    `limit` is how many requests may be under way at once. `on_call` is told every ledger row, of failed calls, too,
+    `on_wait` the waits for rate limits and before retries where no view or stream shows them;
     `on_reply` the answer, once it is whole and before anybody else sees the end of it. `shown_as` puts something before
     the view, and `tells_input` has the input of a tool come piece by piece. `entered` is what an answer that broke off
     is resumed inside of, `resumes` the beginning of the one that this question has finished. `routing` are the models
@@ -39,6 +40,7 @@ class Question:
     limit: int
     chat: str | None = None
     on_call: Callable[[Call], None] | None = None
+    on_wait: Callable[[Wait], None] | None = None
     on_reply: Callable[[Reply], None] | None = None
     shown_as: Callable[[View], View] | None = None
     tells_input: bool = False
@@ -168,6 +170,7 @@ class Question:
             chat=self.chat,
             shown_in=shown_in,
             on_call=self.on_call,
+            on_wait=self.on_wait,
             tells_input=self.tells_input,
         )
 

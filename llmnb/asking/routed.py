@@ -14,7 +14,7 @@ from llmnb.asking.params import Plan
 from llmnb.asking.runner import loop_thread, relayed
 from llmnb.errors import IncompleteReply
 from llmnb.messages.accumulate import Piece
-from llmnb.records import Call, Retry
+from llmnb.records import Call, Retry, Wait
 from llmnb.reply import Reply
 from llmnb.routing import Candidate, Hop, Route, Router, breakers
 from llmnb.settings import Settings
@@ -86,7 +86,7 @@ class Routed:
         self._left = 0
         self._shown = False
         self._parent: str | None = None
-        self.on_retry: Callable[[Retry], None] | None = None
+        self.on_wait: Callable[[Wait], None] | None = None
         self.reply: Reply | None = None
 
     def ask(self, client: Callable[[], Any]) -> Reply:
@@ -124,13 +124,13 @@ class Routed:
                 self._came(way, reply)
         return self.replied()
 
-    def stream(self, client: Callable[[], Any]) -> Generator[Piece | Retry]:
+    def stream(self, client: Callable[[], Any]) -> Generator[Piece | Wait]:
         """The pieces of the answer as they come, and a `Retry` where the next model is asked."""
         for way in self._in_order():
             exchange = self._begun(way)
             try:
                 for piece in exchange.stream(getattr(way.access, client.__name__)):
-                    self._shown = self._shown or not isinstance(piece, Retry)
+                    self._shown = self._shown or not isinstance(piece, Wait)
                     yield piece
             except Exception as error:
                 if not self._goes_on(way, error):
@@ -140,17 +140,17 @@ class Routed:
             if self.reply is None:
                 yield self._told()
 
-    def astream(self, client: Callable[[], Any]) -> AsyncGenerator[Piece | Retry]:
+    def astream(self, client: Callable[[], Any]) -> AsyncGenerator[Piece | Wait]:
         """The async twin of `stream`."""
         return self._astream(client.__name__)
 
-    async def _astream(self, kind: str) -> AsyncGenerator[Piece | Retry]:
+    async def _astream(self, kind: str) -> AsyncGenerator[Piece | Wait]:
         for way in self._in_order():
             exchange = self._begun(way)
             try:
                 async with aclosing(exchange.astream(getattr(way.access, kind))) as pieces:
                     async for piece in self._in_time(pieces):
-                        self._shown = self._shown or not isinstance(piece, Retry)
+                        self._shown = self._shown or not isinstance(piece, Wait)
                         yield piece
             except Exception as error:
                 if not self._goes_on(way, error):
@@ -160,7 +160,7 @@ class Routed:
             if self.reply is None:
                 yield self._told()
 
-    async def _in_time(self, pieces: AsyncGenerator[Piece | Retry]) -> AsyncGenerator[Piece | Retry]:
+    async def _in_time(self, pieces: AsyncGenerator[Piece | Wait]) -> AsyncGenerator[Piece | Wait]:
         """The same, as long as the first of them is not late; the last way has all the time."""
         late_s = self._router.first_token_s if self._left else None
         until = None if late_s is None else asyncio.get_running_loop().time() + late_s
@@ -191,7 +191,8 @@ class Routed:
         if self._parent is not None:
             plan = replace(plan, ledger={**plan.ledger, "parent_uid": self._parent})
         self._exchange = exchange = self._make(plan)
-        exchange.on_retry = self.on_retry
+        if self.on_wait is not None:
+            exchange.on_wait = self.on_wait
         return exchange
 
     def _goes_on(self, way: Way, error: Exception) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llmnb import interrupts
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
-from llmnb.records import Retry, StreamEvent
+from llmnb.records import StreamEvent, Wait
 from llmnb.reply import Reply
 from llmnb.views import View
 
@@ -35,7 +35,7 @@ wake it, and on Windows none does."""
 class Answering(Protocol):
     """What is asked of an exchange here; the names are those of `Exchange`."""
 
-    on_retry: Callable[[Retry], None] | None
+    on_wait: Callable[[Wait], None] | None
 
     @property
     def reply(self) -> Reply | None: ...
@@ -185,7 +185,7 @@ def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
         Stopped: the person stopped it, by Ctrl-C, the kernel's interrupt, or the view's own button.
     """
     running = _Watch(events)
-    exchange.on_retry = running.tell
+    exchange.on_wait = running.tell
     try:
         view.open(model, running.press)
         running.start()
@@ -226,7 +226,7 @@ def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, 
 
     The view is given no `stop`: a blocked read cannot be ended from elsewhere.
     """
-    exchange.on_retry = view.show
+    exchange.on_wait = view.show
     try:
         view.open(model, None)
         with closing(events):
@@ -253,7 +253,7 @@ def relayed(exchange: Answering, events: Events) -> Generator[StreamEvent]:
     Leaving the generator ends the answer at once.
     """
     running = _Watch(events)
-    exchange.on_retry = running.tell
+    exchange.on_wait = running.tell
     running.start()
     try:
         yield from running
@@ -277,7 +277,7 @@ async def awatch(exchange: Answering, events: Events, view: View, model: str) ->
     Raises:
         Cancelled: the view's Stop was pressed. A cancellation from outside passes as it is.
     """
-    exchange.on_retry = view.show
+    exchange.on_wait = view.show
     loop = asyncio.get_running_loop()
     task = loop.create_task(_show_all(events, view))
     stopped = threading.Event()

@@ -21,7 +21,7 @@ from llmnb.asking.runner import from_loop_thread
 from llmnb.errors import InvalidRequest, ToolLoopLimit
 from llmnb.messages.accumulate import Piece
 from llmnb.pricing import cost_of
-from llmnb.records import NANO, Approval, Caching, Retry, ToolCall, Usage
+from llmnb.records import NANO, Approval, Caching, ToolCall, Usage, Wait
 from llmnb.reply import Reply
 from llmnb.settings import Settings, load
 from llmnb.tools.batch import Batch
@@ -30,7 +30,7 @@ from llmnb.tools.toolbox import Toolbox
 from llmnb.views import views
 
 Message: TypeAlias = dict[str, Any]
-News: TypeAlias = Piece | Retry | Approval
+News: TypeAlias = Piece | Wait | Approval
 
 _PAUSED = "pause_turn"
 _FORCED = ("any", "tool")
@@ -43,12 +43,12 @@ _ADVICE = (
 class Asked(Protocol):
     """What is asked of the exchange of one turn; the names are those of `Exchange`."""
 
-    on_retry: Callable[[Retry], None] | None
+    on_wait: Callable[[Wait], None] | None
 
     def ask(self, client: Any) -> Reply: ...
     async def aask(self, client: Any) -> Reply: ...
-    def stream(self, client: Any) -> Generator[Piece | Retry]: ...
-    def astream(self, client: Any) -> AsyncGenerator[Piece | Retry]: ...
+    def stream(self, client: Any) -> Generator[Piece | Wait]: ...
+    def astream(self, client: Any) -> AsyncGenerator[Piece | Wait]: ...
     def replied(self) -> Reply: ...
     def partial(self) -> Reply | None: ...
 
@@ -82,7 +82,7 @@ class ToolLoop:
         self._turns: list[Reply] = []
         self._exchange: Asked | None = None
         self._began = time.monotonic()
-        self.on_retry: Callable[[Retry], None] | None = None
+        self.on_wait: Callable[[Wait], None] | None = None
         self.reply: Reply | None = None
 
     # Four ways --------------------------------------------------------------------------------------------------------
@@ -181,7 +181,8 @@ class ToolLoop:
             # who must call a tool at every turn never comes to an answer
             arguments = {name: value for name, value in arguments.items() if name != "tool_choice"}
         exchange = self._make(replace(self._plan, arguments=arguments), [*self._messages, *self._said])
-        exchange.on_retry = self.on_retry
+        if self.on_wait is not None:
+            exchange.on_wait = self.on_wait
         return exchange
 
     def _calls(self, reply: Reply) -> list[ToolCall]:

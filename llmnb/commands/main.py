@@ -21,7 +21,7 @@ from llmnb.commands import cache as cli_cache
 from llmnb.commands import console
 from llmnb.commands import ledger as cli_ledger
 from llmnb.commands import tokens as cli_tokens
-from llmnb.records import Done, Retry, Text
+from llmnb.records import Done, Retry, Text, Throttled
 
 if TYPE_CHECKING:
     from llmnb.llm import LLM
@@ -297,8 +297,12 @@ def _with_piped(prompt: str) -> str:
 
 def _print_stream(llm: LLM, text: str) -> None:
     """Plain text as it comes, for a pipe or a file; what is no answer goes to standard error."""
+    is_told = False
     for event in llm.stream(text):
-        if isinstance(event, Text):
+        if isinstance(event, Throttled) and not is_told:
+            is_told = True
+            print(f"llmnb: waiting {event.wait_s:.0f} s for {event.reason}", file=sys.stderr)
+        elif isinstance(event, Text):
             print(event.text, end="", flush=True)
         elif isinstance(event, Retry):
             print(f"llmnb: {event.reason}; trying again in {event.wait_s:.0f} s", file=sys.stderr)

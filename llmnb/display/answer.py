@@ -9,7 +9,19 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from llmnb.records import Approval, Citation, Done, Partial, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import (
+    Approval,
+    Citation,
+    Done,
+    Partial,
+    Retry,
+    StreamEvent,
+    Text,
+    Thinking,
+    Throttled,
+    ToolCall,
+    ToolResult,
+)
 
 # C0 and C1 controls but \t and \n: terminals obey them, browsers drop some of them silently
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -59,9 +71,9 @@ class Tool:
 
 @dataclass(slots=True)
 class Waiting:
-    """A wait before another attempt; `over` once something came after it."""
+    """A wait before another attempt, or for a rate limit; `over` once something came after it."""
 
-    retry: Retry
+    wait: Retry | Throttled
     over: bool = False
 
 
@@ -121,6 +133,8 @@ class Answer:
                 self.ask(call, True)
             case Retry():
                 self._append(Waiting(event))
+            case Throttled():
+                self._throttled(event)
             case Partial():
                 pass  # the JSON it is read from is shown
             case Done():
@@ -163,6 +177,13 @@ class Answer:
                 part.result, part.asking = result, False
                 return
         self._append(Tool(ToolCall(result.id, result.name, {}), result))
+
+    def _throttled(self, event: Throttled) -> None:
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, Waiting) and isinstance(last.wait, Throttled) and not last.over:
+            last.wait, last.over = event, event.wait_s <= 0
+        elif event.wait_s > 0:
+            self._append(Waiting(event))
 
     def _append(self, part: Part) -> None:
         self._end_last()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from html import escape
+from math import ceil
 
 from llmnb.display.answer import Prose, Tool, Waiting, clean, is_stop
 from llmnb.display.footer import seconds, shortened
 from llmnb.display.markdown import coloured
+from llmnb.records import Throttled
 
 MAX_VALUE_CHARS = 20_000
 """Of arguments and results more than this is not shown; the reply holds all of it."""
@@ -37,13 +39,16 @@ def tool_text(part: Tool) -> str:
 
 
 def waiting(part: Waiting) -> str:
-    """A wait before the next attempt as one line."""
-    return f'<p class="llmnb-retry" role="note">{escape(waiting_text(part))}</p>'
+    """A wait as one line."""
+    text = waiting_text(part)
+    return f'<p class="llmnb-retry" role="note">{escape(text)}</p>' if text else ""
 
 
 def waiting_text(part: Waiting) -> str:
-    """A wait before the next attempt in words."""
-    retry = part.retry
+    """A wait in words; '' for one that is over and of which nobody needs to know any more."""
+    retry = part.wait
+    if isinstance(retry, Throttled):
+        return "" if part.over else f"⧗ waiting {max(1, ceil(retry.wait_s))} s for {shortened(retry.reason, 200)}"
     of = f" of {retry.max_attempts}" if retry.max_attempts else ""
     reason = f" ({shortened(retry.reason, 200)})" if retry.reason else ""
     verb = "waited" if part.over else "waiting"

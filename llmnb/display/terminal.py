@@ -125,7 +125,8 @@ class TerminalView:
     def _settle(self, line: Styled, finished: bool) -> None:
         if finished:
             self._tail.text = None
-            self._console.print(line)
+            if line.plain:
+                self._console.print(line)
         else:
             self._tail.text = line
 

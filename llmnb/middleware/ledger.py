@@ -94,7 +94,7 @@ class LedgerPart(Part):
             if retry is None:
                 return False
             entry.awaits_retry()
-            if (tell := current_context().on_retry) is not None:
+            if (tell := current_context().on_wait) is not None:
                 tell(retry)
         except Exception as trouble:
             quietly("preparing a retry", trouble, but="how long the SDK waits is not shown")

@@ -15,13 +15,16 @@ from llmnb.middleware.answering import http_of
 from llmnb.middleware.entry import UNDER_WAY, Entry
 from llmnb.middleware.flow import Flow, Part, Pause
 from llmnb.pacing import Account, Need, Pacer
+from llmnb.pacing.account import GOES
 from llmnb.pacing.allowance import KINDS
-from llmnb.records import Call, current_context
+from llmnb.records import Call, CallContext, Throttled, current_context
 from llmnb.trouble import quietly
 
 _HEADER = b"anthropic-ratelimit-"
 _LIMITED = 429
 _BUT = "it is not held back"
+_TOLD_FROM_S = 0.5
+"""A wait that is shorter is over before anybody has read of it."""
 
 
 class PacingPart(Part):
@@ -72,6 +75,7 @@ class PacingPart(Part):
         clock, context = self._pacer.clock, current_context()
         lane = context.run_id or context.chat or ""
         need = account.need(entry.estimated_input_tokens)
+        began, is_told = clock.now(), False
         try:
             while True:
                 try:
@@ -82,9 +86,14 @@ class PacingPart(Part):
                 if wait_s <= 0:
                     break
                 entry.waits()
+                is_told = is_told or wait_s >= _TOLD_FROM_S or clock.now() - began >= _TOLD_FROM_S
+                if is_told:
+                    _tell(context, account.throttled(uid))
                 yield Pause(clock.real_s(wait_s))
         finally:
             account.give_up(uid)
+        if is_told:
+            _tell(context, GOES)
         entry.goes()
         entry.on_row = self._when_ended(account, uid, entry, entry.on_row)
 
@@ -122,6 +131,14 @@ class PacingPart(Part):
                 refused=refused,
                 retry_after_s=None if asked_s is None else min(asked_s, self._pacer.longest_retry_wait_s),
             )
+
+
+def _tell(context: CallContext, wait: Throttled) -> None:
+    if context.on_wait is not None:
+        try:
+            context.on_wait(wait)
+        except Exception as trouble:
+            quietly("telling that a call is held back", trouble, but="it waits all the same")
 
 
 def told_in(headers: httpx2.Headers) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 from llmnb.pacing.allowance import Allowance, Need, Told
 from llmnb.pacing.shelves import Shelf
+from llmnb.records import Throttled
 
 NEAR = 0.5
 """Calls are held back from when less than this share of a limit is left."""
@@ -24,6 +25,8 @@ LONGEST_PAUSE_S = 2.0
 _SHORTEST_PAUSE_S = 0.02
 _FIRST_OUTPUT_TOKENS = 256.0
 """What a call is expected to write before any has been seen."""
+GOES = Throttled(0.0)
+"""What a call is told that waits no longer."""
 
 
 Change: TypeAlias = Callable[[Allowance], "float | None"]
@@ -58,6 +61,7 @@ class Account:
         self._updating = False
         self._deferred: deque[Change] = deque()
         self._waiting: dict[str, tuple[str, int, Need]] = {}
+        self._told: dict[str, Throttled] = {}
         self._served: dict[str, int] = {}
         self._arrivals = 0
         self._output_tokens = _FIRST_OUTPUT_TOKENS
@@ -123,6 +127,10 @@ class Account:
                 return 0.0
             return min(LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, wait))
 
+    def throttled(self, uid: str) -> Throttled:
+        """What a call was told when it asked last: how long it waits, and for what."""
+        return self._told.get(uid, GOES)
+
     def give_up(self, uid: str) -> None:
         """The call does not go."""
         with self._lock:
@@ -171,7 +179,8 @@ class Account:
             need.input_tokens + sum(other.input_tokens for other in ahead),
             need.output_tokens + sum(other.output_tokens for other in ahead),
         )
-        wait = allowance.wait_s(total, now)
+        wait, kind = allowance.wait(total, now)
+        self._told[uid] = Throttled(wait, kind.replace("-", " "), allowance.limits.get(kind))
         if wait <= 0:  # there is room for those ahead, too
             allowance.take(uid, need, now)
         return wait
@@ -197,5 +206,6 @@ class Account:
 
     def _left(self, uid: str) -> None:
         self._waiting.pop(uid, None)
+        self._told.pop(uid, None)
         if not self._waiting:
             self._served.clear()

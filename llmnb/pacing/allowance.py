@@ -67,15 +67,20 @@ class Allowance:
 
     def wait_s(self, need: Need, now: float) -> float:
         """Seconds until a call that needs so much may go; 0 where it may go now."""
+        return self.wait(need, now)[0]
+
+    def wait(self, need: Need, now: float) -> tuple[float, str]:
+        """The same, and the kind of limit that is waited for; '' where it is none of `KINDS`."""
         self._refill(now)
-        wait = max(0.0, self.blocked_until - now)
+        wait, waited_for = max(0.0, self.blocked_until - now), ""
         for kind, limit in self.limits.items():
             # one that needs more than all takes all
             short = min(need.of(kind) + limit * MARGIN, limit) - self.levels[kind]
-            wait = max(wait, short * 60 / limit)
+            if short * 60 / limit > wait:
+                wait, waited_for = short * 60 / limit, kind
         if self.window is not None and len(self.held) >= max(1, int(self.window)):
             wait = max(wait, 0.25)  # until one of them ends, which nobody knows
-        return wait
+        return wait, waited_for
 
     def take(self, uid: str, need: Need, now: float) -> None:
         """A call goes."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmnb.display.answer import Answer
 from llmnb.display.scene import Message, Scene, shared_prefix
-from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, Throttled, ToolCall, ToolResult, Usage
 
 
 class FrontEnd:
@@ -52,6 +52,7 @@ EVENTS: st.SearchStrategy[StreamEvent] = st.one_of(
     st.sampled_from(["1", "2"]).map(lambda i: ToolCall(i, "tool", {"a": i})),
     st.sampled_from(["1", "2"]).map(lambda i: ToolResult(i, "tool", "result 🎉", duration_ms=3)),
     st.just(Retry(1.5, 2, "busy")),
+    st.sampled_from([0.0, 2.0, 12.0]).map(lambda wait_s: Throttled(wait_s, "requests", 50)),
 )
 DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), None)
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from rich.console import Console
 
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.records import Done, Text, Thinking, Throttled, ToolCall, ToolResult, Usage
 
 DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), Decimal("0.01"))
 
@@ -71,6 +71,25 @@ def test_a_tail_taller_than_the_screen_is_cut() -> None:
     screen.feed(out.getvalue())
     assert sum("item 3" in line.replace("item 3 ", "item 3") for line in screen.lines) == 11  # 3 and 30 to 39
     assert screen.row < 60
+
+
+def test_a_wait_for_a_rate_limit_is_shown_while_it_lasts() -> None:
+    """In a terminal it is drawn over until the call goes, and leaves no line; elsewhere it is told once."""
+    out, plain, now = io.StringIO(), io.StringIO(), iter(range(10_000))
+    terminal = TerminalView(Console(file=out, force_terminal=True, width=80, height=20), clock=lambda: float(next(now)))
+    for view in (terminal, PrintView(plain)):
+        view.open("claude", None)
+        for left in (12, 10, 8, 0):
+            view.show(Throttled(left, "input tokens", 40_000))
+        view.show(Text("Here it is."))
+        view.show(DONE)
+        view.close()
+    said = "waiting {} s for the account's limit of 40,000 input tokens a minute"
+    assert said.format(12) in out.getvalue()
+    screen = Screen()
+    screen.feed(out.getvalue())
+    assert not [line for line in screen.lines if "waiting" in line]
+    assert plain.getvalue().splitlines()[:2] == [f"⧗ {said.format(12)}", "Here it is."]
 
 
 def test_thinking_and_tools_are_single_lines() -> None:

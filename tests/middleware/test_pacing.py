@@ -11,7 +11,10 @@ import pytest
 
 import llmnb
 from benchmarks.pacing import measured
+from llmnb.display import cards
+from llmnb.display.answer import Answer, Prose, Waiting
 from llmnb.pacing import pacer
+from llmnb.records import Throttled
 from llmnb.settings import load
 from llmnb.simulator import Clock, Limits, Simulator
 
@@ -70,6 +73,33 @@ def test_a_stream_holds_its_place_until_it_ends(account: tuple[Simulator, anthro
         assert held() == 1
         list(events)
     assert held() == 0
+
+
+def test_a_call_that_is_held_back_says_so(
+    account: tuple[Simulator, anthropic.Anthropic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits, how long and for which limit; then that it goes, and then the answer comes. A view draws that."""
+    simulator, client = account
+    for number in range(18):
+        ask(client, number)
+    for name, value in simulator.environ().items():
+        monkeypatch.setenv(name, value)
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=20, cache=False)
+    answer, lines = Answer(), list[str]()
+    told = list[Throttled]()
+    for number in range(4):
+        for event in llm.stream(f"once more {number}"):
+            answer.apply(event)
+            if isinstance(event, Throttled):
+                told.append(event)
+                lines += [cards.waiting_text(part) for part in answer.parts if isinstance(part, Waiting)]
+    waits = [event for event in told if event.wait_s]
+    assert {(event.limit, event.per_minute) for event in waits} == {("requests", 20.0)}
+    assert waits[0].wait_s > 1
+    assert told[-1] == Throttled(0.0)
+    assert "⧗ waiting 3 s for the account's limit of 20 requests a minute" in lines
+    assert lines[-1] == ""
+    assert isinstance(answer.parts[-1], Prose)
 
 
 def test_switched_off_nothing_is_held_back(

@@ -43,7 +43,7 @@ def client(sim: Simulator) -> Iterator[anthropic.Anthropic]:
 def told(client: anthropic.Anthropic) -> list[Retry]:
     """The retries that are told while a call is made."""
     retries: list[Retry] = []
-    with calling(on_retry=retries.append):
+    with calling(on_wait=retries.append):
         client.messages.create(**HI)
     return retries
 
@@ -80,7 +80,7 @@ def test_the_last_failure_announces_nothing(sim: Simulator, client: anthropic.An
     """Two retries are told and not a third, and the SDK's error comes out as it is."""
     sim.fail("overloaded", times=None, retry_after_ms=1)
     retries: list[Retry] = []
-    with pytest.raises(anthropic.APIStatusError), calling(on_retry=retries.append):
+    with pytest.raises(anthropic.APIStatusError), calling(on_wait=retries.append):
         client.messages.create(**HI)
     assert [retry.attempt for retry in retries] == [2, 3]
 
@@ -90,7 +90,7 @@ def test_a_copy_with_other_retries_is_believed(sim: Simulator, client: anthropic
     sim.fail("overloaded", times=None, retry_after_ms=1)
     for asking in (client.with_options(max_retries=1), client.copy(max_retries=1)):
         retries: list[Retry] = []
-        with pytest.raises(anthropic.APIStatusError), calling(on_retry=retries.append):
+        with pytest.raises(anthropic.APIStatusError), calling(on_wait=retries.append):
             asking.messages.create(**HI)
         assert [(retry.attempt, retry.max_attempts) for retry in retries] == [(2, 2)]
 
@@ -98,7 +98,7 @@ def test_a_copy_with_other_retries_is_believed(sim: Simulator, client: anthropic
 def test_what_is_not_repeated_is_not_told(sim: Simulator, client: anthropic.Anthropic) -> None:
     """A request that is refused for good is no retry."""
     retries: list[Retry] = []
-    with pytest.raises(anthropic.NotFoundError), calling(on_retry=retries.append):
+    with pytest.raises(anthropic.NotFoundError), calling(on_wait=retries.append):
         client.messages.create(**{**HI, "model": "claude-nobody-1"})
     assert retries == []
 
@@ -109,7 +109,7 @@ def test_a_lost_connection_is_told(sim: Simulator, monkeypatch: pytest.MonkeyPat
     retries: list[Retry] = []
     with anthropic.Anthropic(base_url="http://127.0.0.1:9", max_retries=1) as plain:
         client = llmnb.wrap(plain)
-        with calling(on_retry=retries.append), pytest.raises(anthropic.APIConnectionError):
+        with calling(on_wait=retries.append), pytest.raises(anthropic.APIConnectionError):
             client.messages.create(**HI)
     assert retries == [Retry(0.5, 2, "no connection", 2)]
 
@@ -204,7 +204,7 @@ def test_an_early_error_is_repeated(sim: Simulator, client: anthropic.Anthropic,
     """As a 529 would be: one row, two attempts, nothing billed for the first, and the time to the first token."""
     sim.fail("error_event", after_events=after_events)
     retries: list[Retry] = []
-    with calling(on_retry=retries.append), client.messages.create(**HI, stream=True) as events:
+    with calling(on_wait=retries.append), client.messages.create(**HI, stream=True) as events:
         assert [event.type for event in events][-1] == "message_stop"
     assert [(retry.attempt, retry.reason[:10]) for retry in retries] == [(2, "overloaded")]
     [row] = llmnb.calls().to_dict("records")
@@ -240,7 +240,7 @@ def test_a_death_in_the_wait_is_found_later(sim: Simulator, client: anthropic.An
         found = list((load().home / "spool" / "underway").iterdir())
         noted.append("".join(path.read_text() for path in found))
 
-    with calling(on_retry=look):
+    with calling(on_wait=look):
         client.messages.create(**HI)
     assert '"attempts":2' in noted[0].replace(" ", "")
     assert llmnb.calls()["status"].item() == "ok"
