@@ -109,8 +109,17 @@ def _billed(calls: dict[str, Call]) -> dict[str, Any]:
     costs = [call.cost_nanousd for call in calls.values()]
     return {
         "cost_nanousd": None if None in costs else sum(cost or 0 for cost in costs),
+        "full_nanousd": _full(calls),
         "saved_nanousd": sum(call.saved_nanousd or 0 for call in calls.values() if call.source == "live"),
         "input_tokens": sum(call.usage.total_input_tokens for call in calls.values()),
         "output_tokens": sum(call.output_tokens for call in calls.values()),
         "cache_read_tokens": sum(call.cache_read_tokens for call in calls.values()),
+        "latency_ms": sum(call.latency_ms or 0.0 for call in calls.values() if call.is_call),
+        "ttft_ms": next((call.ttft_ms for call in calls.values() if call.is_call), None),
     }
+
+
+def _full(calls: dict[str, Call]) -> int | None:
+    """What it costs where nothing is in the response cache; None where that is not known."""
+    costs = [call.cost_nanousd if call.source == "live" else call.saved_nanousd for call in calls.values()]
+    return None if None in costs else sum(cost or 0 for cost in costs)

@@ -50,6 +50,8 @@ class Job:
     settings: Settings
     budget_usd: Decimal | None = None
     routing: Routing | None = None
+    asks: Callable[..., Question] = Question
+    """What a row is asked by; `compare` listens to it."""
 
     @property
     def run_id(self) -> str:
@@ -61,41 +63,37 @@ class Job:
         models = [] if self.routing is None else [way.plan.model for way in self.routing.ways]
         return key_of([said, self.plan.arguments, schema, sample, self.server, *models])[:RUN_ID_CHARS]
 
-    def run(self, *, failed_again: bool = False) -> tuple[Run, Results]:
-        """A run, and where its rows are."""
+    def run(self, *, failed_again: bool = False, purse: Purse | None = None) -> tuple[Run, Results]:
+        """A run, and where its rows are; `purse` is one that it shares with other runs."""
         results = Results(self.settings.home / "runs" / self.run_id / "rows.jsonl")
         plan, warms = _cached(self.plan, self.access, len(self.frame))
         plan = replace(plan, ledger={**plan.ledger, "run_id": self.run_id})
         if failed_again:  # an answer that does not fit is in the response cache
             plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
-
-        def question(row: Row) -> Question:
-            messages = [{"role": "user", "content": row.content}]
-            return Question(
-                row.plan(plan, self.plan.arguments.get("system")),
-                messages,
-                self.access,
-                self.concurrency,
-                routing=self.routing,
-            )
-
         run = Run(
             Prompts(self.frame, self.prompt),
             len(self.frame),
             results,
-            question,
+            lambda row: self.question(row, plan),
             concurrency=self.concurrency,
             shape=self.shape,
             retries=self.retries,
             fresh=self.plan.ledger["caching"].fresh,
             failed_again=failed_again,
             raises=self.errors == "raise",
-            purse=self._purse(results),
+            purse=purse or self.purse(results),
             warms=warms,
         )
         return run, results
 
-    def _purse(self, results: Results) -> Purse | None:
+    def question(self, row: Row, plan: Plan) -> Question:
+        """What a row asks."""
+        messages = [{"role": "user", "content": row.content}]
+        planned = row.plan(plan, self.plan.arguments.get("system"))
+        return self.asks(planned, messages, self.access, self.concurrency, routing=self.routing)
+
+    def purse(self, *results: Results) -> Purse | None:
+        """What it may cost, less what the rows of these results have cost already."""
         if self.budget_usd is None:
             return None
         from llmnb.asking.estimating import estimated
@@ -109,13 +107,13 @@ class Job:
             return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
-        return Purse(self.budget_usd, results.cost_nanousd(), most, attempts)
+        return Purse(self.budget_usd, sum(one.cost_nanousd() for one in results), most, attempts)
 
     def ask(self, *, failed_again: bool = False) -> Mapped:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
         from llmnb.asking.runner import from_loop_thread
 
-        job = self._with_one_client(on_loop_thread=True)
+        job = self.with_one_client(on_loop_thread=True)
         run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
@@ -133,7 +131,7 @@ class Job:
 
     async def aask(self, *, failed_again: bool = False) -> Mapped:
         """The async twin of `ask`, on the running loop."""
-        job = self._with_one_client(on_loop_thread=False)
+        job = self.with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
         with self._progress() as told:
             try:
@@ -144,7 +142,8 @@ class Job:
                 told(replace(run.status, is_over=True))
         return self._frame(run, results)
 
-    def _with_one_client(self, *, on_loop_thread: bool) -> Job:
+    def with_one_client(self, *, on_loop_thread: bool) -> Job:
+        """The same, with a client that is looked up once."""
         job = replace(self, access=_OneClient(self.access, on_loop_thread=on_loop_thread))
         if self.routing is None:
             return job
