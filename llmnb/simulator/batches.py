@@ -1,4 +1,8 @@
-"""Message batches: accepted at once, processed on the server's clock, billed at half price when they end."""
+"""Message batches: accepted at once, processed on the server's clock, billed at half price when they end.
+
+What the time until a batch's end allows of it is processed, in the order of its requests: of one that is cancelled, or
+takes longer than a day, the rest is cancelled, or has expired.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from llmnb.simulator.engine import Caller, Engine, Outcome, settled
 from llmnb.simulator.json_value import Json, as_list, as_object, as_text, dump_bytes
 
 EXPIRES_S = 24 * 3600.0
+ARCHIVED_S = 29 * 24 * 3600.0
+"""Results can be had for so long after a batch was created (the API's documentation, "Batch processing")."""
 MAX_REQUESTS = 100_000
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -83,6 +89,8 @@ class Batches:
         batch = self._find(batch_id, caller)
         if batch.ended is None:
             raise invalid(f"Batch {batch_id} has no available results; it is still being processed.")
+        if self._is_archived(batch):
+            raise not_found(f"The results of Batch {batch_id} are no longer available.")
         return b"".join(dump_bytes(result) + b"\n" for result in reversed(batch.results))
 
     def settle(self) -> None:
@@ -101,20 +109,27 @@ class Batches:
         if batch.ended is not None or self._engine.clock.now() < batch.ends:
             return
         batch.ended = batch.ends
-        late = batch.ends >= batch.created + EXPIRES_S
-        for request in batch.requests:
-            if batch.cancelled is not None:
-                result: Json = {"type": "canceled"}
+        until = batch.ends if batch.cancelled is None else batch.cancelled
+        share = 1.0 if not self._seconds else (until - batch.created) / self._seconds
+        processed = min(len(batch.requests), int(len(batch.requests) * share))
+        for at, request in enumerate(batch.requests):
+            if at < processed:
+                result = self._processed(batch, request)
             else:
-                result = {"type": "expired"} if late else self._processed(batch, request)
+                result = {"type": "expired" if batch.cancelled is None else "canceled"}
             batch.results.append({"custom_id": request["custom_id"], "result": result})
 
     def _processed(self, batch: _Batch, request: Json) -> Json:
         request_id = self._engine.ids.new("req_")
         body = {key: value for key, value in as_object(request.get("params")).items() if key != "stream"}
         try:
+            answer = self._answer_for(body)
+            if answer.fault is not None and (error := answer.fault.error()) is not None:
+                raise error
+            if body.get("max_tokens") == 0:
+                raise invalid("max_tokens: must be at least 1 in a batch")
             prepared = self._engine.prepare(
-                body, batch.caller, self._answer_for(body), request_id, batch=(batch.id, as_text(request["custom_id"]))
+                body, batch.caller, answer, request_id, batch=(batch.id, as_text(request["custom_id"]))
             )
         except ApiError as error:
             return {"type": "errored", "error": error.envelope(request_id)}
@@ -122,10 +137,14 @@ class Batches:
         self._engine.billing.append(settled(prepared.record, prepared.turn, outcome, len(dump_bytes(body))))
         return {"type": "succeeded", "message": prepared.turn.message()}
 
+    def _is_archived(self, batch: _Batch) -> bool:
+        return self._engine.clock.now() >= batch.created + ARCHIVED_S
+
     def _shown(self, batch: _Batch, url: str) -> Json:
         counts = Counter(as_text(result["result"]["type"]) for result in batch.results)
         status = "ended" if batch.ended else "canceling" if batch.cancelled else "in_progress"
         kinds = ("succeeded", "errored", "canceled", "expired")
+        archived = self._is_archived(batch)
         return {
             "id": batch.id,
             "type": "message_batch",
@@ -136,8 +155,8 @@ class Batches:
             "expires_at": rfc3339(batch.created + EXPIRES_S),
             "ended_at": rfc3339(batch.ended) if batch.ended else None,
             "cancel_initiated_at": rfc3339(batch.cancelled) if batch.cancelled else None,
-            "archived_at": None,
-            "results_url": f"{url}/v1/messages/batches/{batch.id}/results" if batch.ended else None,
+            "archived_at": rfc3339(batch.created + ARCHIVED_S) if archived else None,
+            "results_url": f"{url}/v1/messages/batches/{batch.id}/results" if batch.ended and not archived else None,
         }
 
 

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024  # the Messages endpoint's own limit on a request
+MAX_BATCH_BYTES = 256 * 1000 * 1000  # that of the Message Batches endpoint
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"} | {
     405: "Method Not Allowed", 413: "Content Too Large", 429: "Too Many Requests", 500: "Internal Server Error"
@@ -159,17 +160,17 @@ class Connection(asyncio.Protocol):
             if self._head[2].get("expect", "").lower() == "100-continue":
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         method, target, headers = self._head
-        body = self._next_body(headers)
+        body = self._next_body(headers, MAX_BATCH_BYTES if _makes_a_batch(target) else MAX_BODY_BYTES)
         if body is None:
             return None
         self._head = None
         return Request(method, target, headers, decompressed(body, headers), time.monotonic())
 
-    def _next_body(self, headers: dict[str, str]) -> bytes | None:
+    def _next_body(self, headers: dict[str, str], most: int) -> bytes | None:
         if headers.get("transfer-encoding", "").lower() == "chunked":
-            return self._next_chunked_body()
+            return self._next_chunked_body(most)
         length = int(headers.get("content-length") or 0)
-        if not 0 <= length <= MAX_BODY_BYTES:
+        if not 0 <= length <= most:
             raise ValueError("Request size exceeds the limit: the body is too large.")
         if len(self._buffer) < length:
             return None
@@ -177,7 +178,7 @@ class Connection(asyncio.Protocol):
         del self._buffer[:length]
         return body
 
-    def _next_chunked_body(self) -> bytes | None:
+    def _next_chunked_body(self, most: int) -> bytes | None:
         parts: list[bytes] = []
         at = 0
         while True:
@@ -186,7 +187,7 @@ class Connection(asyncio.Protocol):
                 return None
             size = int(bytes(self._buffer[at:line]).split(b";")[0], 16)
             at = line + 2
-            if at + size > MAX_BODY_BYTES:
+            if at + size > most:
                 raise ValueError("Request size exceeds the limit: the body is too large.")
             if len(self._buffer) < at + size + 2:
                 return None
@@ -254,6 +255,10 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if self._buffer:
             asyncio.get_running_loop().call_soon(self._read_requests)
+
+
+def _makes_a_batch(target: str) -> bool:
+    return target.partition("?")[0] == "/v1/messages/batches"
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:

@@ -104,3 +104,41 @@ def test_another_key_sees_nothing(sim: Simulator, client: anthropic.Anthropic) -
         assert other.messages.batches.list().data == []
         with pytest.raises(anthropic.NotFoundError):
             other.messages.batches.retrieve(batch.id)
+
+
+def test_what_was_processed_before_the_end_is_billed(clock: Clock) -> None:
+    """A batch that is cancelled halfway, or expires, has results for as many of its requests as there was time for."""
+    with Simulator(clock=clock, batch_seconds=100) as sim, sim.client() as client:
+        batch = client.messages.batches.create(requests=items("a", "b", "c", "d"))
+        clock.advance(51)
+        client.messages.batches.cancel(batch.id)
+        clock.advance(2)
+        counts = client.messages.batches.retrieve(batch.id).request_counts
+        assert (counts.succeeded, counts.canceled, len(sim.billing)) == (2, 2, 2)
+    with Simulator(clock=clock, batch_seconds=4 * 24 * 3600) as sim, sim.client() as client:
+        batch = client.messages.batches.create(requests=items("a", "b", "c", "d"))
+        clock.advance(24 * 3600 + 1)
+        counts = client.messages.batches.retrieve(batch.id).request_counts
+        assert (counts.succeeded, counts.expired, len(sim.billing)) == (1, 3, 1)
+
+
+def test_faults_strike_requests_of_a_batch(sim: Simulator, client: anthropic.Anthropic, clock: Clock) -> None:
+    """A request that is scripted to fail is an errored result, and costs nothing."""
+    sim.fail("overloaded", match="blue")
+    batch = client.messages.batches.create(requests=items("blue", "Say hi"))
+    clock.advance(61)
+    results = {result.custom_id: result.result for result in client.messages.batches.results(batch.id)}
+    assert results["row-0"].type == "errored"
+    assert results["row-0"].error.error.type == "overloaded_error"
+    assert (results["row-1"].type, len(sim.billing)) == ("succeeded", 1)
+
+
+def test_results_are_kept_for_29_days(client: anthropic.Anthropic, clock: Clock) -> None:
+    """After that the batch can be looked at, and its results are gone."""
+    batch = client.messages.batches.create(requests=items("Say hi"))
+    clock.advance(29 * 24 * 3600 + 1)
+    shown = client.messages.batches.retrieve(batch.id)
+    assert (shown.processing_status, shown.results_url) == ("ended", None)
+    assert shown.archived_at is not None
+    with pytest.raises(anthropic.AnthropicError, match="results_url"):
+        client.messages.batches.results(batch.id)
