@@ -73,6 +73,7 @@ def wrap(
             "llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not "
             f"{_named(client)}{hint}"
         )
+    from llmnb.middleware.batch_results import BatchesPart
     from llmnb.middleware.budget import BudgetPart
     from llmnb.middleware.cache import CachePart
     from llmnb.middleware.ledger import LedgerPart
@@ -83,7 +84,7 @@ def wrap(
     sdk_client = cast("Anthropic", client)
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
     caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
-    ours = (LedgerPart, ReplayPart, CachePart, MarkingPart, BudgetPart, PacingPart)
+    ours = (LedgerPart, BatchesPart, ReplayPart, CachePart, MarkingPart, BudgetPart, PacingPart)
     theirs = [part for part in sdk_client.middleware if not isinstance(part, ours)]
     outside = [part for part in theirs if not getattr(part, "is_innermost", False)]
     innermost = [part for part in theirs if part not in outside]
@@ -93,7 +94,15 @@ def wrap(
     cached = _cache_parts(sdk_client, caches, cache, ledger.ledgered.settings)
     ledger.answering = cached[-1] if cached else None
     replay = ReplayPart(ledger.ledgered.provider)
-    inside = [ledger, replay, *cached, *marking, *_budget_part(ledger), *_pacing_part(ledger, client)]
+    inside = [
+        ledger,
+        BatchesPart(ledger.ledgered),
+        replay,
+        *cached,
+        *marking,
+        *_budget_part(ledger),
+        *_pacing_part(ledger, client),
+    ]
     return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside, *innermost]))
 
 
