@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.notebook_page import NotebookPage, Task, notebook_pages
 
 CHARS, DELTAS, SECONDS = 45_000, 3_000, 30
+TIMES = 3
+"""The answer is played so often, each time in a page of its own: what the browser does besides differs."""
 STREAM = f"play({CHARS}, {DELTAS}, {SECONDS})"
 Rows = Iterator[dict[str, object]]
 
@@ -26,13 +28,14 @@ def run() -> list[dict[str, object]]:
 
 
 def _stream(page: NotebookPage) -> Rows:
-    seen = page.play(STREAM)
-    yield _row("live view, bytes on the wire ÷ text", seen["bytes"] / CHARS, "×", 16)
-    yield _row("live view, messages", seen["messages"], "")
-    yield from _longest("live view", seen, 50)
-    yield _row("live view, kernel CPU", seen["cpu_s"], "s", 1.2)
-    yield _row("live view, first token on screen", (seen["first"] - seen["first_sent"]) * 1e3, "ms", 100)
-    yield _row("live view, last token on screen", (seen["last"] - seen["last_sent"]) * 1e3, "ms", 150)
+    for time in range(1, TIMES + 1):
+        seen, name = page.play(STREAM), f"live view {time}"
+        yield _row(f"{name}, bytes on the wire ÷ text", seen["bytes"] / CHARS, "×", 16)
+        yield _row(f"{name}, messages", seen["messages"], "")
+        yield from _longest(name, seen, 50)
+        yield _row(f"{name}, kernel CPU", seen["cpu_s"], "s", 1.2)
+        yield _row(f"{name}, first token on screen", (seen["first"] - seen["first_sent"]) * 1e3, "ms", 100)
+        yield _row(f"{name}, last token on screen", (seen["last"] - seen["last_sent"]) * 1e3, "ms", 150)
 
 
 def _stops(page: NotebookPage) -> Rows:
