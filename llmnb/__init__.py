@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
+    from llmnb.jobs.saved import get_run as get_run
+    from llmnb.jobs.saved import runs as runs
     from llmnb.ledger import calls as calls
     from llmnb.ledger import usage as usage
     from llmnb.llm import LLM as LLM
@@ -69,6 +71,8 @@ _HOME = {
     "replay": "cassette",
     "usage": "ledger",
     "calls": "ledger",
+    "get_run": "jobs.saved",
+    "runs": "jobs.saved",
     "Cost": "records",
     "Done": "records",
     "Estimate": "estimate",

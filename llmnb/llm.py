@@ -18,6 +18,7 @@ from llmnb.asking.routed import Routing, ways_of
 from llmnb.asking.ways import Accesses
 from llmnb.client import UNSAID, cache_mode
 from llmnb.errors import InvalidRequest
+from llmnb.jobs.options import RETRIES
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
 from llmnb.records import StreamEvent
@@ -38,14 +39,13 @@ if TYPE_CHECKING:
     from llmnb.estimate import Estimate
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.mapping import Job
+    from llmnb.jobs.options import Errors, MapOptions
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
     from llmnb.templates import Template
 
 T = TypeVar("T")
 
-RETRIES = 2
-"""How often `extract` tells a model what was wrong: one that fails three times fails on."""
 _SHOWN_CHARS = 40
 _LONG_BYTES = 1_024
 """A shorter system prompt is below every model's minimum for caching."""
@@ -295,7 +295,7 @@ class LLM:
         schema: Any = None,
         concurrency: int | None = None,
         retries: int = RETRIES,
-        errors: Literal["keep", "raise"] = "keep",
+        errors: Errors = "keep",
         progress: bool = True,
         **options: Unpack[Options],
     ) -> Mapped:
@@ -331,22 +331,14 @@ class LLM:
             Exception: what every row would fail with: a wrong key, an unknown model, a budget that is spent, or eight
                 rows at the beginning that all failed the same way. Finished rows are kept.
         """
-        return self._job(rows, prompt, schema, concurrency, retries, errors, progress, options).ask()
+        given = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
+        return self._job(rows, prompt, {**options, **given, "progress": progress}).ask()
 
     async def amap(
-        self,
-        rows: Any,
-        prompt: str | Template | Callable[[pd.Series[Any]], Any],
-        *,
-        schema: Any = None,
-        concurrency: int | None = None,
-        retries: int = RETRIES,
-        errors: Literal["keep", "raise"] = "keep",
-        progress: bool = True,
-        **options: Unpack[Options],
+        self, rows: Any, prompt: str | Template | Callable[[pd.Series[Any]], Any], **options: Unpack[MapOptions]
     ) -> Mapped:
         """The async twin of `map`."""
-        return await self._job(rows, prompt, schema, concurrency, retries, errors, progress, options).aask()
+        return await self._job(rows, prompt, options).aask()
 
     # Before asking ----------------------------------------------------------------------------------------------------
 
@@ -466,33 +458,10 @@ class LLM:
         exchange = Exchange(planned, messages, limit=self._settings.concurrency)
         return exchange, access, datetime.now().astimezone()
 
-    def _job(
-        self,
-        rows: Any,
-        prompt: object,
-        schema: Any,
-        concurrency: int | None,
-        retries: int,
-        errors: str,
-        progress: bool,
-        options: Mapping[str, Any],
-    ) -> Job:
+    def _job(self, rows: Any, prompt: object, options: Mapping[str, Any]) -> Job:
         from llmnb.jobs.mapping import job
 
-        given = dict(options)
-        return job(
-            rows,
-            prompt,
-            lambda told: self._question([], told),
-            self._settings,
-            schema=schema,
-            concurrency=self._settings.concurrency if concurrency is None else concurrency,
-            retries=retries,
-            errors=errors,
-            budget_usd=given.pop("budget_usd", None),  # of the run, and not of each row
-            progress=progress,
-            options=given,
-        )
+        return job(rows, prompt, lambda told: self._question([], told), self._settings, dict(options))
 
     def _planned(self, options: Mapping[str, Any], called: str) -> Plan:
         check_names(options, KNOWN, called)

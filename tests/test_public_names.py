@@ -15,7 +15,7 @@ import llmnb
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
 # what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("compare", "runs", "get_run")
+NOT_YET = ("compare",)
 
 
 def run(code: str) -> str:

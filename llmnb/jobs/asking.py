@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.asking.content import content_of
 from llmnb.asking.extraction import Extraction
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
     from llmnb.asking.shape import Shape
     from llmnb.reply import Reply
 
-_KEY_BYTES = 16
+KEY_BYTES = 16
+_BEGINNING_CHARS = 120
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row asks: its `content`, and its own system prompt where the template's has fields."""
+    """What a row asks: its `content`, and its own system prompt where the template's has fields.
 
-    key: str
+    `number` is its place among the rows, from 0.
+    """
+
+    key: bytes
     content: Any
     system: str | None = None
+    number: int = 0
 
     @classmethod
-    def of(cls, prompt: Any) -> Row:
+    def of(cls, prompt: Any, number: int = 0) -> Row:
         """The row that asks with this prompt.
 
         Raises:
@@ -40,7 +45,15 @@ class Row:
         opened_prompt, _ = opened(prompt, {}, typed=True)
         system = opened_prompt.options.get("system") if isinstance(opened_prompt, Rendered) else None
         content = content_of(opened_prompt)
-        return cls(key_of([content, system]), content, system)
+        return cls(key_of([content, system]), content, system, number)
+
+    @property
+    def beginning(self) -> str:
+        """The beginning of its text, by which a person knows it again."""
+        if isinstance(self.content, str):
+            return self.content[:_BEGINNING_CHARS]
+        blocks = cast("list[dict[str, Any]]", self.content)
+        return " ".join(str(block["text"]) for block in blocks if block.get("type") == "text")[:_BEGINNING_CHARS]
 
     def plan(self, plan: Plan, shared: object) -> Plan:
         """The plan of the run, for this row; `shared` is the system prompt that the run was begun with."""
@@ -49,10 +62,10 @@ class Row:
         return replace(plan, arguments={**plan.arguments, "system": self.system})
 
 
-def key_of(said: Any) -> str:
-    """A digest of plain JSON values."""
+def key_of(said: Any) -> bytes:
+    """A digest of plain JSON values, of 16 bytes."""
     told = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
+    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 @dataclass

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import aclosing, closing
+from collections.abc import Callable, Generator
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
 from llmnb.interrupts import Stopped
 from llmnb.jobs.asking import Row, key_of
+from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
+from llmnb.jobs.options import Errors, parted
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts, frame_of
 from llmnb.jobs.run import Run, Status
+from llmnb.jobs.saved import jobs
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
 
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from llmnb.asking.routed import Routing
     from llmnb.jobs.mapped import Mapped
 
-Errors = Literal["keep", "raise"]
 RUN_ID_CHARS = 12
 
 
@@ -61,11 +64,16 @@ class Job:
         sample = self.plan.ledger["caching"].sample
         schema = None if self.shape is None else self.shape.schema
         models = [] if self.routing is None else [way.plan.model for way in self.routing.ways]
-        return key_of([said, self.plan.arguments, schema, sample, self.server, *models])[:RUN_ID_CHARS]
+        return key_of([said, self.plan.arguments, schema, sample, self.server, *models]).hex()[:RUN_ID_CHARS]
+
+    @property
+    def folder(self) -> Path:
+        """Where what is finished is kept."""
+        return self.settings.home / FOLDER / self.run_id
 
     def run(self, *, failed_again: bool = False, purse: Purse | None = None) -> tuple[Run, Results]:
         """A run, and where its rows are; `purse` is one that it shares with other runs."""
-        results = Results(self.settings.home / "runs" / self.run_id / "rows.jsonl")
+        results = Results(self.folder / ROWS)
         plan, warms = _cached(self.plan, self.access, len(self.frame))
         plan = replace(plan, ledger={**plan.ledger, "run_id": self.run_id})
         if failed_again:  # an answer that does not fit is in the response cache
@@ -107,7 +115,7 @@ class Job:
             return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
-        return Purse(self.budget_usd, sum(one.cost_nanousd() for one in results), most, attempts)
+        return Purse(self.budget_usd, sum(one.spent_nanousd for one in results), most, attempts)
 
     def ask(self, *, failed_again: bool = False) -> Mapped:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
@@ -115,7 +123,7 @@ class Job:
 
         job = self.with_one_client(on_loop_thread=True)
         run, results = job.run(failed_again=failed_again)
-        with self._progress() as told:
+        with self.described(run, results), self._progress() as told:
             try:
                 with closing(from_loop_thread(run.work)) as events:
                     for status in events:
@@ -133,7 +141,7 @@ class Job:
         """The async twin of `ask`, on the running loop."""
         job = self.with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
-        with self._progress() as told:
+        with self.described(run, results), self._progress() as told:
             try:
                 async with aclosing(run.work()) as events:
                     async for status in events:
@@ -141,6 +149,38 @@ class Job:
             finally:
                 told(replace(run.status, is_over=True))
         return self._frame(run, results)
+
+    @contextmanager
+    def described(self, run: Run, results: Results) -> Generator[None]:
+        """Keeps beside the rows what they are about, and how far they have come."""
+        jobs[self.settings.home, self.run_id] = self
+
+        def now(state: State) -> Description:
+            status = run.status
+            done, failed = status.kept + status.done - status.failed, status.failed
+            spent = results.spent_nanousd
+            return self.description.at(state, rows=status.rows, done=done, failed=failed, cost_nanousd=spent)
+
+        with at_work(self.folder):
+            now("running").write(self.folder)
+            try:
+                yield
+            finally:
+                now("stopped" if run.status.left else "finished").write(self.folder)
+
+    @property
+    def description(self) -> Description:
+        """What the run is about."""
+        prompt, ledger = self.prompt, self.plan.ledger
+        return Description(
+            self.run_id,
+            prompt.text if isinstance(prompt, Template) else f"{getattr(prompt, '__qualname__', 'function')}(row)",
+            self.plan.model,
+            template=prompt.label if isinstance(prompt, Template) else None,
+            schema=None if self.shape is None else self.shape.name,
+            project=ledger.get("project") or self.settings.project,
+            server=self.server,
+        )
 
     def with_one_client(self, *, on_loop_thread: bool) -> Job:
         """The same, with a client that is looked up once."""
@@ -153,16 +193,17 @@ class Job:
     def _frame(self, run: Run, results: Results) -> Mapped:
         from llmnb.jobs.mapped import mapped
 
-        found = {**dict(results.read(set(run.keys))), **run.unsaid}
-        return mapped(
+        facts = (run.facts(key) for key in run.keys)
+        frame = mapped(
             self.frame,
-            run.keys,
-            found,
+            zip(facts, run.keys.firsts(), strict=True),
             self.shape,
             run_id=self.run_id,
             status=replace(run.status, is_over=True),
             again=lambda: self.ask(failed_again=True),
         )
+        results.close()
+        return frame
 
     def _progress(self) -> Any:
         module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
@@ -196,13 +237,6 @@ def job(
     prompt: object,
     asked: Callable[[dict[str, Any]], Question],
     settings: Settings,
-    *,
-    schema: Any,
-    concurrency: int,
-    retries: int,
-    errors: str,
-    progress: bool,
-    budget_usd: Any,
     options: dict[str, Any],
 ) -> Job:
     """The job that `LLM.map` describes; everything that can be refused is refused here.
@@ -210,12 +244,10 @@ def job(
     Raises:
         InvalidRequest: see `LLM.map`; nothing was sent.
     """
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRequest(f"concurrency must be a whole number from 1, not {concurrency!r}")
-    if errors not in ("keep", "raise"):
-        raise InvalidRequest(f'errors must be "keep" or "raise", not {errors!r}')
+    given, options = parted(options)
     if isinstance(prompt, str):
         prompt = Template(prompt)
+    schema = given.schema
     if isinstance(prompt, Template):
         options = {**prompt.options, "template": prompt.label, **options}
         schema = prompt.schema if schema is None else schema
@@ -233,14 +265,14 @@ def job(
         prompt=cast("Any", prompt),
         plan=question.plan,
         access=question.access,
-        concurrency=concurrency,
+        concurrency=cast("int | None", given.concurrency) or settings.concurrency,
         shape=None if schema is None else Shape.of(schema),
-        retries=retries,
-        errors=errors,
-        progress=progress,
+        retries=given.retries,
+        errors=cast("Errors", given.errors),
+        progress=given.progress,
         server=_server(question.access),
         settings=settings,
-        budget_usd=_budget(budget_usd, question),
+        budget_usd=_budget(given.budget_usd, question),
         routing=question.routing,
     )
 

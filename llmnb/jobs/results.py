@@ -1,7 +1,8 @@
 """What became of the rows of a run, on disk: one line of JSON a row, appended when the row is finished.
 
 A line is written in one piece, so that a process that is killed at any moment leaves whole lines and at most one torn
-one, which is passed over. Several processes may write to one file; of two lines with one key the later counts.
+one, which is passed over. Several processes may write to one file; of two lines with one key the later counts. In
+memory there is a number a row, which says where its line is and how the row ended: a million rows take some 140 MB.
 """
 
 from __future__ import annotations
@@ -11,74 +12,106 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmnb.trouble import quietly
 
 KEY_CHARS = 32
 _KEY_AT = len(b'{"key":"')
 _STATE_AT = _KEY_AT + KEY_CHARS + len(b'","state":"')
-_STATES = {"answered": b"a", "failed": b"f", "free": b"u"}
+_COST = b',"cost_nanousd":'
+_LETTERS = {"answered": b"a", "failed": b"f", "free": b"u"}
 """`failed` cost something, `free` cost nothing: the network, a rate limit, a refused request. It is asked again."""
+_CODES = {b"a": 1, b"f": 2, b"u": 3}
+_ANSWERED, _FAILED, _STATE = 1, 2, 3
+_NEW = 4
+_OFFSET = 3  # bits before it
 
 
 class Results:
-    """The lines of one run; every method may be called from any thread."""
+    """The lines of one run; every method may be called from any thread.
+
+    `spent_nanousd` is what all its rows have cost so far, those that were asked again each time.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
         self._file: int | None = None
-        self._unsaved: dict[str, bytes] = {}
-        self._states: dict[bytes, bytes] = {}
+        self._reader: BinaryIO | None = None
+        self._unsaved: dict[bytes, bytes] = {}
+        self._known: dict[bytes, int] = {}
+        self.spent_nanousd = 0
+        offset = 0
         for line in self._lines():
             if (key := _key_of(line)) is not None:
-                self._states[key] = line[_STATE_AT : _STATE_AT + 1]
+                self._known[key] = offset << _OFFSET | _CODES.get(line[_STATE_AT : _STATE_AT + 1], 3)
+                self.spent_nanousd += _cost_of(line)
+            offset += len(line)
 
-    def has(self, key: str, *, but_failed: bool = False) -> bool:
+    def has(self, key: bytes, *, but_failed: bool = False) -> bool:
         """Whether the row is finished: answered or, unless `but_failed`, failed at some cost."""
-        state = self._states.get(bytes.fromhex(key))
-        return state == b"a" or (state == b"f" and not but_failed)
+        state = self._known.get(key, 0) & _STATE
+        return state == _ANSWERED or (state == _FAILED and not but_failed)
 
-    def has_failed(self, key: str) -> bool:
-        """Whether the row failed at some cost."""
-        return self._states.get(bytes.fromhex(key)) == b"f"
+    def has_failed(self, key: bytes) -> bool:
+        """Whether the row has failed."""
+        return self._known.get(key, 0) & _STATE > _ANSWERED
 
-    def add(self, key: str, state: str, facts: dict[str, Any]) -> None:
+    def is_new(self, key: bytes) -> bool:
+        """Whether the row was added here, and not by an earlier run."""
+        return bool(self._known.get(key, 0) & _NEW)
+
+    def add(self, key: bytes, state: str, facts: dict[str, Any]) -> None:
         """Writes down what became of a row. When the disk refuses, it is kept in memory, and one warning says so."""
+        letter = _LETTERS[state]
         told = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-        line = f'{{"key":"{key}","state":"{_STATES[state].decode()}","row":{told}}}\n'.encode()
+        line = f'{{"key":"{key.hex()}","state":"{letter.decode()}","row":{told}}}\n'.encode("utf-8", "surrogatepass")
         with self._lock:
-            self._states[bytes.fromhex(key)] = _STATES[state]
+            self.spent_nanousd += facts.get("cost_nanousd") or 0
+            offset = 0
             try:
-                self._write(line)
+                offset = self._write(line)
+                self._unsaved.pop(key, None)
             except OSError as trouble:
                 self._unsaved[key] = line
                 quietly("saving a finished row", trouble, but="this row is kept in memory only")
+            self._known[key] = offset << _OFFSET | _NEW | _CODES[letter]
 
-    def cost_nanousd(self) -> int:
-        """What all rows of the run have cost so far, those that were asked again each time."""
-        lines = (line for line in self._lines() if _key_of(line) is not None)
-        return sum(json.loads(line)["row"].get("cost_nanousd") or 0 for line in lines)
+    def counts(self) -> tuple[int, int]:
+        """How many rows are answered, and how many failed."""
+        answered = sum(code & _STATE == _ANSWERED for code in self._known.values())
+        return answered, len(self._known) - answered
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows with these keys, in the order in which they were finished; later lines replace earlier ones."""
-        for line in self._lines():
-            key = _key_of(line)
-            if key is not None and key.hex() in wanted:
-                yield key.hex(), json.loads(line)["row"]
-        for key, line in tuple(self._unsaved.items()):
-            if key in wanted:
-                yield key, json.loads(line)["row"]
+    def facts(self, key: bytes) -> dict[str, Any] | None:
+        """What became of a row; None of one that was never finished."""
+        known = self._known.get(key)
+        if known is None:
+            return None
+        line = self._unsaved.get(key) or self._line_at(known >> _OFFSET)
+        if line is None or _key_of(line) != key:  # somebody has changed the file
+            return None
+        return json.loads(line.decode("utf-8", "surrogatepass"))["row"]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys of all rows that were ever finished, the oldest first."""
+        return iter(tuple(self._known))
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def close(self) -> None:
-        """No more rows."""
+        """No more rows are added or read; whoever does opens the file again."""
         with self._lock:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes) -> int:
+        """Appends a line, and gives the offset at which it stands."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -88,6 +121,18 @@ class Results:
         if os.write(self._file, line) != len(line):
             os.write(self._file, b"\n")
             raise OSError("the disk is full")
+        return os.lseek(self._file, 0, os.SEEK_CUR) - len(line)  # others may append, too
+
+    def _line_at(self, offset: int) -> bytes | None:
+        with self._lock:
+            try:
+                if self._reader is None:
+                    self._reader = self._path.open("rb")
+                self._reader.seek(offset)
+                return self._reader.readline()
+            except OSError as trouble:
+                quietly("reading finished rows", trouble, but="their answers are missing")
+                return None
 
     def _lines(self) -> Iterator[bytes]:
         try:
@@ -115,3 +160,12 @@ def _key_of(line: bytes) -> bytes | None:
         return bytes.fromhex(line[_KEY_AT : _KEY_AT + KEY_CHARS].decode())
     except ValueError:
         return None
+
+
+def _cost_of(line: bytes) -> int:
+    """What a line says its row cost, without reading all of it: in a JSON text no quote stands for itself."""
+    at = line.rfind(_COST)  # the last: an answer may have such a field, and stands before
+    if at < 0:
+        return 0
+    digits = line[at + len(_COST) : at + len(_COST) + 24].partition(b",")[0].rstrip(b"}\n")
+    return int(digits) if digits.isdigit() else 0

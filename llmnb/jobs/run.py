@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.errors import BudgetExceeded, MissingKey, SettingsError
 from llmnb.jobs.asking import Outcome, Row, asked, key_of
+from llmnb.jobs.keys import Keys
 from llmnb.jobs.results import Results
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Run:
         purse: Purse | None = None,
         warms: bool = False,
     ) -> None:
-        self.keys: list[str] = []
-        self.unsaid: dict[str, dict[str, Any]] = {}  # of rows that could not be asked
+        self.keys = Keys()
+        self.unsaid: dict[bytes, dict[str, Any]] = {}  # of rows that could not be asked
         self._prompts = prompts
         self._results = results
         self._question = question
@@ -88,8 +89,8 @@ class Run:
         self._warms = warms
         self._first_error = ""
         self._began = time.monotonic()
-        self._asking: dict[str, int] = {}  # how many rows wait for what this one becomes
-        self._finished: dict[str, bool] = {}  # by key, whether it failed; of this time
+        self._asking: dict[bytes, int] = {}  # how many rows wait for what this one becomes
+        self._unsaid_facts: dict[str, dict[str, Any]] = {}  # one for all rows of which the same is told
         self._hopeless: Counter[str] = Counter()
         self._is_hopeful = False
         self._fatal: Exception | None = None
@@ -99,6 +100,11 @@ class Run:
         """How far it is now."""
         seconds = time.monotonic() - self._began
         return Status(self._rows, **self._counts, seconds=seconds, first_error=self._first_error)
+
+    def facts(self, key: bytes) -> dict[str, Any]:
+        """What became of a row, now or before."""
+        facts = self.unsaid.get(key) or self._results.facts(key)
+        return _LOST if facts is None else facts
 
     async def work(self) -> AsyncGenerator[Status]:
         """Does all of it, and tells now and then how far it is. What is finished stays, however this ends.
@@ -157,38 +163,37 @@ class Run:
         outcome = await asked(question, self._shape, self._retries)
         if self._purse is not None:  # if that was stopped, the run is, too
             self._purse.settle(held, outcome.facts["cost_nanousd"])
-        self._finish(row.key, outcome)
+        self._finish(row, outcome)
 
     def _leave(self, row: Row, told: str) -> None:
         """A row is not asked this time, and is the next."""
-        self.unsaid[row.key] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
-        self._finished[row.key] = True
+        self._say(row.key, told)
         self._count_failure(None, told, self._asking.pop(row.key))
 
     def _left(self) -> Iterator[Row | None]:
         """The rows to ask; now and then None, for others to have a turn."""
         for passed, prompt in enumerate(self._prompts, 1):
-            row = self._row(prompt)
+            row = self._row(prompt, passed - 1)
             if row is not None:
                 yield row
             elif passed % _PASSED_OVER == 0:
                 yield None
 
-    def _row(self, prompt: Any) -> Row | None:
+    def _row(self, prompt: Any, number: int) -> Row | None:
         """The row of a prompt, if it is to be asked."""
         try:
             if isinstance(prompt, Exception):
                 raise prompt
-            row = Row.of(prompt)
+            row = Row.of(prompt, number)
         except Exception as error:
             self._refuse(error)
             return None
         self.keys.append(row.key)
         if row.key in self._asking:
             self._asking[row.key] += 1
-        elif row.key in self._finished:
+        elif self._results.is_new(row.key) or row.key in self.unsaid:
             self._counts["done"] += 1
-            self._counts["failed"] += self._finished[row.key]
+            self._counts["failed"] += row.key in self.unsaid or self._results.has_failed(row.key)
         elif not self._fresh and self._results.has(row.key, but_failed=self._failed_again):
             self._counts["kept"] += 1
             self._counts["failed"] += self._results.has_failed(row.key)
@@ -201,14 +206,18 @@ class Run:
         told = f"{type(error).__name__}: {error}"
         key = key_of(["not asked", told])
         self.keys.append(key)
-        self.unsaid[key] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
+        self._say(key, told)
         self._count_failure(error, told, 1)
 
-    def _finish(self, key: str, outcome: Outcome) -> None:
-        self._results.add(key, outcome.state, outcome.facts)
-        rows = self._asking.pop(key)
+    def _say(self, key: bytes, told: str) -> None:
+        if told not in self._unsaid_facts:
+            self._unsaid_facts[told] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
+        self.unsaid[key] = self._unsaid_facts[told]
+
+    def _finish(self, row: Row, outcome: Outcome) -> None:
+        self._results.add(row.key, outcome.state, {"at": row.number, "prompt": row.beginning, **outcome.facts})
+        rows = self._asking.pop(row.key)
         failed = "error" in outcome.facts
-        self._finished[key] = failed
         self._counts["cached"] += rows * (outcome.facts.get("source") == "cache")
         cost = outcome.facts["cost_nanousd"]
         self._counts["cost_nanousd"] += cost or 0
@@ -255,5 +264,11 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
+_LOST: dict[str, Any] = {
+    "error": "its answer is lost: the file of the run was changed meanwhile. The same call asks it again.",
+    "cost_nanousd": None,
+    "input_tokens": None,
+    "output_tokens": None,
+}
 _ALL = (401, 403, 404)
 """Statuses of the API that every row would get: no key, no right, no such model."""

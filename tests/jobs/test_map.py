@@ -162,7 +162,7 @@ def test_the_next_model_answers_a_row(sim: Simulator) -> None:
     models = ["claude-opus-5-5", "claude-haiku-5-5"]
     got = llmnb.LLM(models, cache=False).map(["a", "b"], "Say {{ value }}")
     assert got["text"].tolist() == ["claude-haiku-5-5 Say a", "claude-haiku-5-5 Say b"]
-    assert got.run_id != llmnb.LLM(models[0])._job(["a"], "Say {{ value }}", None, 2, 2, "keep", True, {}).run_id
+    assert got.run_id != llmnb.LLM(models[0])._job(["a"], "Say {{ value }}", {}).run_id
 
 
 def test_no_more_are_asked_at_once(sim: Simulator, llm: llmnb.LLM) -> None:
@@ -272,7 +272,7 @@ def test_a_disk_that_is_full(llm: llmnb.LLM, llmnb_home: Path) -> None:
     forget_warnings()
     llmnb_home.mkdir()
     (llmnb_home / "runs").write_text("in the way")
-    with pytest.warns(LlmnbWarning, match="saving a finished row"):
+    with pytest.warns(LlmnbWarning, match="saving a finished row"), pytest.warns(LlmnbWarning, match="describing"):
         assert llm.map(["a", "b"], "{{ value }}")["text"].tolist() == ["echo a", "echo b"]
 
 
@@ -294,8 +294,8 @@ def test_the_same_call_goes_on(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path)
 def test_another_question_is_another_run(llm: llmnb.LLM) -> None:
     """Template, model, settings, schema, sample and server make the run; project, tag and concurrency do not."""
 
-    def run_id(template: str = "Say {{ value }}", schema: Any = None, concurrency: int = 3, **options: Any) -> str:
-        return llm._job(["a"], template, schema, concurrency, 2, "keep", True, options).run_id
+    def run_id(template: str = "Say {{ value }}", **options: Any) -> str:
+        return llm._job(["a"], template, options).run_id
 
     base = run_id()
     assert base == run_id(tag="x", project="y", concurrency=5, fresh=True)

@@ -1,0 +1,59 @@
+"""What `llm.map` can be told besides rows and prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from llmnb.asking.params import Options
+from llmnb.errors import InvalidRequest
+
+Errors: TypeAlias = Literal["keep", "raise"]
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+RETRIES = 2
+"""How often a model is told what was wrong with a value: one that fails three times fails on."""
+
+
+class MapOptions(Options, total=False):
+    """What `llm.map` takes besides rows and prompt: its own arguments, and any setting of `LLM` for all rows."""
+
+    schema: Any
+    concurrency: int | None
+    retries: int
+    errors: Errors
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of `map` itself, checked; the settings of its questions are apart.
+
+    `budget_usd` is of the run, and not of each row.
+    """
+
+    schema: Any = None
+    concurrency: object = None
+    retries: int = RETRIES
+    errors: str = "keep"
+    progress: bool = True
+    budget_usd: Decimal | float | str | None = None
+
+    def __post_init__(self) -> None:
+        count = self.concurrency
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise InvalidRequest(f"concurrency must be a whole number from 1, not {count!r}")
+        if self.errors not in ("keep", "raise"):
+            raise InvalidRequest(f'errors must be "keep" or "raise", not {self.errors!r}')
+
+
+def parted(options: dict[str, Any]) -> tuple[Given, dict[str, Any]]:
+    """What is the map's own, and what is for its questions.
+
+    Raises:
+        InvalidRequest: an argument cannot be what it is.
+    """
+    own = {name: options[name] for name in Given.__dataclass_fields__ if name in options}
+    return Given(**own), {name: value for name, value in options.items() if name not in own}
