@@ -167,15 +167,14 @@ def _cache_parts(client: Any, earlier: list[CachePart], use: CacheUse | None, se
 
 
 def _budget_part(ledger: LedgerPart) -> list[Middleware]:
-    """The part that keeps budgets: for calls whose rows go to the ledger that the budgets are in."""
+    """The part that keeps budgets, of calls whose rows go to the ledger that the budgets are in, and ceilings."""
     from llmnb.budgeting.guard import guard
     from llmnb.ledger import books as books_of
     from llmnb.middleware.budget import BudgetPart
 
     shared = ledger.ledgered
-    if shared.settings.budgets == "off" or shared.books is not books_of(shared.settings):
-        return []
-    return [BudgetPart(guard(shared.settings), shared)]
+    is_off = shared.settings.budgets == "off" or shared.books is not books_of(shared.settings)
+    return [BudgetPart(None if is_off else guard(shared.settings), shared)]
 
 
 def _pacing_part(ledger: LedgerPart, client: object) -> list[Middleware]:

@@ -127,9 +127,10 @@ class IncompleteReply(LlmnbError):
 class BudgetExceeded(LlmnbError):
     """A budget does not allow the call: nothing was sent. Or not the rest of its answer: it was cut off there.
 
-    `budget` says which one, `limit`, `left` and `needed` are Decimal dollars or whole tokens, as `unit` says ("usd" or
-    "tokens"); `left` is without what calls under way still hold. `resets_at` is when the budget begins anew, None where
-    it never does. Of an answer that was cut off, `partial` is the text so far and `usage` what is known of its tokens.
+    `budget` says which one ("budget_usd": the ceiling given with the call), `limit`, `left` and `needed` are Decimal
+    dollars or whole tokens, as `unit` says ("usd" or "tokens"); `left` is without what calls under way still hold.
+    `resets_at` is when the budget begins anew, None where it never does. Of an answer that was cut off, `partial` is
+    the text so far and `usage` what is known of its tokens.
     """
 
     def __init__(

@@ -235,7 +235,7 @@ class CallContext:
     prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
     `on_wait` is told of each further attempt before the wait for it begins, and while a call is held back by pacing; it
     must neither block nor raise. `owner` is who waits for the call, where another thread makes it (see
-    `llmnb.slots.this_owner`).
+    `llmnb.slots.this_owner`). A call that could cost more than `ceiling_nanousd` is not sent.
     """
 
     chat: str | None = None
@@ -252,6 +252,7 @@ class CallContext:
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
     on_wait: Callable[[Wait], None] | None = field(default=None, compare=False)
+    ceiling_nanousd: int | None = None
 
 
 _NOBODY = CallContext()
@@ -402,15 +403,24 @@ class ToolCall:
     input: dict[str, object]
 
 
+NOT_APPROVED = "The user did not approve this call"
+"""What the model is told, first, of a call that a person or the function of `approve=` did not let run."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back, after `duration_ms`."""
+    """What a tool gave back, after `duration_ms`; or, where it `was_refused`, that it was not let run."""
 
     id: str
     name: str
     content: str
     is_error: bool = False
     duration_ms: float | None = None
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it did not run because somebody did not approve of it."""
+        return self.is_error and self.content.startswith(NOT_APPROVED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,9 @@ class Extraction:
                 raise self._failed(reply, misfit.errors, "the answer does not fit") from None
             self._left -= 1
             self.question = dataclasses.replace(
-                self.question, messages=[*self.question.messages, *self._objection(reply, misfit)]
+                self.question,
+                plan=_less(self.question.plan, reply),
+                messages=[*self.question.messages, *self._objection(reply, misfit)],
             )
             return False
         return True
@@ -160,6 +162,16 @@ class Extraction:
         objection = {"role": "user", "content": results or wrong}
         said = [{"role": "assistant", "content": answer}] if answer else []
         return [*reply.between, *said, objection]
+
+
+def _less(plan: Plan, reply: Reply) -> Plan:
+    """The plan with what an attempt cost taken off its ceiling, which is of all attempts together."""
+    spent, box, left = reply.cost.nanousd or 0, plan.tools, plan.ledger.get("ceiling_nanousd")
+    if box is not None and box.limit_nanousd is not None:
+        return dataclasses.replace(
+            plan, tools=dataclasses.replace(box, limit_nanousd=max(0, box.limit_nanousd - spent))
+        )
+    return plan if left is None else dataclasses.replace(plan, ledger={**plan.ledger, "ceiling_nanousd": left - spent})
 
 
 def _by_format(plan: Plan, shape: Shape) -> Plan:

@@ -18,7 +18,7 @@ from llmnb.messages import models
 from llmnb.providers.known import Provider, split
 from llmnb.records import Caching
 from llmnb.settings import Settings
-from llmnb.tools.toolbox import Toolbox, toolbox
+from llmnb.tools.toolbox import Toolbox, ceiling_nanousd, toolbox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -72,10 +72,12 @@ class ToolParams(TypedDict, total=False):
     `tools` are functions with type hints and a docstring (sync ones run in threads), tools of the SDK, or dicts of
     tools that run on the API's side. The model is asked again with their results until it needs none, at most
     `max_turns` answers (default 10), `budget_usd` dollars and `time_limit` (seconds or "5m") in all; then
-    `ToolLoopLimit`. One tool may take `tool_timeout` (default 120 s). `tool_choice` is auto, any, none, the name of a
-    tool that the first answer must call, or the SDK's dict. `approve` is True to be asked before a tool runs, or a
-    function of the `ToolCall` that gives True, False, or a text that says why not. Results are kept with the cached
-    answers, so that a cell that runs again runs no finished tool twice; `rerun_tools=True` runs them again.
+    `ToolLoopLimit`. A turn that could pass `budget_usd`, by its input and `max_tokens`, is not asked; without tools it
+    is a ceiling of the one call (`BudgetExceeded`). One tool may take `tool_timeout` (default 120 s). `tool_choice` is
+    auto, any, none, the name of a tool that the first answer must call, or the SDK's dict. `approve` is True to be
+    asked before a tool runs, or a function of the `ToolCall` that gives True, False, or a text that says why not.
+    Results are kept with the cached answers, so that a cell that runs again runs no finished tool twice;
+    `rerun_tools=True` runs them again.
     """
 
     tools: Any
@@ -189,7 +191,10 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
         ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
     ledger["caching"] = _caching(options, settings)
     tools = toolbox(options)
-    if tools is not None:
+    if tools is None:
+        if options.get("budget_usd") is not None:
+            ledger["ceiling_nanousd"] = ceiling_nanousd(options["budget_usd"])
+    else:
         arguments["tools"] = list(tools.definitions)
         if tools.choice is not None:
             arguments["tool_choice"] = tools.choice

@@ -153,6 +153,7 @@ class Question:
             self.plan,
             self.messages,
             lambda plan, messages: self._asked(plan, messages, shown_in),
+            provider=self.access.provider,
             shown_in=shown_in,
             blocking=blocking,
         )

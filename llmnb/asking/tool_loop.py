@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
@@ -18,7 +18,10 @@ from llmnb.asking.content import taken_back
 from llmnb.asking.figures import summed
 from llmnb.asking.params import Plan
 from llmnb.asking.runner import from_loop_thread
-from llmnb.errors import InvalidRequest, ToolLoopLimit
+from llmnb.budgeting import ceiling
+from llmnb.budgeting.bound import bound_of
+from llmnb.budgeting.budget import dollars
+from llmnb.errors import BudgetExceeded, InvalidRequest, ToolLoopLimit
 from llmnb.messages.accumulate import Piece
 from llmnb.pricing import cost_of
 from llmnb.records import NANO, Approval, Caching, ToolCall, Usage, Wait
@@ -65,6 +68,7 @@ class ToolLoop:
         messages: Sequence[Any],
         make: Callable[[Plan, list[Any]], Asked],
         *,
+        provider: str = "anthropic",
         shown_in: str | None = None,
         blocking: bool = False,
         settings: Settings | None = None,
@@ -72,12 +76,13 @@ class ToolLoop:
         assert plan.tools is not None
         self._plan = plan
         self._box: Toolbox = plan.tools
+        self._provider = provider
+        self._settings = settings or load()
         self._box.check_ready(blocking=blocking)
-        _check_price(self._box, plan.model)
+        self._check_price()
         self._messages = list(messages)
         self._make = make
         self._shown_in = shown_in
-        self._settings = settings or load()
         self._said: list[Message] = []
         self._turns: list[Reply] = []
         self._exchange: Asked | None = None
@@ -99,7 +104,8 @@ class ToolLoop:
                     for piece in news:
                         _decide(piece)
             else:
-                step.ask(client)
+                with self._ceiling():
+                    step.ask(client)
         return self.replied()
 
     async def aask(self, client: Any) -> Reply:
@@ -114,14 +120,15 @@ class ToolLoop:
                     async for piece in news:
                         await _adecide(piece)
             else:
-                await step.aask(client)
+                with self._ceiling():
+                    await step.aask(client)
         return self.replied()
 
     def stream(self, client: Any) -> Generator[News]:
         """The pieces of all turns, and the results of tools, as they come."""
         for step in self._steps():
             source = from_loop_thread(step.run) if isinstance(step, Batch) else step.stream(client)
-            with closing(source) as pieces:
+            with self._ceiling(), closing(source) as pieces:
                 for piece in pieces:
                     yield piece
                     self._check_time()
@@ -133,10 +140,11 @@ class ToolLoop:
             source: AsyncGenerator[News] = (
                 step.run() if isinstance(step, Batch) else self._in_time(step.astream(client))
             )
-            async with aclosing(source) as pieces:
-                async for piece in pieces:
-                    yield piece
-                    self._check_time()
+            with self._ceiling():
+                async with aclosing(source) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        self._check_time()
 
     async def _in_time(self, pieces: AsyncGenerator[News]) -> AsyncGenerator[News]:
         """The pieces, for as long as the loop has time: a server that has gone silent does not keep it."""
@@ -180,7 +188,11 @@ class ToolLoop:
         if self._turns and (self._box.choice or {}).get("type") in _FORCED:
             # who must call a tool at every turn never comes to an answer
             arguments = {name: value for name, value in arguments.items() if name != "tool_choice"}
-        exchange = self._make(replace(self._plan, arguments=arguments), [*self._messages, *self._said])
+        ledger = self._plan.ledger
+        if (limit := self._box.limit_nanousd) is not None:
+            ledger = {**ledger, "ceiling_nanousd": limit - (self._spent() or 0)}
+        plan = replace(self._plan, arguments=arguments, ledger=ledger)
+        exchange = self._make(plan, [*self._messages, *self._said])
         if self.on_wait is not None:
             exchange.on_wait = self.on_wait
         return exchange
@@ -228,18 +240,49 @@ class ToolLoop:
 
     # Limits -----------------------------------------------------------------------------------------------------------
 
+    def _check_price(self) -> None:
+        model = self._plan.model
+        if self._box.limit_nanousd is None:
+            return
+        if cost_of(Usage(1), model, provider=self._provider, overrides=self._settings.prices).nanousd is None:
+            raise InvalidRequest(
+                f"budget_usd cannot be kept: no price is known for {model!r}. Set one (`llmnb prices {model} --input … "
+                "--output …`), or use max_turns and time_limit. Nothing was sent."
+            )
+
     def _check_turns(self, calls: Sequence[ToolCall]) -> None:
         """Whether there may be another turn: looked at before its tools run, whose results nobody would read."""
         if len(self._turns) >= self._box.max_turns:
             raise self._limit("max_turns", f"{self._box.max_turns} turns", calls)
-        limit = self._box.limit_nanousd
+        limit, spent = self._box.limit_nanousd, self._spent()
         if limit is None:
             return
-        spent = summed(self._turns).cost.nanousd
         if spent is None:
             raise self._limit("budget_usd", "a price that is not known", calls)
-        if spent >= limit:
-            raise self._limit("budget_usd", f"${spent / NANO:f} of ${limit / NANO:f}", calls)
+        if self._turns[-1].source == "live":  # after one from the cache the next may come from there, too
+            with self._ceiling(calls):
+                self._check_next(limit - spent)
+
+    def _spent(self) -> int | None:
+        return summed(self._turns).cost.nanousd if self._turns else 0
+
+    def _check_next(self, left_nanousd: int) -> None:
+        """Whether the next turn can be paid. What its tools give is not known yet: the pipeline looks again."""
+        answer = {"role": "assistant", "content": taken_back(self._turns[-1])}
+        body = {**self._plan.arguments, "messages": [*self._messages, *self._said, answer]}
+        bound = bound_of(body, None, provider=self._provider, prices=self._settings.prices)
+        if bound.rates is not None:  # else the pipeline knows better: another model may be the one that is asked
+            ceiling.check(bound, left_nanousd)
+
+    @contextmanager
+    def _ceiling(self, pending: Sequence[ToolCall] = ()) -> Generator[None]:
+        """Says that the ceiling ended the loop where it ends the call of a turn."""
+        try:
+            yield
+        except BudgetExceeded as error:
+            if error.budget != ceiling.CEILING:
+                raise
+            raise self._limit("budget_usd", _unaffordable(error), pending) from None
 
     def _check_time(self) -> None:
         deadline = self._deadline()
@@ -268,12 +311,11 @@ class ToolLoop:
         )
 
 
-def _check_price(box: Toolbox, model: str) -> None:
-    if box.limit_nanousd is not None and cost_of(Usage(1), model).nanousd is None:
-        raise InvalidRequest(
-            f"budget_usd cannot be kept: no price is known for {model!r}. Set one (`llmnb prices {model} --input … "
-            "--output …`), or use max_turns and time_limit. Nothing was sent."
-        )
+def _unaffordable(error: BudgetExceeded) -> str:
+    if error.needed is None or error.left is None:
+        return "no price is known for the model of the next turn"
+    needed, left = dollars(int(error.needed * NANO)), dollars(int(error.left * NANO))
+    return f"the next turn can cost up to {needed} (less with a lower max_tokens), and {left} is left"
 
 
 def _input(given: Any) -> dict[str, object]:

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any, cast
 
 from llmnb.budgeting.budget import Unit
-from llmnb.budgeting.past import Past
+from llmnb.budgeting.past import UNKNOWN, Past
 from llmnb.messages import models
 from llmnb.pricing import Terms, billed_model
 from llmnb.pricing.rates import Rates
@@ -64,7 +64,7 @@ class Bound:
 
 def bound_of(
     body: Json,
-    past: Past,
+    past: Past | None,
     *,
     provider: str = "anthropic",
     project: str | None = None,
@@ -72,10 +72,10 @@ def bound_of(
     prices: Overrides | None = None,
     lost: Usage | None = None,
 ) -> Bound:
-    """The bound of the request with that body."""
+    """The bound of the request with that body; without a `past` nothing is known of earlier calls."""
     model = str(body.get("model") or "")
     most = _max_tokens(body, model)
-    usual = past.of(model, project)
+    usual = UNKNOWN if past is None else past.of(model, project)
     conditions = {name: _text(body.get(name)) for name in ("speed", "inference_geo")}
     rates = Terms(billed_model(provider, model, None), provider, ts, **conditions, overrides=prices).rates
     usage = _dearest(_input_tokens(body, model, past, usual.input_tokens), body, rates)
@@ -83,12 +83,12 @@ def bound_of(
     return Bound(usage, expected, most, rates, lost or _NOTHING)
 
 
-def _input_tokens(body: Json, model: str, past: Past, usual: int | None) -> int:
+def _input_tokens(body: Json, model: str, past: Past | None, usual: int | None) -> int:
     counted = Counter(model).request(body)
     tokens = ceil(counted.tokens * INPUT_MARGIN) + INPUT_FEW
     thread = _mapping(body.get("thread"))
     if previous := thread.get("previous_message_id"):
-        known = past.turn(str(previous))
+        known = None if past is None else past.turn(str(previous))
         if known is not None:  # what the model read and wrote then, and what is new
             return known + tokens
     elif counted.complete and not any(map(_is_of_the_server, _items(body.get("tools")))):

@@ -99,6 +99,8 @@ def _state(part: Tool) -> tuple[str, str, str]:
         return "asking", "?", "waits for your word"
     if part.result is None:
         return ("abandoned", "◌", "no result") if part.abandoned else ("running", "●", "running…")
+    if part.result.was_refused:
+        return "refused", "⊘", "not approved"
     return ("failed", "✕", "failed") if part.result.is_error else ("finished", "✓", "done")
 
 

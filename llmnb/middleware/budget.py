@@ -1,7 +1,7 @@
 """The budget part: a call is sent only when every budget that concerns it has money for it (see `llmnb.budgeting`).
 
 It stands inside the ledger, the cache and the marking: a hit needs no budget, and a call that is refused is a row.
-Where no budget is set it costs a look at a clock.
+Where no budget is set it costs a look at a clock. The ceiling of one call (`budget_usd`) is kept here, too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any, cast
 from anthropic import APIRequest
 
 from llmnb import slots
+from llmnb.budgeting import ceiling
 from llmnb.budgeting.alerts import say
 from llmnb.budgeting.bound import Bound, bound_of
 from llmnb.budgeting.budget import UNITS, Budget, Unit
 from llmnb.budgeting.desk import Ask, Granted, MustWait, Need, Refused, Verdict
 from llmnb.budgeting.guard import Guard
+from llmnb.budgeting.past import Past
 from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreBusy, StoreError, UnknownPrice
 from llmnb.middleware.answering import http_of
@@ -46,9 +48,9 @@ Pauses = Generator[Pause, None, None]
 
 
 class BudgetPart(Part):
-    """Holds money for a call before it is sent, waits for it, or refuses the call."""
+    """Holds money for a call before it is sent, waits for it, or refuses the call. No `guard`: budgets are off."""
 
-    def __init__(self, guard: Guard, ledgered: Ledgered, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, guard: Guard | None, ledgered: Ledgered, clock: Callable[[], float] = time.monotonic) -> None:
         self.guard = guard
         self._ledgered = ledgered
         self._clock = clock
@@ -57,10 +59,16 @@ class BudgetPart(Part):
         entry = UNDER_WAY.get()
         if entry is None:
             return False
+        return current_context().ceiling_nanousd is not None or self._is_budgeted(entry)
+
+    def _is_budgeted(self, entry: Entry) -> bool:
+        guard = self.guard
+        if guard is None:
+            return False
         try:
-            known = self.guard.reservations.known()
-            if self.guard.reservations.trouble is not None:
-                self._say_trouble(known)
+            known = guard.reservations.known()
+            if guard.reservations.trouble is not None:
+                self._say_trouble(guard, known)
             return bool(known) and any(budget.concerns(entry.facts) for budget in known)
         except Exception as trouble:
             quietly("looking for budgets", trouble)
@@ -69,14 +77,19 @@ class BudgetPart(Part):
     def flow(self, request: APIRequest) -> Flow:
         entry = UNDER_WAY.get()
         assert entry is not None
-        attempt = _Attempt(self, entry, request)
+        left = current_context().ceiling_nanousd
+        if left is not None:
+            ceiling.check(_bound(entry, self._ledgered, None, cast("dict[str, Any]", request.json)), left)
+        if self.guard is None or not (left is None or self._is_budgeted(entry)):
+            return (yield request)
+        attempt = _Attempt(self.guard, self._ledgered, entry, request)
         yield from attempt.admission(self._clock)
         response = yield request
         attempt.watch(response)
         return response
 
-    def _say_trouble(self, known: tuple[Budget, ...]) -> None:
-        trouble = self.guard.reservations.trouble
+    def _say_trouble(self, guard: Guard, known: tuple[Budget, ...]) -> None:
+        trouble = guard.reservations.trouble
         if trouble is not None and not known and not isinstance(trouble, StoreBusy):
             quietly("looking for budgets", trouble)
 
@@ -84,8 +97,8 @@ class BudgetPart(Part):
 class _Attempt:
     """One attempt of a call that budgets concern."""
 
-    def __init__(self, part: BudgetPart, entry: Entry, request: APIRequest) -> None:
-        self.guard, self._ledgered = part.guard, part._ledgered  # pyright: ignore[reportPrivateUsage]
+    def __init__(self, guard: Guard, ledgered: Ledgered, entry: Entry, request: APIRequest) -> None:
+        self.guard, self._ledgered = guard, ledgered
         self.entry = entry
         self._body = cast("dict[str, Any]", request.json)
         self._stream = request.stream
@@ -133,16 +146,8 @@ class _Attempt:
         return verdict
 
     def _new_ask(self) -> Ask:
-        facts, shared = self.entry.facts, self._ledgered
-        self.bound = bound_of(
-            self._body,
-            self.guard.past,
-            provider=shared.provider,
-            project=facts.get("project"),
-            ts=facts["ts"],
-            prices=shared.settings.prices,
-            lost=self.entry.lost,
-        )
+        facts = self.entry.facts
+        self.bound = _bound(self.entry, self._ledgered, self.guard.past, self._body)
         needs: dict[Unit, Need | None] = {unit: self._need(self.bound, unit) for unit in UNITS}
         return Ask(facts["uid"], self.entry.attempts, facts["ts"], facts, needs)
 
@@ -226,6 +231,18 @@ class _Attempt:
             return
         except Exception as trouble:
             quietly("settling the budget of a call", trouble)
+
+
+def _bound(entry: Entry, shared: Ledgered, past: Past | None, body: dict[str, Any]) -> Bound:
+    return bound_of(
+        body,
+        past,
+        provider=shared.provider,
+        project=entry.facts.get("project"),
+        ts=entry.facts["ts"],
+        prices=shared.settings.prices,
+        lost=entry.lost,
+    )
 
 
 def _waited(verdict: MustWait, waited_s: float | None = None) -> str:

@@ -5,23 +5,25 @@ or ends, and has no timeout, no ceiling on time or dollars and no memory of what
 plain functions all the same.
 
 A function that is not async runs in a thread of its own. Python cannot end a thread: when the time is up, or somebody
-stops the loop, the loop goes on at once and the function runs to its end unheard. An async one is cancelled.
+stops the loop, the loop goes on at once and the function runs to its end unheard; only the journal is told what it
+gave, so that a loop that begins again does not run it again. An async one is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmnb.asking.shape import Misfit
-from llmnb.records import Approval, ToolCall, ToolResult
+from llmnb.records import NOT_APPROVED, Approval, ToolCall, ToolResult
 from llmnb.tools.journal import Journal
 from llmnb.tools.results import Content, content_of_result, limited, text_of_result
 from llmnb.tools.tool import Tool
@@ -123,16 +125,30 @@ class Batch:
         began = time.perf_counter()
         timeout = self._box.tool_timeout_s
         try:
-            value = await _in_time(_begun(tool, arguments), timeout)
-            content = content_of_result(value)
+            value = await _in_time(_begun(tool, self._heard_out(call, tool), arguments), timeout)
+            ran = value if isinstance(value, Ran) else self._finish(call, tool, value)
         except _OutOfTime:
             told = f"{tool.name} took longer than {timeout:g} s and was given up."
             return Ran(call, told, is_error=True, duration_ms=_since(began))
         except Exception as error:
             return Ran(call, _told(error), is_error=True, duration_ms=_since(began))
+        return replace(ran, duration_ms=_since(began))
+
+    def _heard_out(self, call: ToolCall, tool: Tool) -> Callable[[Any], Any]:
+        """The tool's function, kept in the journal by the thread it runs in: somebody else may have given it up."""
+
+        @functools.wraps(tool.call)
+        def called(arguments: Any) -> Any:
+            value = tool.call(arguments)
+            return value if inspect.isawaitable(value) else self._finish(call, tool, value)
+
+        return called
+
+    def _finish(self, call: ToolCall, tool: Tool, value: Any) -> Ran:
+        content = content_of_result(value)
         if self._journal is not None:
             self._journal.keep(call, tool, content)
-        return Ran(call, content, duration_ms=_since(began))
+        return Ran(call, content)
 
     async def _refused(self, call: ToolCall) -> str | None:
         """Why a person does not let it run, or None."""
@@ -141,8 +157,8 @@ class Batch:
             return None
         said: Any = await (self._asked(call) if approve is True else _called(approve, call))
         if isinstance(said, str) and said:
-            return f"The user did not approve this call: {said}"
-        return None if said is True else "The user did not approve this call. It was not run."
+            return f"{NOT_APPROVED}: {said}"
+        return None if said is True else f"{NOT_APPROVED}. It was not run."
 
     async def _asked(self, call: ToolCall) -> bool:
         loop = asyncio.get_running_loop()
@@ -179,14 +195,14 @@ def _heard(running: asyncio.Future[Any]) -> None:
         running.exception()
 
 
-def _begun(tool: Tool, arguments: Any) -> asyncio.Future[Any]:
+def _begun(tool: Tool, call: Callable[[Any], Any], arguments: Any) -> asyncio.Future[Any]:
     if tool.is_async:
         return asyncio.ensure_future(tool.call(arguments))
     if tool.in_worker:
         from anyio.to_thread import run_sync
 
-        return asyncio.ensure_future(run_sync(tool.call, arguments, abandon_on_cancel=True))
-    return asyncio.ensure_future(_called(tool.call, arguments))
+        return asyncio.ensure_future(run_sync(call, arguments, abandon_on_cancel=True))
+    return asyncio.ensure_future(_called(call, arguments))
 
 
 async def _called(function: Callable[[Any], Any], argument: Any) -> Any:

@@ -96,7 +96,7 @@ def toolbox(options: Mapping[str, Any]) -> Toolbox | None:
         tools,
         choice=_choice(options.get("tool_choice"), names),
         max_turns=_max_turns(options.get("max_turns")),
-        limit_nanousd=_limit(options.get("budget_usd")),
+        limit_nanousd=ceiling_nanousd(options.get("budget_usd")),
         time_limit_s=_seconds(options, "time_limit", None),
         tool_timeout_s=_seconds(options, "tool_timeout", TOOL_TIMEOUT_S),
         approve=_approve(options.get("approve")),
@@ -156,7 +156,12 @@ def _max_turns(asked: Any) -> int:
     return asked
 
 
-def _limit(asked: Any) -> int | None:
+def ceiling_nanousd(asked: Any) -> int | None:
+    """Dollars as nano-dollars.
+
+    Raises:
+        InvalidRequest: these are no dollars.
+    """
     if asked is None:
         return None
     try:

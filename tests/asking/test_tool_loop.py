@@ -282,6 +282,27 @@ def test_an_edited_function_runs_again(sim: Simulator) -> None:
     assert results(sim) == [("snow in Oslo", False)]
 
 
+def test_what_was_given_up_is_kept_when_it_ends(sim: Simulator) -> None:
+    """A thread cannot be ended: what it did after its time was up is done, and is not done again."""
+    ran, let = [], threading.Event()
+
+    def slow() -> str:
+        """Takes its time."""
+        ran.append(1)
+        let.wait(30)
+        return "sent"
+
+    sim.script(calls(("slow", {})), "Given up.", "Sent.")
+    llm = llmnb.LLM(tools=[slow])
+    assert llm("Q", tool_timeout=0.05).text == "Given up."
+    let.set()
+    for thread in threading.enumerate():
+        if thread.name == "llmnb-tool-slow":
+            thread.join(30)
+    assert llm("Q").text == "Sent."
+    assert (ran, results(sim)) == ([1], [("sent", False)])
+
+
 def test_without_the_cache_nothing_is_kept(sim: Simulator, llmnb_home: Any) -> None:
     """cache=False asks anew, runs anew, and leaves no result on disk."""
     counted = Counted()
@@ -360,13 +381,77 @@ def test_too_many_turns_end_the_loop_with_all_that_was_said(sim: Simulator) -> N
     assert sim.billed().requests == 3
 
 
-def test_a_dollar_ceiling_ends_the_loop(sim: Simulator) -> None:
-    """It is looked at after every turn, before its tools run."""
-    sim.script(*[calls(OSLO)] * 3)
-    with pytest.raises(ToolLoopLimit, match="budget_usd") as caught:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_dollar_ceiling_is_one(way: str, sim: Simulator) -> None:
+    """A turn that could pass it is not asked, and the tools of the turn before do not run: nobody would read them."""
+    counted = Counted()
+    sim.script(*[calls(OSLO, text="word " * 600)] * 5)
+    with pytest.raises(ToolLoopLimit, match=r"budget_usd: the next turn can cost up to \$0\.0\d+") as caught:
+        WAYS[way](llmnb.LLM(tools=[counted.look], max_tokens=1_000, budget_usd=0.03))
+    error, billed = caught.value, sim.billed()
+    assert (error.limit, [call.name for call in error.pending]) == ("budget_usd", ["look"])
+    assert int(error.cost_usd * 10**9) == billed.price_nanousd <= 30_000_000
+    assert billed.requests == len(error.replies) == len(counted.ran) + 1 > 1
+    assert error.messages[-1]["role"] == "user"
+
+
+def test_a_first_turn_that_could_pass_the_ceiling_is_not_sent(sim: Simulator) -> None:
+    """The error says what it could cost and what makes it cheaper; the row says that a ceiling was in the way."""
+    with pytest.raises(
+        ToolLoopLimit, match=r"up to \$0\.0\d+ \(less with a lower max_tokens\), and \$0\.0005 is left, af"
+    ):
         llmnb.LLM(tools=[look])("Q", budget_usd=0.0005)
-    assert caught.value.limit == "budget_usd"
-    assert len(sim.requests) == 1
+    assert sim.requests == []
+    row = llmnb.calls().iloc[0]
+    assert (row["status"], row["error_type"], row["cost_usd"]) == ("error", "BudgetExceeded", 0)
+
+
+def test_a_large_result_ends_the_loop_before_it_is_read(sim: Simulator) -> None:
+    """What a tool gives is known only when it has run: then the turn that would read it is looked at again."""
+
+    def book() -> str:
+        """Gives the whole book."""
+        return "word " * 19_000
+
+    sim.script(calls(("book", {})), "Read.")
+    with pytest.raises(ToolLoopLimit, match="budget_usd") as caught:
+        llmnb.LLM(tools=[book], max_tokens=500)("Q", budget_usd=0.03)
+    assert [message["role"] for message in caught.value.messages] == ["user", "assistant", "user"]
+    assert (sim.billed().requests, caught.value.pending) == (1, ())
+    assert llmnb.LLM(tools=[book], max_tokens=500)("Q", budget_usd=0.1).text == "Read."
+    assert sim.billed().requests == 2
+
+
+def test_answers_from_the_cache_need_no_money(sim: Simulator) -> None:
+    """A loop that ran once runs again under a ceiling that would allow none of its turns."""
+    sim.script(calls(OSLO), "Done.")
+    llm = llmnb.LLM(tools=[look])
+    llm("Q")
+    assert llm("Q", budget_usd=0.000001).text == "Done."
+
+
+def test_a_ceiling_holds_with_budgets_off_and_without_tools(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of this call alone, and has nothing to do with the budgets that LLMNB_BUDGETS switches."""
+    monkeypatch.setenv("LLMNB_BUDGETS", "off")
+    llm = llmnb.LLM(max_tokens=1_000)
+    with pytest.raises(llmnb.BudgetExceeded, match=r"can cost up to \$0\.01") as caught:
+        llm("Q", budget_usd=0.001)
+    assert caught.value.budget == "budget_usd"
+    assert sim.requests == []
+    assert llm("Q", budget_usd=0.1).text
+    with pytest.raises(ToolLoopLimit):
+        llm("Q", tools=[look], budget_usd=0.001)
+
+
+def test_a_ceiling_is_of_all_attempts_to_extract(sim: Simulator) -> None:
+    """What an answer cost that did not fit is gone, with tools and without."""
+    for tools in ([], [look]):
+        sim.script(*["no JSON " * 800] * 3)
+        billed = sim.billed().price_nanousd
+        with pytest.raises((llmnb.BudgetExceeded, ToolLoopLimit)):
+            llmnb.LLM(max_tokens=2_000, fresh=True, tools=tools).extract("Q", list[int], budget_usd=0.04)
+        assert 0 < sim.billed().price_nanousd - billed <= 40_000_000
+        sim.script()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -7,9 +7,20 @@ from decimal import Decimal
 
 import pytest
 
-from llmnb.display import footer, static, style
-from llmnb.display.answer import Answer
-from llmnb.records import Citation, Done, PromptCacheUse, Retry, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.display import cards, footer, static, style
+from llmnb.display.answer import Answer, Tool
+from llmnb.records import (
+    NOT_APPROVED,
+    Citation,
+    Done,
+    PromptCacheUse,
+    Retry,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from llmnb.views import views
 
 DONE = Done(
@@ -59,6 +70,17 @@ def test_a_tool_without_result_is_said() -> None:
     made = static.bundle("", tools=[(ToolCall("1", "slow", {}), None)])
     assert "no result" in made["text/html"]
     assert "running" not in made["text/html"]
+
+
+def test_a_call_that_nobody_let_run_did_not_fail() -> None:
+    """The card says that it was not approved, live, in what is saved, and in the terminal's one line."""
+    call = ToolCall("1", "email", {"to": "ann"})
+    refused = ToolResult("1", "email", f"{NOT_APPROVED}: not now", is_error=True)
+    html = static.bundle("", tools=[(call, refused)])["text/html"]
+    assert "not approved" in html
+    assert "failed" not in html.partition("</style>")[2]
+    assert cards.tool_text(Tool(call, refused)) == 'email(to="ann"): not approved'
+    assert "failed" in cards.tool_text(Tool(call, ToolResult("1", "email", "no network", is_error=True)))
 
 
 def test_the_registry_draws_bundles() -> None:
