@@ -678,7 +678,7 @@ def test_rows_that_go_elsewhere_are_not_held_for(simulator: Simulator) -> None:
 
     with simulator.client() as plain:
         wrapped = llmnb.wrap(plain, books=Elsewhere())  # pyright: ignore[reportArgumentType]
-        assert not any(isinstance(part, BudgetPart) for part in wrapped.middleware)
+        assert all(part.guard is None for part in wrapped.middleware if isinstance(part, BudgetPart))
         wrapped.messages.create(**QUESTION)
 
 
