@@ -1,7 +1,9 @@
 """What llmnb adds to a call: CPU time of the calling process against the raw SDK, in the same run.
 
 The simulator runs in a process of its own and answers with about 4 kB of text. Each pair is measured in turn, A B A B,
-many times over, and the ratio of the medians is given.
+many times over, and the ratio of the medians is given. A turn is long enough to contain a writing of what came together
+(`later.TOGETHER_S`), and ends when all that its calls left to be written is on disk. Folding, which falls due once in
+some thousands of rows, is in `ledger_write`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 ROUNDS = 15
-CALLS = 60
+CALLS = 250
 DELTAS = 3_000
 TOKENS_A_DELTA = 3  # as the simulator cuts its answers
 TEXT = "Write-ahead logging appends each change to a log before it touches the table. " * 52
@@ -114,14 +116,15 @@ def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dic
     from llmnb.cache.responses import responses
     from llmnb.ledger import books
 
+    rows, answers = books(), responses()  # to find them by the settings takes long, which is nobody's
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(ROUNDS + 1):
         for name, call in contestants.items():
             begin = time.process_time()
             for _ in range(calls):
                 call()
-            books().settle()  # else what the rows cost would be charged to the next contestant
-            responses().settle()
+            rows.settle()  # else what the rows cost would be charged to the next contestant
+            answers.settle()
             if round_number:
                 seconds[name].append((time.process_time() - begin) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}

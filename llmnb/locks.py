@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,10 +36,12 @@ if sys.platform == "win32":
             return False
         return True
 
-    def unlock_byte(descriptor: int, offset: int) -> None:
-        """Gives the lock of a byte back."""
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    def unlock_bytes(descriptor: int, offsets: Collection[int], held: Collection[int] = ()) -> None:
+        """Gives the locks of bytes back; `held` are all others that are taken, and stay so."""
+        del held
+        for offset in offsets:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
@@ -62,9 +64,18 @@ else:
             return False
         return True
 
-    def unlock_byte(descriptor: int, offset: int) -> None:
-        """Gives the lock of a byte back."""
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+    def unlock_bytes(descriptor: int, offsets: Collection[int], held: Collection[int] = ()) -> None:
+        """Gives the locks of bytes back; `held` are all others that are taken, and stay so."""
+        if len(offsets) <= len(held) + 1:
+            for offset in offsets:
+                fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+            return
+        begin = 0  # all between those that stay: each call gives Python's lock up, and many wait for it long
+        for offset in sorted(held):
+            if offset > begin:
+                fcntl.lockf(descriptor, fcntl.LOCK_UN, offset - begin, begin)
+            begin = offset + 1
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 0, begin)
 
 
 @contextmanager

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 Identity = tuple[int, int]
+
+_TRIES = 4
+_PAUSE_S = 0.01
 
 
 def identity(path: Path | str) -> Identity | None:
@@ -56,19 +60,24 @@ def open_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: the file cannot be read.
     """
-    connection = _read_only(path, "mode=ro", busy_timeout_s)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+    for tries_left in reversed(range(_TRIES)):
+        connection = _read_only(path, "mode=ro", busy_timeout_s)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            if not (tries_left and os.access(path.parent, os.W_OK)):
+                break
+            time.sleep(_PAUSE_S)  # somebody is making the file: what is seen of its log may seem to be left by a crash
+        except BaseException:
+            connection.close()
             raise
-        # a read-only folder: SQLite cannot make the shared-memory file, and nobody can be writing
-        return _read_only(path, "immutable=1", busy_timeout_s)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    # a read-only folder: SQLite cannot make the shared-memory file, and nobody can be writing. What is written all the
+    # same, this connection never sees
+    return _read_only(path, "immutable=1", busy_timeout_s)
 
 
 def _read_only(path: Path, how: str, busy_timeout_s: float) -> sqlite3.Connection:

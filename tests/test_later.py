@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 
 import pytest
 
@@ -33,7 +35,7 @@ def test_what_is_asked_for_is_done_in_another_thread() -> None:
     for _ in range(20):
         soon.ask()
         assert done.acquire(timeout=10)
-        while soon._running:  # pyright: ignore[reportPrivateUsage]
+        while soon._thread.is_running:  # pyright: ignore[reportPrivateUsage]
             pass
     assert threading.get_ident() not in threads
     assert len(threads) == 20
@@ -57,6 +59,62 @@ def test_many_askers_share_one_go() -> None:
     assert begun.acquire(timeout=10)
     go.release()
     assert not begun.acquire(timeout=0.05)
+
+
+def test_one_thread_does_the_work_of_all_but_what_is_done_apart() -> None:
+    """What was asked for within a moment is done together, in the order of asking."""
+    done: list[tuple[str, int]] = []
+    over = threading.Semaphore(0)
+
+    def work(name: str) -> None:
+        done.append((name, threading.get_ident()))
+        over.release()
+
+    first, second, own = (Later(partial(work, name), apart=name == "own") for name in ("first", "second", "own"))
+    for later_one in (second, first, own):
+        later_one.ask()
+    for _ in range(3):
+        assert over.acquire(timeout=10)
+    threads = dict(done)
+    assert [name for name, _ in done if name != "own"] == ["second", "first"]
+    assert threads["first"] == threads["second"] != threads["own"]
+
+
+def test_what_is_due_later_is_done_then_or_with_what_is_asked_for_before() -> None:
+    """Once, whichever comes first; also by a thread that waits for work already."""
+    done: list[float] = []
+    over, lingers = threading.Semaphore(0), Later(lambda: over.release())
+
+    def work() -> None:
+        done.append(time.monotonic())
+        over.release()
+
+    lingers.ask()
+    assert over.acquire(timeout=10)
+    soon, begin = Later(work), time.monotonic()
+    soon.ask_after(0.05)
+    assert over.acquire(timeout=10)
+    assert done[0] - begin >= 0.05
+    soon.ask_after(60.0)
+    soon.ask()
+    assert over.acquire(timeout=10)
+    while soon._thread.is_running:  # pyright: ignore[reportPrivateUsage]
+        pass  # it does not stay for what is done
+    assert len(done) == 2
+
+
+def test_work_that_fails_takes_none_with_it() -> None:
+    """What was asked for together with it is done all the same."""
+    over, failed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def fails() -> None:
+        failed.release()
+        raise SystemExit  # the one that says nothing where a thread ends by it
+
+    Later(fails).ask()
+    Later(over.release).ask()
+    assert failed.acquire(timeout=10)
+    assert over.acquire(timeout=10)
 
 
 def test_asking_while_the_interpreter_ends_does_not_hang() -> None:

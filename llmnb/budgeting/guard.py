@@ -37,7 +37,7 @@ class Guard:
         self.reservations: Reservations = reservations(settings.ledger_path)
         self.reservations.look_ahead()
         self.past = Past(lambda: self.reservations.ledger)
-        self._janitor = Later(self._tidy_quietly)
+        self._janitor = Later(self._tidy_quietly, apart=True)
         self._tidied_at = -TIDY_S
 
     def tidy_soon(self) -> None:

@@ -42,11 +42,14 @@ _NAMES = "SELECT rowid, key FROM Cache WHERE rowid > ? AND raw = 1 AND typeof(ke
 _TOUCH = "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1"
 _PUT = """
     INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, size, mode, value)
-    VALUES (?, 1, ?, ?, ?, 0, 0, 1, ?)
+    VALUES {}
     ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = excluded.expire_time,
     access_time = excluded.access_time, access_count = 0, tag = NULL, size = 0, mode = excluded.mode, filename = NULL,
     value = excluded.value
 """
+_PUTS = {rows: _PUT.format(", ".join(["(?, 1, ?, ?, ?, 0, 0, 1, ?)"] * rows)) for rows in (32, 4, 1)}
+"""By how many items they keep. At each step of a statement Python's lock changes hands where another thread waits for
+it, which costs more than the step itself: so many rows are one step."""
 _COUNT = (
     "SELECT count(*), (SELECT page_count FROM pragma_page_count), (SELECT page_size FROM pragma_page_size) FROM Cache"
 )
@@ -123,12 +126,18 @@ class _Cache(diskcache.Cache):
         with self.transact():
             self._con.executemany(_TOUCH, [(now, name) for name in names])
 
-    def put_all(self, items: Iterable[Item], limit_bytes: int) -> None:
-        """Keeps items with one statement, where diskcache's `set` looks each of them up first, for files to delete."""
-        now = time.time()
-        rows = [(item.name, now, None if item.ttl_s is None else now + item.ttl_s, now, item.data) for item in items]
+    def put_all(self, items: Sequence[Item], limit_bytes: int) -> None:
+        """Keeps items with few statements, where diskcache's `set` looks each of them up first, for files to delete."""
+        now, begin = time.time(), 0
         with self.transact():
-            self._con.executemany(_PUT, rows)
+            for rows, statement in _PUTS.items():
+                while len(items) - begin >= rows:
+                    values: list[object] = []
+                    for item in items[begin : begin + rows]:
+                        expires = None if item.ttl_s is None else now + item.ttl_s
+                        values += (item.name, now, expires, now, item.data)
+                    self._con.execute(statement, values)
+                    begin += rows
         if self._is_larger_than(limit_bytes) or time.monotonic() - self._culled_at >= EXPIRE_EVERY_S:
             self._culled_at = time.monotonic()
             self.cull()
@@ -161,6 +170,8 @@ class DiskBackend:
         # two locks: who asks does not wait for a commit. Reentrant: a finalizer may ask in the middle of asking
         self._reading = threading.RLock()
         self._writing = threading.RLock()
+        self._claiming = threading.RLock()
+        self._claimed: set[int] = set()  # the bytes that are locked
 
     @property
     def where(self) -> str:
@@ -286,15 +297,22 @@ class DiskBackend:
                 if self._claims is None:
                     self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     self._claims = os.open(self._folder / "asking.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        return locks.try_lock_byte(self._claims, _place(name))
+        place = _place(name)
+        with self._claiming:
+            is_ours = locks.try_lock_byte(self._claims, place)
+            if is_ours:
+                self._claimed.add(place)
+        return is_ours
 
     def renew(self, names: Iterable[str]) -> None:
         """Nothing: the operating system frees them when the process dies."""
 
     def release(self, names: Iterable[str]) -> None:
-        if self._claims is not None:
-            for name in names:
-                locks.unlock_byte(self._claims, _place(name))
+        places = set(map(_place, names))
+        with self._claiming:
+            self._claimed -= places
+            if self._claims is not None:
+                locks.unlock_bytes(self._claims, places, self._claimed)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 
@@ -305,6 +323,7 @@ class DiskBackend:
             if self._claims is not None:
                 os.close(self._claims)
             self._claims = None
+            self._claimed.clear()
 
     def _before_fork(self) -> bool:
         """Closes the connections; whether the locks are held now, for `_in_parent` to release."""

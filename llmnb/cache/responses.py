@@ -110,10 +110,13 @@ class ResponseCache:
         self,
         opened: Callable[[], Backend],
         *,
+        remote: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`remote`: the place is on another machine, for which what is written on this one does not wait."""
         self._opened = opened
+        self._remote = remote
         self._backend: Backend | None = None
         self._clock = clock
         self._monotonic = monotonic
@@ -132,7 +135,7 @@ class ResponseCache:
         self._no_reading = _Rest(self._monotonic)  # apart: what cannot be written may be read all the same
         self._no_writing = _Rest(self._monotonic)
         self._writing = threading.RLock()
-        self._later = Later(self._write)
+        self._later = Later(self._write, apart=self._remote)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
 
     @property
@@ -385,4 +388,5 @@ def responses(settings: Settings | None = None) -> ResponseCache:
     """The response cache of this process for the place that the settings name; nothing is opened before its use."""
     chosen = settings or load()
     place = (chosen.cache_url, chosen.cache_folder, chosen.cache_limit)
-    return _caches.at(place, lambda: ResponseCache(lambda: open_backend(chosen)))
+    is_remote = chosen.cache_url is not None
+    return _caches.at(place, lambda: ResponseCache(lambda: open_backend(chosen), remote=is_remote))

@@ -85,7 +85,7 @@ class Books:
         self._pause_s = 0.0
         self._not_before = 0.0
         self._orphans_done = False
-        self._later = Later(self._flush_behind)
+        self._later = Later(self._flush_behind, apart=self._remote)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
 
     @property

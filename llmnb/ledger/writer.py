@@ -27,7 +27,7 @@ from llmnb.settings import Settings, load
 from llmnb.sqlite_files import identity, is_corrupt, leak, primary_code
 
 _SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "uid")
-_ROWS_AT_ONCE = (16, 4, 1)
+_ROWS_AT_ONCE = (64, 8, 1)
 """How many rows one statement may write: many have less to do each, and few texts of statements are kept prepared."""
 
 
