@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -92,6 +97,10 @@ class Shape:
             # as JSON: "2026-11-26" is a date there, and an enum is told by its value
             return self.adapter.validate_json(to_json(said))
         except ValidationError as error:
+            nulls = [one["loc"] for one in error.errors(include_url=False) if one["input"] is None]
+            if (less := _without(said, nulls)) is not None:
+                with suppress(ValidationError):
+                    return self.adapter.validate_json(to_json(less))
             raise Misfit(_told(error)) from None
 
     def plain(self, value: Any) -> Any:
@@ -126,7 +135,7 @@ def _shape(into: Any) -> Shape:
     from pydantic_core import SchemaError
 
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(into)
+        adapter: TypeAdapter[Any] = TypeAdapter(portable(into))
         schema = adapter.json_schema()
     except (PydanticUserError, SchemaError, AttributeError, NameError, TypeError) as error:
         why = str(error).splitlines()[0]
@@ -134,6 +143,42 @@ def _shape(into: Any) -> Shape:
             f"no JSON schema can be made of {_called(into)}: {why} {_GIVE} Nothing was sent."
         ) from None
     return _made(_name(into), adapter, schema)
+
+
+def portable(hint: Any) -> Any:
+    """The type with each `typing.TypedDict` in it as the one that Pydantic reads on every Python.
+
+    Before Python 3.12 it refuses those of `typing`, which know nothing of the fields they inherit.
+    """
+    if sys.version_info >= (3, 12):
+        return hint
+    if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        return _twin_of(hint)
+    arguments: tuple[Any, ...] = typing.get_args(hint)
+    if not arguments or typing.get_origin(hint) in (typing.Literal, typing.Annotated):
+        return hint
+    changed = tuple(map(portable, arguments))
+    if all(one is other for one, other in zip(arguments, changed, strict=True)):
+        return hint
+    if isinstance(hint, types.UnionType):
+        return typing.Union[changed]  # noqa: UP007 - of as many as there are
+    return hint.copy_with(changed) if hasattr(hint, "copy_with") else typing.get_origin(hint)[changed]
+
+
+def _twin_of(typed: Any) -> Any:
+    from typing import NotRequired, Required
+
+    from typing_extensions import TypedDict
+
+    hints = typing.get_type_hints(typed, include_extras=True)
+    asked: dict[bool, Any] = {True: Required, False: NotRequired}
+    fields: dict[str, Any] = {}
+    for name, told in hints.items():
+        kind = portable(told.__args__[0] if typing.get_origin(told) in (Required, NotRequired) else told)
+        fields[name] = asked[name in typed.__required_keys__][kind]
+    made: Any = TypedDict(typed.__name__, fields)  # pyright: ignore[reportArgumentType]
+    made.__doc__, made.__module__, made.__qualname__ = typed.__doc__, typed.__module__, typed.__qualname__
+    return made
 
 
 _GIVE = "Give a Pydantic model, a dataclass, a TypedDict, an enum, a list or union of these, or a JSON schema."
@@ -172,6 +217,23 @@ def _shape_of_schema(schema: Mapping[str, Any]) -> Shape:
     return _made(_tool_name(title) if isinstance(title, str) else "answer", _SchemaAdapter(said), said)
 
 
+def _without(said: Any, nulls: Iterable[Sequence[int | str]]) -> Any:
+    """The value without its nulls at these places: for "absent" models say null, and OpenAI's have to.
+
+    None where there is no null to leave out.
+    """
+    less, found = copy.deepcopy(said), False
+    for *path, last in nulls:
+        place: Any = less
+        for step in path:
+            with suppress(LookupError, TypeError):  # what is not there names a branch of a union, and no place
+                place = place[step]
+        if isinstance(place, dict) and last in place and place[last] is None:
+            del place[last]
+            found = True
+    return less if found else None
+
+
 class _SchemaAdapter:
     """Plain JSON values, checked against a JSON schema."""
 
@@ -185,6 +247,9 @@ class _SchemaAdapter:
         value = from_json(data)
         # typeshed has no word for what an error holds
         wrong: list[Any] = list(Draft202012Validator(self._schema).iter_errors(value))  # pyright: ignore[reportUnknownMemberType]
+        less = _without(value, [one.absolute_path for one in wrong if one.instance is None and one.absolute_path])
+        if less is not None and Draft202012Validator(self._schema).is_valid(less):  # pyright: ignore[reportUnknownMemberType]
+            return less
         if wrong:
             lines = [f"{'.'.join(map(str, one.absolute_path)) or 'the value'}: {one.message}" for one in wrong]
             raise Misfit(_shortened(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, cast
+from uuid import uuid4
 
 import jiter
 
@@ -12,7 +13,16 @@ from llmnb.providers import signatures
 
 Json = dict[str, Any]
 
-_STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "model_length": "model_context_window_exceeded",
+    **dict.fromkeys(("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"), "refusal"),
+}
+"""OpenAI's words (its SDK's `finish_reason`); Mistral's `model_length`; Gemini's own, which its endpoint passes on."""
 
 
 def message_of(completion: Json, *, estimated_input: int = 0) -> Json:
@@ -27,9 +37,9 @@ def message_of(completion: Json, *, estimated_input: int = 0) -> Json:
     if text or refusal:
         blocks.append({"type": "text", "text": text or refusal})
     calls = [call for call in as_list(said.get("tool_calls")) if as_dict(call.get("function")).get("name")]
-    blocks += [_tool_use(at, call) for at, call in enumerate(calls)]
-    usage = completion.get("usage")
-    if not usage:
+    blocks += map(_tool_use, calls)
+    usage = told_usage(completion)
+    if usage is None:
         written = sum(len(json.dumps(block, ensure_ascii=False).encode()) for block in blocks)
         usage_told = estimated_usage(estimated_input, estimated_tokens(written) if blocks else 0)
     else:
@@ -47,20 +57,25 @@ def message_of(completion: Json, *, estimated_input: int = 0) -> Json:
 
 
 def stop_reason(finish: object, *, calls: bool, refused: bool) -> str:
-    """Why the model stopped. Some servers say "stop" where it calls tools."""
+    """Why the model stopped. Some servers say "stop" where it calls tools; a word of their own is kept as it is."""
     if refused:
         return "refusal"
-    if calls and finish not in _STOP_REASONS:
-        return "tool_use"
-    return _STOP_REASONS.get(str(finish), "end_turn")
+    said = str(finish or "stop").lower()
+    why = _STOP_REASONS.get(said.partition(":")[0], said)  # Gemini's "content_filter: RECITATION"
+    return "tool_use" if calls and why == "end_turn" else why
 
 
-def _tool_use(at: int, call: Json) -> Json:
+def new_call_id() -> str:
+    """An id for a call that came without one. Results are kept by it, so that no two calls may share one."""
+    return f"call_{uuid4().hex}"
+
+
+def _tool_use(call: Json) -> Json:
     function = as_dict(call.get("function"))
     signatures.remember(call)
     return {
         "type": "tool_use",
-        "id": call.get("id") or f"call_{at}",
+        "id": call.get("id") or new_call_id(),
         "name": function.get("name"),
         "input": _arguments(function.get("arguments")),
     }
@@ -112,7 +127,11 @@ def usage_of(usage: object, service_tier: object = None) -> Json:
     read = _count(details.get("cached_tokens")) or _count(told.get("prompt_cache_hit_tokens"))
     read = min(read, prompt)
     written = min(_count(details.get("cache_write_tokens")), prompt - read)
-    beside = max(0, _count(told.get("total_tokens")) - prompt - completion)
+    reasoned = _count(written_out.get("reasoning_tokens"))
+    # what was thought and is in no total cannot be inside of less
+    beside = max(0, _count(told.get("total_tokens")) - prompt - completion) or (
+        reasoned if reasoned > completion else 0
+    )
     known: Json = {
         "input_tokens": prompt - read - written,
         "cache_read_input_tokens": read,
@@ -121,12 +140,18 @@ def usage_of(usage: object, service_tier: object = None) -> Json:
         "output_tokens": completion + beside,
         "estimated": False,
     }
-    thought = _count(written_out.get("reasoning_tokens")) or beside
+    thought = reasoned or beside
     if thought or "reasoning_tokens" in written_out:
         known["output_tokens_details"] = {"thinking_tokens": min(thought, completion + beside)}
     if isinstance(service_tier, str):
         known["service_tier"] = {"default": "standard"}.get(service_tier, service_tier)
     return known
+
+
+def told_usage(body: Json) -> Json | None:
+    """The usage in an answer or a chunk, where there is one; Groq has had it in a place of its own."""
+    found = as_dict(body.get("usage")) or as_dict(as_dict(body.get("x_groq")).get("usage"))
+    return found or None
 
 
 def estimated_usage(input_tokens: int, output_tokens: int) -> Json:

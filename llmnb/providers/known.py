@@ -20,7 +20,8 @@ class Abilities:
     """What a server is known to take; of one nobody knows, everything, so that it refuses by itself.
 
     `max_tokens` is how it calls the longest answer; `no_schema` matches models that take no JSON schema for their
-    answer, `short` those whose answers may be no longer than `SHORT_TOKENS`.
+    answer, `short` those whose answers may be no longer than `SHORT_TOKENS`. `all_required` is whether it holds a model
+    only to schemas in which every field is required. `asks_for_usage` is whether it must be asked to count a stream.
     """
 
     max_tokens: str = "max_tokens"
@@ -29,6 +30,8 @@ class Abilities:
     no_schema: re.Pattern[str] | None = None
     short: re.Pattern[str] | None = None
     thought_signatures: bool = False
+    all_required: bool = False
+    asks_for_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,7 @@ class Provider:
     """One provider.
 
     `name` is OpenTelemetry's `gen_ai.provider.name`. `base_url_variable` names the variable that the provider's own
-    tools read its address from, to which `path` is added. A key is in one of `key_variables`; without any, it needs
-    none.
+    tools read its address from, to which `path` is added. A key is in one of `key_variables`.
     """
 
     prefix: str
@@ -47,6 +49,7 @@ class Provider:
     path: str
     key_variables: tuple[str, ...]
     abilities: Abilities
+    needs_key: bool = True
 
     def longest(self, model: str) -> int | None:
         """The highest limit a model's answers may be given, where it is a low one."""
@@ -60,6 +63,9 @@ _SHORT_OPENAI = re.compile(r"gpt-3\.5|gpt-4$|gpt-4-|gpt-4o-2024-05-13")
 """Models that write no more than 4,096 tokens, and refuse a higher limit (https://platform.openai.com/docs/models)."""
 _NO_SCHEMA_ELSEWHERE = re.compile(r"deepseek-(chat|reasoner)")
 """Of servers reached by an address: DeepSeek's own API takes JSON, but no schema (its guide "JSON Output")."""
+_ELSEWHERE = Abilities(no_schema=_NO_SCHEMA_ELSEWHERE)
+_COUNTS_UNASKED = ("mistral_ai",)
+"""Who refuses `stream_options`, and ends a stream with its usage all the same (openai-agents-python issue 442)."""
 
 PROVIDERS = (
     Provider(
@@ -69,7 +75,7 @@ PROVIDERS = (
         "OPENAI_BASE_URL",
         "",
         ("OPENAI_API_KEY",),
-        Abilities("max_completion_tokens", top_k=False, no_schema=_OLD_OPENAI, short=_SHORT_OPENAI),
+        Abilities("max_completion_tokens", top_k=False, no_schema=_OLD_OPENAI, short=_SHORT_OPENAI, all_required=True),
     ),
     Provider(
         "gemini",
@@ -86,8 +92,9 @@ PROVIDERS = (
         "http://127.0.0.1:11434/v1",
         "OLLAMA_HOST",
         "/v1",
-        (),
+        ("OLLAMA_API_KEY",),  # for its cloud
         Abilities(pdf=False, top_k=False),
+        needs_key=False,
     ),
 )
 BY_PREFIX = {provider.prefix: provider for provider in PROVIDERS}
@@ -118,7 +125,7 @@ class Endpoint:
     @property
     def needs_key(self) -> bool:
         """Whether there can be no answer without a key. A server of one's own may need none."""
-        return self.is_own and bool(self.provider.key_variables)
+        return self.is_own and self.provider.needs_key
 
     def key(self, environ: Mapping[str, str]) -> str:
         """The key of the environment, or what stands in for none.
@@ -189,7 +196,9 @@ def endpoint(provider: Provider, base_url: str | None, environ: Mapping[str, str
         host = str(urlsplit(url).hostname)
         name = _NAMES.get(host, _host_and_port(url))
         own = next((known for known in PROVIDERS if known.name == name), None)
-        abilities = own.abilities if own is not None else Abilities(no_schema=_NO_SCHEMA_ELSEWHERE)
+        abilities = (
+            own.abilities if own is not None else replace(_ELSEWHERE, asks_for_usage=name not in _COUNTS_UNASKED)
+        )
         return Endpoint(provider, name, url, abilities, is_own=own is not None)
     told = environ.get(provider.base_url_variable)
     if not told:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import jiter
 
-from llmnb.providers.answer import as_dict, first
+from llmnb.providers.answer import as_dict, as_list, first
 
 Json = dict[str, Any]
 
@@ -49,6 +49,8 @@ def refused(response: httpx2.Response) -> tuple[bytes, list[tuple[str, str]]]:
     if {error.get("code"), error.get("type")} & set(_QUOTA):
         kind = "billing_error"
         headers = [*(pair for pair in headers if pair[0] != "x-should-retry"), ("x-should-retry", "false")]
+    if not any(name.startswith("retry-after") for name, _ in headers) and (wait := _retry_delay(error)):
+        headers.append(("retry-after", wait))
     message = error.get("message") or response.text[:500] or f"HTTP {response.status_code}"
     return _envelope(kind, str(message)), headers
 
@@ -84,6 +86,13 @@ def _error(body: bytes) -> Json:
     found = as_dict(document) or first(document)  # Gemini wraps its errors in a list
     error = found.get("error", found)
     return {"message": error} if isinstance(error, str) else as_dict(error)
+
+
+def _retry_delay(error: Json) -> str | None:
+    """Seconds to wait, which Gemini says in a detail of its errors (google.rpc.RetryInfo) and in no header."""
+    delays = (str(detail.get("retryDelay") or "") for detail in as_list(error.get("details")))
+    span = next((found for delay in delays if (found := _span_s(delay)) is not None), None)
+    return None if span is None else f"{span:g}"
 
 
 # Headers --------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, cast
 from llmnb.errors import InvalidRequest
 from llmnb.providers import signatures
 from llmnb.providers.known import Endpoint
+from llmnb.providers.strict_schema import all_required, is_strict
 
 Json = dict[str, Any]
 
@@ -61,7 +62,9 @@ class _Translation:
         asked["messages"] = [*self._system(), *self._messages()]
         asked[self._abilities.max_tokens] = body["max_tokens"]
         if body.get("stream"):
-            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+            asked["stream"] = True
+            if self._abilities.asks_for_usage:
+                asked["stream_options"] = {"include_usage": True}
         self._add_tools(asked)
         self._add_settings(asked)
         self._add_output(asked)
@@ -106,6 +109,8 @@ class _Translation:
         if wanted.get("type") != "json_schema":
             raise self._refusal(f"output_config.format {wanted.get('type')!r} is unknown")
         schema = _dict(wanted.get("schema"))
+        if self._abilities.all_required:
+            schema = all_required(schema)
         described = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
         asked["response_format"] = {"type": "json_schema", "json_schema": described}
 
@@ -242,17 +247,6 @@ class _Translation:
             signed = signatures.of(block.get("id")) or {"google": {"thought_signature": _SKIPPED_SIGNATURE}}
             call["extra_content"] = signed
         return call
-
-
-def is_strict(schema: Json) -> bool:
-    """Whether a schema is as `strict` demands: every object closed, every property of it required."""
-    if schema.get("type") == "object" or "properties" in schema:
-        properties = _dict(schema.get("properties"))
-        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != set(properties):
-            return False
-    inner: list[object] = [*_dict(schema.get("properties")).values(), *_dict(schema.get("$defs")).values()]
-    inner += [schema.get("items"), *(schema.get("anyOf") or ())]
-    return all(is_strict(cast(Json, part)) for part in inner if isinstance(part, dict))
 
 
 def _titled(title: object, text: str) -> str:

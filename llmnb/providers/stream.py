@@ -18,9 +18,11 @@ from llmnb.providers.answer import (
     as_list,
     estimated_usage,
     first,
+    new_call_id,
     stop_reason,
     text_of,
     thought_of,
+    told_usage,
     usage_of,
 )
 from llmnb.providers.refusal import error_of_event
@@ -90,12 +92,12 @@ class Translation:
             self._over = True
             self._event("error", error_of_event(chunk))
             return
-        if "choices" not in chunk:
+        usage = told_usage(chunk)
+        if "choices" not in chunk or not (chunk["choices"] or usage):  # Azure begins with what it filtered
             return
         if not self._started:
             self._start(chunk)
-        if isinstance(chunk.get("usage"), dict):
-            self._usage = chunk["usage"]
+        self._usage = usage or self._usage
         self._tier = chunk.get("service_tier") or self._tier
         choice = first(chunk["choices"])
         self._delta(as_dict(choice.get("delta")))
@@ -160,7 +162,7 @@ class Translation:
             if call is not None:
                 at = max(self._calls) + 1
             self._close()
-            call = self._calls[at] = _Call(piece.get("id") or f"call_{at}", self._blocks)
+            call = self._calls[at] = _Call(piece.get("id") or new_call_id(), self._blocks)
             self._blocks += 1
             block: Json = {"type": "tool_use", "id": call.uid, "name": function.get("name") or "", "input": {}}
             signatures.remember(piece)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args, get_origin
 
-from llmnb.asking.shape import Shape
+from llmnb.asking.shape import Shape, portable
 from llmnb.errors import InvalidRequest
 
 Json = dict[str, Any]
@@ -193,7 +193,8 @@ def _hints(function: Any) -> dict[str, Any]:
         function = cast("functools.partial[Any]", function).func
     if not isinstance(function, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
         function = type(function).__call__
-    return typing.get_type_hints(function, include_extras=True)
+    hints = typing.get_type_hints(function, include_extras=True)
+    return {name: portable(hint) for name, hint in hints.items()}
 
 
 def _note(hint: Any) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import json
+import typing
 from typing import Any
 
 import pandas as pd
@@ -78,6 +79,42 @@ class Scores(BaseModel):
     scores: dict[str, float]
 
 
+@dataclasses.dataclass
+class Settings:
+    """A dataclass with defaults."""
+
+    size: int = 3
+    colours: list[Colour] = dataclasses.field(default_factory=list)
+
+
+class Loose(typing.TypedDict, total=False):
+    """A TypedDict of `typing`, whose fields may be absent."""
+
+    title: typing.Required[str]
+    year: int
+    points: list[typing.Annotated[Point, "where"]]
+
+
+class Cat(BaseModel):
+    """One half of a union that says which it is."""
+
+    kind: typing.Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    """The other half."""
+
+    kind: typing.Literal["dog"]
+    tricks: list[list[str]]
+
+
+class Pets(BaseModel):
+    """A nested list of a union."""
+
+    pets: list[typing.Annotated[Cat | Dog, Field(discriminator="kind")]]
+
+
 ANN = {"name": "Ann", "age": 30, "colour": "blue", "born": "1996-02-29", "address": {"street": "Main"}}
 ANN_VALUE = Person(
     name="Ann", age=30, colour=Colour.BLUE, born=datetime.date(1996, 2, 29), address=Address(street="Main")
@@ -96,6 +133,8 @@ def sent(sim: Simulator) -> list[dict[str, Any]]:
 
 # Types ----------------------------------------------------------------------------------------------------------------
 
+LOOSE: Any = {"title": "WAL", "points": [Point(1.0, 2.0)]}
+PETS = {"pets": [{"kind": "cat", "lives": 9}, {"kind": "dog", "tricks": [["sit"], []]}]}
 TYPES = [
     (Person, ANN, ANN_VALUE),
     (list[Person], {"value": [ANN]}, [ANN_VALUE]),
@@ -110,6 +149,12 @@ TYPES = [
     (tuple[int, str], {"value": [1, "a"]}, (1, "a")),
     (Tree, {"value": {"name": "a", "children": [{"name": "b"}]}}, Tree(name="a", children=[Tree(name="b")])),
     (Scores, {"scores": {"ann": 1.5}}, Scores(scores={"ann": 1.5})),
+    (Settings, {"size": 4}, Settings(4)),
+    (Settings, {"size": None, "colours": ["red"]}, Settings(3, [Colour.RED])),
+    (Loose, {"title": "WAL", "year": None, "points": None}, {"title": "WAL"}),
+    (list[Loose], {"value": [{"title": "WAL", "points": [{"x": 1, "y": 2}]}]}, [LOOSE]),
+    (list[Person], {"value": []}, []),
+    (Pets, PETS, Pets(pets=[Cat(kind="cat", lives=9), Dog(kind="dog", tricks=[["sit"], []])])),
     ({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, {"n": 1}, {"n": 1}),
     ({"type": "array", "items": {"type": "string"}}, {"value": ["a"]}, ["a"]),
 ]
@@ -128,10 +173,16 @@ def test_each_type_comes_back_as_itself(sim: Simulator, into: Any, answer: Any, 
     assert ("format" in body.get("output_config", {})) != by_tool
 
 
-@pytest.mark.parametrize("into", [Person, list[Person], Point, Paper, Colour, Person | Point, list[str], Scores, Tree])
-def test_the_simulated_model_fills_every_type(sim: Simulator, into: Any) -> None:
+@pytest.mark.parametrize("model", [NEW, "openai:gpt-5.2", "openai:gpt-4-turbo"])
+@pytest.mark.parametrize(
+    "into",
+    [Person, list[Person], Point, Paper, Colour, Person | Point, list[str], Scores, Tree, Settings, list[Loose], Pets],
+)
+def test_the_simulated_model_fills_every_type(sim: Simulator, into: Any, model: str) -> None:
     """Unscripted, the simulator answers by the very schema it was sent, and that schema is one the API takes."""
-    llmnb.LLM(NEW).extract("Ann is 30 and likes blue", into)
+    if ":" in model:
+        pytest.importorskip("openai")
+    llmnb.LLM(model).extract("Ann is 30 and likes blue", into)
     assert set(llmnb.calls()["status"]) == {"ok"}
 
 
@@ -280,6 +331,16 @@ def test_a_list_makes_a_frame(sim: Simulator) -> None:
     assert (len(empty), empty.columns.tolist()) == (0, list(Person.model_fields))
 
 
+def test_a_frame_has_the_types_of_its_fields(sim: Simulator) -> None:
+    """Numbers are numbers and dates are dates; what may be None stays so."""
+    people = [{**ANN, "age": 30}, {"name": "Bob", "age": 5, "born": "2021-01-31"}]
+    sim.script(*said({"value": people}))
+    frame = llmnb.LLM(NEW).extract("Ann, Bob", list[Person]).to_frame()
+    assert pd.api.types.is_integer_dtype(frame["age"])
+    assert frame["born"].tolist() == [datetime.date(1996, 2, 29), datetime.date(2021, 1, 31)]
+    assert frame["address"].tolist() == [{"street": "Main", "number": None}, None]
+
+
 def test_a_list_of_plain_values_makes_a_frame(sim: Simulator) -> None:
     """They stand in the column "value"."""
     sim.script(*said({"value": ["a", "b"]}))
@@ -323,6 +384,23 @@ def test_a_value_grows_in_a_tool_call(sim: Simulator) -> None:
     assert lengths == sorted(lengths)
     assert len(lengths) > 10
     assert {type(event) for event in partials} <= {llmnb.Partial, ToolCall}
+
+
+@pytest.mark.parametrize("model", [NEW, "openai:gpt-5.2", "openai:gpt-4-turbo", "ollama:llama3.2"])
+def test_nested_values_grow_on_every_wire(sim: Simulator, model: str) -> None:
+    """Lists in lists, unions and literals come as they are written, by structured output and in a tool's input."""
+    if ":" in model:
+        pytest.importorskip("openai")
+    pets = {"pets": [{"kind": "dog", "tricks": [["sit", f"bark {n}"], ["roll"]]} for n in range(12)] + PETS["pets"]}
+    by_tool = model == "openai:gpt-4-turbo"
+    answer = {"tool_calls": [("Pets", pets)]} if by_tool else {"text": json.dumps(pets)}
+    sim.script(Answer(**answer, delta_tokens=2))
+    *partials, last, _ = llmnb.LLM(model).stream("Pets", into=Pets)
+    values = [event.value for event in partials if isinstance(event, llmnb.Partial)]
+    assert last == llmnb.Partial(Pets.model_validate(pets), is_complete=True)
+    lengths = [len(value.get("pets") or ()) for value in values]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 5
 
 
 def test_tools_come_before_the_value(sim: Simulator) -> None:

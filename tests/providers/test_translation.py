@@ -13,8 +13,9 @@ from llmnb.messages import wire
 from llmnb.providers import refusal
 from llmnb.providers.answer import message_of, usage_of
 from llmnb.providers.known import BY_PREFIX, Endpoint, check_prefix, endpoint, split
-from llmnb.providers.request import chat_request, is_strict
+from llmnb.providers.request import chat_request
 from llmnb.providers.stream import Translation
+from llmnb.providers.strict_schema import all_required, is_strict
 
 OPENAI = endpoint(BY_PREFIX["openai"], None, {})
 GEMINI = endpoint(BY_PREFIX["gemini"], None, {})
@@ -127,6 +128,51 @@ def test_schemas_are_strict_where_they_can_be() -> None:
     assert sent["json_schema"] == {"name": "answer", "schema": closed, "strict": True}
 
 
+def test_openai_gets_every_field_required() -> None:
+    """What may be left out may be null there, and the schema is strict; other servers get the schema as it is."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer"},
+            "tag": {"enum": ["a", "b"], "description": "which"},
+            "near": {"anyOf": [{"$ref": "#/$defs/P"}, {"type": "null"}]},
+            "all": {"type": "array", "items": {"$ref": "#/$defs/P"}},
+        },
+        "required": ["n"],
+        "additionalProperties": False,
+        "$defs": {"P": {"type": "object", "properties": {"x": {"type": "number"}}, "additionalProperties": False}},
+    }
+    wanted = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    sent = asked(**wanted)["response_format"]["json_schema"]
+    assert sent["strict"] is True
+    made = sent["schema"]
+    assert made["required"] == ["n", "tag", "near", "all"]
+    assert made["properties"]["n"] == {"type": "integer"}
+    null = {"type": "null"}
+    assert made["properties"]["tag"] == {
+        "anyOf": [{"enum": ["a", "b"], "type": "string"}, null],
+        "description": "which",
+    }
+    assert made["properties"]["near"] == schema["properties"]["near"]
+    assert made["$defs"]["P"]["properties"]["x"] == {"anyOf": [{"type": "number"}, null]}
+    sent = asked(at=OLLAMA, **wanted)["response_format"]["json_schema"]
+    assert (sent["schema"], sent["strict"]) == (schema, False)
+
+
+@pytest.mark.parametrize("more", [{"$ref": "#/$defs/P", "description": "d"}, {"type": "integer", "default": 3}])
+def test_what_strict_does_not_take_is_not_sent_as_strict(more: dict[str, Any]) -> None:
+    """A keyword beside a reference, and a default, are refused by OpenAI; the schema is sent as a wish."""
+    schema = {"type": "object", "properties": {"p": more}, "required": ["p"], "additionalProperties": False}
+    assert not is_strict(all_required(schema))
+
+
+def test_mistral_counts_a_stream_unasked() -> None:
+    """It refuses to be asked for it."""
+    mistral = endpoint(BY_PREFIX["openai"], "https://api.mistral.ai/v1", {})
+    assert "stream_options" not in asked(at=mistral, stream=True)
+    assert asked(at=OLLAMA, stream=True)["stream_options"] == {"include_usage": True}
+
+
 # What comes back ------------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +194,11 @@ def test_schemas_are_strict_where_they_can_be() -> None:
         ({"prompt_tokens": 10, "completion_tokens": 9, "total_tokens": 50}, (10, 0, 0, 40, 31)),
         # DeepSeek's own name
         ({"prompt_tokens": 10, "completion_tokens": 1, "prompt_cache_hit_tokens": 8}, (2, 8, 0, 1, None)),
+        # what was thought is in no total, and more than what was written
+        (
+            {"prompt_tokens": 21, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 60}},
+            (21, 0, 0, 62, 60),
+        ),
         ({"prompt_tokens": None, "completion_tokens": "x"}, (0, 0, 0, 0, None)),
     ],
 )
@@ -169,11 +220,61 @@ def test_a_whole_answer() -> None:
     message = message_of({"id": "x", "choices": [{"message": said, "finish_reason": "stop"}]}, estimated_input=5)
     assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use", "tool_use"]
     assert message["content"][2]["input"] == {"a": 1}
-    assert message["content"][3] | {"id": "call_1"} == message["content"][3]
+    assert message["content"][3]["id"].startswith("call_")
     assert message["content"][3]["input"] == {"unreadable_arguments": "{a"}
     assert message["stop_reason"] == "tool_use"
     assert message["usage"]["estimated"] is True
     assert wire.read_message(message, "m").usage.estimated
+
+
+@pytest.mark.parametrize(
+    ("finish", "why"),
+    [
+        ("stop", "end_turn"),
+        (None, "end_turn"),
+        ("function_call", "tool_use"),
+        ("length", "max_tokens"),
+        ("MAX_TOKENS", "max_tokens"),
+        ("model_length", "model_context_window_exceeded"),
+        ("content_filter", "refusal"),
+        ("content_filter: RECITATION", "refusal"),
+        ("SAFETY", "refusal"),
+        ("insufficient_system_resource", "insufficient_system_resource"),
+    ],
+)
+def test_why_it_stopped(finish: str | None, why: str) -> None:
+    """Each server's word has its meaning in Messages; one that nobody knows is not taken for success."""
+    body = {"choices": [{"message": {"content": "Hi"}, "finish_reason": finish}]}
+    assert message_of(body)["stop_reason"] == why
+    events, _ = translated(chunks({"content": "Hi"}, finish=finish) + b"data: [DONE]\n\n")
+    assert events[-2]["delta"]["stop_reason"] == why
+
+
+def test_a_call_without_an_id_gets_one_of_its_own() -> None:
+    """Results of tools are kept by it: two calls that share one would get each other's."""
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    found = [message_of({"choices": [{"message": {"tool_calls": [call]}}]})["content"][0]["id"] for _ in range(2)]
+    for _ in range(2):
+        events, _ = translated(chunks({"tool_calls": [{"index": 0, **call}]}))
+        found.append(events[1]["content_block"]["id"])
+    assert len(set(found)) == 4
+
+
+def test_azure_begins_with_what_it_filtered() -> None:
+    """Its first chunk has no choice and no model's name, which the row is to have."""
+    first = b'data: {"choices":[],"model":"","id":"","prompt_filter_results":[{"prompt_index":0}]}\n\n'
+    events, _ = translated(first + chunks({"content": "Hi"}))
+    assert (events[0]["type"], events[0]["message"]["model"]) == ("message_start", "m")
+
+
+def test_usage_where_groq_has_it() -> None:
+    """Some servers have told it in a field of their own, in the last chunk."""
+    last = {"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    last["x_groq"] = {"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
+    _, out = translated(chunks({"content": "Hi"}, finish=None) + b"data: " + json.dumps(last).encode() + b"\n\n")
+    usage = wire.read_stream(out, "m").usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (7, 3, False)
 
 
 def chunks(*deltas: dict[str, Any], finish: str | None = "stop", **more: Any) -> bytes:
@@ -287,6 +388,16 @@ def test_an_empty_account_is_not_asked_again() -> None:
     assert ("retry-after", "2") in headers
 
 
+def test_gemini_says_in_the_body_when_to_come_again() -> None:
+    """Its 429 has no retry-after header: the seconds are in a detail of the error."""
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}
+    body = [{"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": [{}, retry]}}]
+    _, headers = refusal.refused(httpx2.Response(429, json=body))
+    assert ("retry-after", "34.5") in headers
+    _, headers = refusal.refused(httpx2.Response(429, json=body, headers={"retry-after": "2"}))
+    assert [value for name, value in headers if name == "retry-after"] == ["2"]
+
+
 def test_limits_are_told_in_the_words_that_pacing_reads() -> None:
     """`x-ratelimit-*` are `anthropic-ratelimit-*`; spans become moments."""
     given = {"x-ratelimit-limit-requests": "50", "x-ratelimit-remaining-requests": "49"}
@@ -336,6 +447,7 @@ def test_keys() -> None:
     """Each provider's own variable; ollama and servers of one's own need none; no address holds a password."""
     assert GEMINI.key({"GOOGLE_API_KEY": "k"}) == "k"
     assert OLLAMA.key({}) == "none-needed"
+    assert OLLAMA.key({"OLLAMA_API_KEY": "of its cloud"}) == "of its cloud"
     assert endpoint(BY_PREFIX["openai"], "http://localhost:1/v1", {}).key({}) == "none-needed"
     with pytest.raises(MissingKey, match="GEMINI_API_KEY or GOOGLE_API_KEY"):
         GEMINI.key({})

@@ -215,9 +215,18 @@ def _schema(body: Json, model: ChatModel) -> Json | None:
 
 
 def _check_strict(schema: Json, where: tuple[str, ...]) -> None:
-    """Strict schemas want closed objects with every property required."""
+    """Strict schemas want closed objects with every property required, types everywhere, and nothing beside a $ref."""
+    beside = sorted(set(schema) - {"$ref"}) if "$ref" in schema else [name for name in ("default",) if name in schema]
+    wrong = None
+    if "$ref" in schema and beside:
+        wrong = f"$ref cannot have keywords {set(beside)}."
+    elif beside:
+        wrong = f"'{beside[0]}' is not permitted."
+    elif not {"type", "anyOf", "$ref", "enum", "const"} & set(schema) or ("enum" in schema and "type" not in schema):
+        wrong = "schema must have a 'type' key."
+    if wrong:
+        raise refused(f"Invalid schema for response_format: In context={where}, {wrong}", "response_format")
     if schema.get("type") == "object":
-        wrong = None
         if schema.get("additionalProperties") is not False:
             wrong = "'additionalProperties' is required to be supplied and to be false."
         elif set(as_list(schema.get("required"))) != set(as_object(schema.get("properties"))):
