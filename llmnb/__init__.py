@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
+    from llmnb.jobs.estimate import MapEstimate as MapEstimate
     from llmnb.jobs.saved import get_run as get_run
     from llmnb.jobs.saved import runs as runs
     from llmnb.ledger import calls as calls
@@ -71,6 +72,7 @@ _HOME = {
     "replay": "cassette",
     "usage": "ledger",
     "calls": "ledger",
+    "MapEstimate": "jobs.estimate",
     "get_run": "jobs.saved",
     "runs": "jobs.saved",
     "Cost": "records",

@@ -47,8 +47,46 @@ class KeptAnswer:
     output_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Sheet:
+    """What is told line by line, as a table in a notebook and as text elsewhere."""
+
+    __slots__ = ()
+
+    @property
+    def title(self) -> str:
+        """What it is of."""
+        raise NotImplementedError
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """What it says: what, how much, and how that is known."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        rows = self.lines()
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines = [f"{what.ljust(widths[0])}  {much.rjust(widths[1])}  {how}" for what, much, how in rows]
+        return "\n".join([self.title, *lines])
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
+        del cycle
+        printer.text(repr(self))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        del include, exclude  # IPython filters the bundle itself
+        return {"text/plain": repr(self), "text/markdown": self._markdown(), "text/html": self._html()}
+
+    def _markdown(self) -> str:
+        rows = [(self.title, "", ""), ("---", "---:", "---"), *self.lines()]
+        return "\n".join("| " + " | ".join(_safe(cell) for cell in row) + " |" for row in rows)
+
+    def _html(self) -> str:
+        caption = f'<caption style="text-align: left">{_html(self.title)}</caption>'
+        rows = "".join(f"<tr>{_cells(row)}</tr>" for row in self.lines())
+        return f"<table>{caption}<tbody>{rows}</tbody></table>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Estimate(Sheet):
     """Tokens and dollars of a call that was not sent.
 
     `input_tokens` is the best guess, and nine of ten calls lie within the relative `error` of it; `complete` is False
@@ -98,8 +136,13 @@ class Estimate:
 
     # How it is shown --------------------------------------------------------------------------------------------------
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """What it says, line by line: what, how much, and how that is known."""
+    @property
+    def title(self) -> str:
+        """The model."""
+        return self.model
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """What it says: what, how much, and how that is known."""
         if self.kept is not None:
             return [self._input_row(), *self._kept_rows(self.kept)]
         return [self._input_row(), self._output_row(), *self._cost_rows(), *self._cache_rows()]
@@ -109,7 +152,7 @@ class Estimate:
         again = [] if self.fresh is None else self.fresh._cost_rows()
         return [
             ("output", f"{kept.output_tokens:,} tokens", "as they came"),
-            ("cost", _dollars(Decimal(0)), f"it is in the response cache since {since}: nothing would be sent"),
+            ("cost", dollars(Decimal(0)), f"it is in the response cache since {since}: nothing would be sent"),
             *(("asked again", much, f"with fresh=True; {how}") for _, much, how in again),
         ]
 
@@ -132,11 +175,11 @@ class Estimate:
     def _cost_rows(self) -> list[tuple[str, str, str]]:
         if self.cost_most_usd is None:
             return [("cost", "unpriced", f"no price is known for {self.model}")]
-        most = f"at most {_dollars(self.cost_most_usd)}"
+        most = f"at most {dollars(self.cost_most_usd)}"
         if self.cost_usd is None:
-            return [("cost", most, f"{_dollars(self.input_cost_usd)} of it for the input")]
-        span = f"{_dollars(self.cost_low_usd)}-{_dollars(self.cost_high_usd)}"
-        return [("cost", f"≈ {_dollars(self.cost_usd)}", f"{span}; {most}")]
+            return [("cost", most, f"{dollars(self.input_cost_usd)} of it for the input")]
+        span = f"{dollars(self.cost_low_usd)}-{dollars(self.cost_high_usd)}"
+        return [("cost", f"≈ {dollars(self.cost_usd)}", f"{span}; {most}")]
 
     def _cache_rows(self) -> list[tuple[str, str, str]]:
         if (cache := self.cache) is None:
@@ -148,35 +191,12 @@ class Estimate:
             return [("with the prompt cache", "unpriced", how)]
         what = "with the prompt cache" if self.output_tokens is not None else "input with the prompt cache"
         if cache.held_tokens and cache.is_marked:
-            there = f"{cache.held_tokens:,} tokens should be in it now; the first time ≈ {_dollars(cache.written_usd)}"
-            return [(what, f"≈ {_dollars(cache.now_usd)}", f"{there}; {how}")]
-        return [(what, f"≈ {_dollars(cache.read_usd)}", f"the first time ≈ {_dollars(cache.written_usd)}; {how}")]
-
-    def __repr__(self) -> str:
-        rows = self.rows()
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        lines = [f"{what.ljust(widths[0])}  {much.rjust(widths[1])}  {how}" for what, much, how in rows]
-        return "\n".join([self.model, *lines])
-
-    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
-        del cycle
-        printer.text(repr(self))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        del include, exclude  # IPython filters the bundle itself
-        return {"text/plain": repr(self), "text/markdown": self._markdown(), "text/html": self._html()}
-
-    def _markdown(self) -> str:
-        rows = [(self.model, "", ""), ("---", "---:", "---"), *self.rows()]
-        return "\n".join("| " + " | ".join(_safe(cell) for cell in row) + " |" for row in rows)
-
-    def _html(self) -> str:
-        caption = f'<caption style="text-align: left">{_html(self.model)}</caption>'
-        rows = "".join(f"<tr>{_cells(row)}</tr>" for row in self.rows())
-        return f"<table>{caption}<tbody>{rows}</tbody></table>"
+            there = f"{cache.held_tokens:,} tokens should be in it now; the first time ≈ {dollars(cache.written_usd)}"
+            return [(what, f"≈ {dollars(cache.now_usd)}", f"{there}; {how}")]
+        return [(what, f"≈ {dollars(cache.read_usd)}", f"the first time ≈ {dollars(cache.written_usd)}; {how}")]
 
 
-def _dollars(usd: Decimal | None) -> str:
+def dollars(usd: Decimal | None) -> str:
     """Dollars to three digits that count, and at least cents."""
     if usd is None:
         return "unpriced"

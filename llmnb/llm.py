@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias, TypeVar, Unpack, cast, overload
 
 from llmnb import settings as settings_room
 from llmnb.asking.access import Access
@@ -37,12 +37,15 @@ if TYPE_CHECKING:
     from llmnb.chat import Chat
     from llmnb.durations import Duration
     from llmnb.estimate import Estimate
+    from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.mapping import Job
     from llmnb.jobs.options import Errors, MapOptions
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
     from llmnb.templates import Template
+
+    RowPrompt: TypeAlias = str | Template | Callable[[pd.Series[Any]], Any]
 
 T = TypeVar("T")
 
@@ -287,18 +290,28 @@ class LLM:
 
     # Many rows --------------------------------------------------------------------------------------------------------
 
+    @overload
+    def map(
+        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[True], **options: Unpack[MapOptions]
+    ) -> MapEstimate: ...
+    @overload
+    def map(
+        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[False] = ..., **options: Unpack[MapOptions]
+    ) -> Mapped: ...
     def map(
         self,
         rows: Any,
-        prompt: str | Template | Callable[[pd.Series[Any]], Any],
+        prompt: RowPrompt,
         *,
         schema: Any = None,
         concurrency: int | None = None,
         retries: int = RETRIES,
         errors: Errors = "keep",
         progress: bool = True,
+        dry_run: bool = False,
+        confirm: bool = False,
         **options: Unpack[Options],
-    ) -> Mapped:
+    ) -> Mapped | MapEstimate:
         """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
 
         Every finished row is on disk when it is finished. When the kernel dies or is stopped, the same call goes on,
@@ -315,6 +328,9 @@ class LLM:
             retries: with a schema, how often the model is told what was wrong.
             errors: "keep" has a row that failed tell why; "raise" ends the run at the first.
             progress: shows how far it is: a bar in a notebook, a line in a terminal, nothing in a script.
+            dry_run: sends nothing, and gives a `MapEstimate`: tokens, dollars and minutes, by what is known of such
+                answers and of the account's limits, how many rows are finished, and how many in the response cache.
+            confirm: shows that estimate, and asks you before the first row is sent.
             **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
                 the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
                 long as max_tokens allows, is not asked, and says so.
@@ -332,13 +348,23 @@ class LLM:
                 rows at the beginning that all failed the same way. Finished rows are kept.
         """
         given = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
-        return self._job(rows, prompt, {**options, **given, "progress": progress}).ask()
+        job = self._job(rows, prompt, {**options, **given, "progress": progress, "confirm": confirm})
+        return job.estimate() if dry_run else job.ask()
 
+    @overload
     async def amap(
-        self, rows: Any, prompt: str | Template | Callable[[pd.Series[Any]], Any], **options: Unpack[MapOptions]
-    ) -> Mapped:
+        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[True], **options: Unpack[MapOptions]
+    ) -> MapEstimate: ...
+    @overload
+    async def amap(
+        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[False] = ..., **options: Unpack[MapOptions]
+    ) -> Mapped: ...
+    async def amap(
+        self, rows: Any, prompt: RowPrompt, *, dry_run: bool = False, **options: Unpack[MapOptions]
+    ) -> Mapped | MapEstimate:
         """The async twin of `map`."""
-        return await self._job(rows, prompt, options).aask()
+        job = self._job(rows, prompt, options)
+        return job.estimate() if dry_run else await job.aask()
 
     # Before asking ----------------------------------------------------------------------------------------------------
 

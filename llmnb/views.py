@@ -83,15 +83,19 @@ class ViewRegistry:
         """Whether a person lets a tool run, asked in words and answered at the keyboard."""
         return self._prompt is not None and self._prompt(call)
 
+    def is_somebody_there(self) -> bool:
+        """Whether a person can be asked: in a notebook or a terminal."""
+        if self._choose is None and self.load is not None:
+            self.load()
+        return self._can_prompt()
+
     def check_somebody_there(self) -> None:
         """Refuses `approve=True` where nobody can be asked.
 
         Raises:
             InvalidRequest: this is no notebook and no terminal.
         """
-        if self._choose is None and self.load is not None:
-            self.load()
-        if not self._can_prompt():
+        if not self.is_somebody_there():
             raise InvalidRequest(
                 "approve=True asks a person, and there is none: this is neither a notebook nor a terminal. Give a "
                 "function that decides, approve=lambda call: call.name in {…}. Nothing was sent."

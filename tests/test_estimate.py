@@ -386,7 +386,7 @@ def test_every_estimate_can_be_shown(found: Estimate) -> None:
     assert bundle["text/plain"].startswith(found.model)
     assert "<b>" not in bundle["text/html"]
     assert "$" not in bundle["text/html"].replace("<span>$</span>", "")
-    assert bundle["text/markdown"].count("\n") == len(found.rows()) + 1
+    assert bundle["text/markdown"].count("\n") == len(found.lines()) + 1
 
 
 def test_how_it_reads(sim: Simulator) -> None:

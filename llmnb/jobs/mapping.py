@@ -24,6 +24,7 @@ from llmnb.jobs.run import Run, Status
 from llmnb.jobs.saved import jobs
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
+from llmnb.views import views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llmnb.asking.access import Access
     from llmnb.asking.params import Plan
     from llmnb.asking.routed import Routing
+    from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
 
 RUN_ID_CHARS = 12
@@ -53,6 +55,7 @@ class Job:
     settings: Settings
     budget_usd: Decimal | None = None
     routing: Routing | None = None
+    confirms: bool = False
     asks: Callable[..., Question] = Question
     """What a row is asked by; `compare` listens to it."""
 
@@ -73,13 +76,13 @@ class Job:
 
     def run(self, *, failed_again: bool = False, purse: Purse | None = None) -> tuple[Run, Results]:
         """A run, and where its rows are; `purse` is one that it shares with other runs."""
-        results = Results(self.folder / ROWS)
-        plan, warms = _cached(self.plan, self.access, len(self.frame))
+        results = self.results()
+        plan, warms = self.cached_plan()
         plan = replace(plan, ledger={**plan.ledger, "run_id": self.run_id})
         if failed_again:  # an answer that does not fit is in the response cache
             plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
         run = Run(
-            Prompts(self.frame, self.prompt),
+            self.prompts(),
             len(self.frame),
             results,
             lambda row: self.question(row, plan),
@@ -93,6 +96,49 @@ class Job:
             warms=warms,
         )
         return run, results
+
+    def results(self) -> Results:
+        """What became of its rows so far."""
+        return Results(self.folder / ROWS)
+
+    def prompts(self) -> Prompts:
+        """The prompts of its rows."""
+        return Prompts(self.frame, self.prompt)
+
+    def cached_plan(self) -> tuple[Plan, bool]:
+        """The plan with a long system prompt marked for the prompt cache, and whether the first row has to write it."""
+        return _cached(self.plan, self.access, len(self.frame))
+
+    def limits(self) -> dict[str, float]:
+        """What the account may do in a minute, by kind (see `llmnb.pacing`), as far as that is known."""
+        from llmnb.pacing.pacer import pacer, scope_of
+
+        client = self.access.known()
+        if client is None or self.settings.pacing == "off":
+            return {}
+        return pacer(self.settings).account(scope_of(client), self.plan.model).limits()
+
+    def estimate(self) -> MapEstimate:
+        """What it would do, cost and take; nothing is sent."""
+        from llmnb.jobs.estimating import estimate
+
+        return estimate(self)
+
+    def confirm(self) -> None:
+        """Shows the estimate to a person, and goes on if that is wanted.
+
+        Raises:
+            InvalidRequest: there is nobody to ask.
+            Stopped: it is not; nothing was sent.
+        """
+        if not views.is_somebody_there():
+            raise InvalidRequest(
+                "confirm=True asks a person, and there is none: this is neither a notebook nor a terminal. Give "
+                "budget_usd=…, which holds by itself. Nothing was sent."
+            )
+        print(self.estimate())  # noqa: T201 - the question needs it, wherever it is asked
+        if input("Ask these rows? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise Stopped("Not begun: nothing was sent.")
 
     def question(self, row: Row, plan: Plan) -> Question:
         """What a row asks."""
@@ -121,6 +167,8 @@ class Job:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
         from llmnb.asking.runner import from_loop_thread
 
+        if self.confirms:
+            self.confirm()
         job = self.with_one_client(on_loop_thread=True)
         run, results = job.run(failed_again=failed_again)
         with self.described(run, results), self._progress() as told:
@@ -139,6 +187,8 @@ class Job:
 
     async def aask(self, *, failed_again: bool = False) -> Mapped:
         """The async twin of `ask`, on the running loop."""
+        if self.confirms:
+            self.confirm()
         job = self.with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
         with self.described(run, results), self._progress() as told:
@@ -200,7 +250,7 @@ class Job:
             self.shape,
             run_id=self.run_id,
             status=replace(run.status, is_over=True),
-            again=lambda: self.ask(failed_again=True),
+            again=lambda: replace(self, confirms=False).ask(failed_again=True),
         )
         results.close()
         return frame
@@ -274,6 +324,7 @@ def job(
         settings=settings,
         budget_usd=_budget(given.budget_usd, question),
         routing=question.routing,
+        confirms=given.confirm,
     )
 
 

@@ -25,6 +25,7 @@ class MapOptions(Options, total=False):
     retries: int
     errors: Errors
     progress: bool
+    confirm: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Given:
     retries: int = RETRIES
     errors: str = "keep"
     progress: bool = True
+    confirm: bool = False
     budget_usd: Decimal | float | str | None = None
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ _PAIRS = f"""
       AND estimated_by = :counter AND web_search_requests = 0 AND web_fetch_requests = 0
     ORDER BY id DESC LIMIT {MOST_PAIRS}
 """
+_LATENCIES = f"SELECT latency_ms {_FROM} AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT 200"
 _OUTPUTS = f"SELECT output_tokens {_FROM} AND (:project IS NULL OR project = :project) ORDER BY id DESC LIMIT {{}}"
 
 
@@ -60,6 +61,20 @@ def history(model: str, counter: str, project: str | None, path: Place) -> Histo
         if not outputs:
             outputs = _outputs(connection, {**named, "project": None})
         return History(_pairs(connection, named), outputs, of_project)
+
+
+def latencies_ms(model: str, path: Place) -> list[float]:
+    """How long the newest answers of a model took, in milliseconds.
+
+    Raises:
+        StoreError: the ledger cannot be read.
+    """
+    settle(path)
+    with reading(path) as connection:
+        if connection is None:
+            return []
+        rows = connection.execute(_LATENCIES, {"back": ROWS_BACK, "model": model})
+        return [float(latency) for (latency,) in rows]
 
 
 def _outputs(connection: Connection, named: dict[str, object]) -> list[int]:

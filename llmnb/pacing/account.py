@@ -25,6 +25,7 @@ LONGEST_PAUSE_S = 2.0
 _SHORTEST_PAUSE_S = 0.02
 _FIRST_OUTPUT_TOKENS = 256.0
 """What a call is expected to write before any has been seen."""
+_TOLD = " told"
 GOES = Throttled(0.0)
 """What a call is told that waits no longer."""
 
@@ -62,6 +63,7 @@ class Account:
         self._deferred: deque[Change] = deque()
         self._waiting: dict[str, tuple[str, int, Need]] = {}
         self._told: dict[str, Throttled] = {}
+        self._remembered: dict[str, float] = {}
         self._served: dict[str, int] = {}
         self._arrivals = 0
         self._output_tokens = _FIRST_OUTPUT_TOKENS
@@ -87,6 +89,7 @@ class Account:
         if told is None:
             return
         self._look_at = now + LOOK_S
+        self._remember({kind: limit for kind, (limit, _) in told.items()})
         if not told:
             self._free_calls, self._free_bytes = 1_000, 1 << 30
             return
@@ -161,12 +164,26 @@ class Account:
                     self._input_ratio += (used.input_tokens / estimated_input_tokens - self._input_ratio) / 8
             self._update(lambda allowance: allowance.ended(uid, used, now, is_ok=is_ok))
 
+    def limits(self) -> dict[str, float]:
+        """What the account may do in a minute, by kind, as far as it was told to anybody on this store."""
+        with self._lock:
+            known: dict[str, float] = {}
+            for key in (self.key + _TOLD, self.key):  # what is held back by is the newest
+                self._shelf.update(key, lambda allowance: known.update(allowance.limits) or 0.0)
+            return {kind: min(limit, self._caps.get(kind, limit)) for kind, limit in {**self._caps, **known}.items()}
+
     @property
     def waiting(self) -> int:
         """How many calls of this process wait for their turn."""
         return len(self._waiting)
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    def _remember(self, limits: dict[str, float]) -> None:
+        """Keeps limits that are far, for estimates in other kernels, too; apart from what calls are held back by."""
+        if limits and limits != self._remembered:
+            self._remembered = limits
+            self._shelf.update(self.key + _TOLD, lambda allowance: allowance.limits.update(limits) or 0.0)
 
     def _turn(self, uid: str) -> tuple[int, int]:
         lane, arrival, _ = self._waiting[uid]
