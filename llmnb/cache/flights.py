@@ -2,16 +2,19 @@
 
 One flight leads a question; the others look now and then whether its answer is there. Nobody waits for a flight that
 cannot be expected to arrive: one that failed, one whose stream is not being read on, or one of the very thread and task
-that would wait. Nothing here takes a lock: a stream may end in a finalizer, in the middle of anything.
+that would wait. A stream that is read ahead for them is waited for as long as anything comes of it. Nothing here takes
+a lock: a stream may end in a finalizer, in the middle of anything.
 """
 
 from __future__ import annotations
 
 import _thread
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from llmnb.records import current_context
 from llmnb.slots import Owner, this_owner
 
 STALL_S = 1.0
@@ -41,19 +44,56 @@ class Flight:
     is_over = False
     answered = False
     claimed = False
-    reading: Reading | None = None
+    _reading: weakref.ref[Reading] | None = None
     _seen: tuple[int, float] | None = None
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.owner: Owner = this_owner()
+        self.asked_by = current_context().owner
+
+    @property
+    def is_own(self) -> bool:
+        """Whether whoever asks here and now reads it: what is asked inside the loop over a stream."""
+        return self.asked_by is not None and self.asked_by == current_context().owner
+
+    @property
+    def reading(self) -> Reading | None:
+        """The stream that it has become; None before, and once nobody has that any more."""
+        return None if self._reading is None else self._reading()
+
+    @reading.setter
+    def reading(self, stream: Reading) -> None:
+        self._reading = weakref.ref(stream)  # a stream that is dropped ends at once: it is not to be kept by this
+
+    @property
+    def chunk_count(self) -> int:
+        """How far it has come."""
+        reading = self.reading
+        return 0 if reading is None else reading.chunk_count
 
     def is_stalled(self, now: float) -> bool:
         """Whether it is a stream that nobody reads on; to be asked again and again."""
-        if self.reading is None or not self.reading.is_suspended:
+        reading = self.reading
+        if reading is None or not reading.is_suspended:
             self._seen = None
             return False
-        count = self.reading.chunk_count
+        count = reading.chunk_count
+        if self._seen is None or self._seen[0] != count:
+            self._seen = count, now
+        return now - self._seen[1] > STALL_S
+
+
+class Halt:
+    """Looks whether nothing more comes of a flight: of one's own stream, which is not to be waited for without end."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._seen: tuple[int, float] | None = None
+
+    def has_come(self, now: float) -> bool:
+        """Whether nothing has come for a while; to be asked again and again."""
+        count = self._flight.chunk_count
         if self._seen is None or self._seen[0] != count:
             self._seen = count, now
         return now - self._seen[1] > STALL_S

@@ -165,10 +165,13 @@ def rows_of(
         lost: what earlier attempts may have used, which is in `usage`, too.
     """
     if known.get("source", "live") != "live":
-        return (unbilled_row(known, status, outcome, prices),)
+        return (unbilled_row(known, status, outcome, prices, lost),)
+    is_free = outcome.declined and known["provider"] == _CLAUDE_API
+    if is_free:
+        usage = lost or Usage()
     row: dict[str, Any] = {**known, **vars(usage), "input_tokens": usage.input_tokens, "status": status}
     _add_facts(row, outcome)
-    prompts = outcome.prompts and ((lost, *outcome.prompts) if lost else outcome.prompts)
+    prompts = not is_free and outcome.prompts and ((lost, *outcome.prompts) if lost else outcome.prompts)
     _add_cost(row, prompts or (usage,), prices)
     call = made(Call, row)
     if not outcome.iterations:
@@ -177,12 +180,17 @@ def rows_of(
     return (call, *[_child(call, number, iteration, prices) for number, iteration in beside])
 
 
-def unbilled_row(known: Mapping[str, Any], status: Status, outcome: wire.Outcome, prices: Prices) -> Call:
+def unbilled_row(
+    known: Mapping[str, Any], status: Status, outcome: wire.Outcome, prices: Prices, lost: Usage | None = None
+) -> Call:
     """The row of an answer that did not come from the API: no token was billed, and all that it cost once is saved.
 
-    So the tokens of all rows are those of the bill.
+    So the tokens of all rows are those of the bill. `lost` is what attempts may be billed that were made before.
     """
     row: dict[str, Any] = {**known, "status": status, "input_tokens": 0, "cost_nanousd": 0}
+    if lost is not None:
+        row |= vars(lost)
+        row["cost_nanousd"] = _cost((lost,), _terms(row, row["model"], prices)).nanousd
     row["estimated_input_tokens"] = row["estimated_by"] = None
     _add_facts(row, outcome)
     costs = [_cost(outcome.prompts or (outcome.usage or Usage(),), _terms(row, row["model"], prices)).nanousd]
@@ -245,4 +253,7 @@ _NOT_A_CALLS = {
 """What a row of another model's work is not told of."""
 _FACTS = ("model", "stop_reason", "service_tier", "speed", "inference_geo", "cache_miss_reason")
 _NOTHING_USED = (Usage(),)
+_CLAUDE_API = "anthropic"
+"""Who bills nothing for a request that is refused before any output (release notes of the Claude API, 2 June 2026). Its
+answer has a usage all the same."""
 _FREE = Cost(0)

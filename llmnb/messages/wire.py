@@ -37,7 +37,8 @@ class Outcome:
 
     `complete` is True when the message came to its end (`message_stop`, or a whole JSON message). `usage` is None when
     the body says nothing about tokens; `prompts` are its parts where the answer took several prompts, each of which has
-    a price tier of its own. `started` is True once `message_start` was seen.
+    a price tier of its own. `started` is True once `message_start` was seen, `declined` for a refusal before anything
+    was written.
     """
 
     complete: bool = False
@@ -53,6 +54,7 @@ class Outcome:
     speed: str | None = None
     inference_geo: str | None = None
     cache_miss_reason: str | None = None
+    declined: bool = False
 
 
 NOTHING = Outcome()
@@ -98,8 +100,8 @@ def without_content(body: bytes) -> bytes | None:
         return None
     begin = head.end()
     tail = _AFTER_CONTENT.match(body, body.rfind(b'"stop_reason":', begin))
-    if tail is None or body.find(b'"content":', tail.end()) >= 0:
-        return None
+    if tail is None or b'"refusal"' in tail[0] or body.find(b'"content":', tail.end()) >= 0:
+        return None  # of a refusal it counts whether anything was written
     told = head[1] + body[tail.start() :]
     return None if b"\n" in told else told
 
@@ -131,7 +133,8 @@ def _message(data: Json, model_requested: str, *, complete: bool = True) -> Outc
         started=True,
         message_id=_text(data.get("id")),
         model=model,
-        stop_reason=_text(data.get("stop_reason")),
+        stop_reason=(stop_reason := _text(data.get("stop_reason"))),
+        declined=stop_reason == "refusal" and data.get("content") == [],
         usage=sum(prompts[1:], prompts[0]) if prompts else top,
         prompts=prompts if len(prompts) > 1 else (),
         iterations=beside,
@@ -173,6 +176,8 @@ def read_stream(body: bytes, model_requested: str) -> Outcome:
         outcome = _cut_off(message, body, model_requested)
     else:
         outcome = _message(_merged(message, delta), model_requested, complete=False)
+        if outcome.declined and b'"content_block_start"' in body:
+            outcome = replace(outcome, declined=False)
     if _last_event(body, b"message_stop") is not None:
         return replace(outcome, complete=True)
     return replace(outcome, error_type=_stream_error(body))

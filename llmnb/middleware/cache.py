@@ -6,6 +6,7 @@ pacing, and the key is taken before breakpoints are placed. Whatever goes wrong 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import httpx2
 from anthropic import APIRequest
 
 from llmnb import keys
-from llmnb.cache.flights import PATIENCE_S, Flight, is_worth_waiting
+from llmnb.cache.flights import PATIENCE_S, Flight, Halt, is_worth_waiting
 from llmnb.cache.responses import Arrived, ResponseCache
 from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
 from llmnb.cache.world import depends_on_the_world
@@ -154,7 +155,10 @@ class CachePart(Part):
             other = flights.other(asked.key)
             if asked.caching.fresh or not is_worth_waiting(other) or waited_s > PATIENCE_S:
                 return None, None
+            halt = Halt(other) if other is not None and other.is_own else None
             while other is not None and not other.is_over:
+                if halt is not None and halt.has_come(time.monotonic()):
+                    return None, None
                 yield Pause(look_s)
                 look_s = min(look_s * 1.5, LONGEST_LOOK_S)
             if other is None:  # another process asks

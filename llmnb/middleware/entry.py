@@ -336,6 +336,10 @@ class Entry:
         """The whole answer was kept, and is here at once: no token is billed, and all that it cost once is saved."""
         if self._is_a_copy:
             return
+        if self._lost is not None:  # by an attempt before, which the API may bill
+            self._since["source"], self._marks = source, None
+            outcome = wire.read_message(dict(answer.message), self.model_requested)
+            return self._finish("ok", self._lost, outcome, answer.body)
         known = {**self._sent, **self._since, "source": source, "latency_ms": _ms_since(self._began)}
         if self._request is not None:
             known["content"] = _content(self._request, answer.body)

@@ -38,7 +38,8 @@ class BillingRecord:
     `output_tokens`. `model` is the catalogue's id of the model that served. `aborted`: the client left before the end;
     what was generated until then is billed, even where the client had not read all of it. `complete`: the reply
     was sent to its last byte. `price_nanousd` includes the iterations; None for a model without a price.
-    Nothing is billed for errors, for refusals without output, and for streams the server broke off before any content.
+    Nothing is billed for errors, for streams that the server broke off before any content, and on the Messages wire for
+    refusals without output.
     """
 
     request_id: str

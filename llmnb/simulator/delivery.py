@@ -219,7 +219,9 @@ class Delivery:
         def on_end(outcome: Outcome) -> None:
             whole = not self._seen.body.get("stream")
             generated = outcome if outcome.complete or not whole else _generated(outcome)
-            record = settled(prepared.record, prepared.turn, generated, len(self._seen.raw))
+            # that a refusal is free is a word of the Claude API's only
+            is_chat = self._seen.is_chat
+            record = settled(prepared.record, prepared.turn, generated, len(self._seen.raw), bills_refusals=is_chat)
             self._simulation.bill(replace(record, complete=outcome.complete))
 
         return on_end

@@ -220,8 +220,10 @@ def _details(composed: Composed) -> Json:
     return details
 
 
-def settled(record: BillingRecord, turn: Turn, outcome: Outcome, bytes_received: int) -> BillingRecord:
-    """The record of a reply whose sending is over."""
+def settled(
+    record: BillingRecord, turn: Turn, outcome: Outcome, bytes_received: int, *, bills_refusals: bool = False
+) -> BillingRecord:
+    """The record of a reply whose sending is over; `bills_refusals` has those without output cost their input, too."""
     base = replace(
         record,
         aborted=outcome.aborted,
@@ -229,7 +231,7 @@ def settled(record: BillingRecord, turn: Turn, outcome: Outcome, bytes_received:
         bytes_received=bytes_received,
         bytes_sent=outcome.bytes_sent,
     )
-    refused_empty = turn.stop_reason == "refusal" and not turn.blocks
+    refused_empty = turn.stop_reason == "refusal" and not turn.blocks and not bills_refusals
     broken_early = not outcome.complete and not outcome.aborted and not outcome.any_content
     if refused_empty or broken_early:
         return base

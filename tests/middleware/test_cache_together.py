@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import anthropic
 import pytest
 
 import llmnb
+from llmnb.cache import flights as flights_room
 from llmnb.cache.flights import Flight, Flights
 from llmnb.cache.responses import responses
 from llmnb.records import Caching, calling
@@ -230,6 +232,47 @@ def test_the_row_of_one_who_waits_is_not_running(simulator: Simulator, client: a
         assert len({one.result().id for one in both}) == 1
 
 
+def test_a_stream_that_is_dropped_ends_at_once(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    """That others may wait for it does not keep it: the connection closes, and the row says so."""
+    simulator.script(Answer(text="one two three " * 100, delta_delay_s=0.001))
+    stream = client.messages.create(**QUESTION, stream=True)
+    next(iter(stream))
+    del stream
+    gc.collect()
+    assert llmnb.calls()["status"].item() == "cancelled"
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_a_question_inside_its_own_stream_does_not_wait_for_ever(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """It waits for the stream's answer while that comes on, and asks by itself when it stands still."""
+    monkeypatch.setattr(flights_room, "STALL_S", 0.05)
+    sim.script(Answer(text="one two three", delta_tokens=1, fault=Fault("stall", after_events=1)), "by itself")
+    llm = llmnb.LLM("claude-sonnet-5-5")
+    if door == "sync":
+        stream = llm.stream("Hi")
+        next(stream)
+        reply = llm("Hi")
+        stream.close()
+    else:
+        coming = llm.astream("Hi")
+        await anext(coming)
+        reply = await llm.aask("Hi")
+        await coming.aclose()
+    assert (reply.text, reply.source) == ("by itself", "live")
+
+
+def test_a_question_inside_its_own_stream_is_not_paid_twice(sim: Simulator) -> None:
+    """The answer that is being read is its answer, too."""
+    llm = llmnb.LLM("claude-sonnet-5-5")
+    stream = llm.stream("Hi")
+    next(stream)
+    assert llm("Hi").source == "cache"
+    assert len(list(stream)) > 1
+    assert len(sim.requests) == 1
+
+
 # The flights by hand --------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +340,8 @@ def test_the_watch_renews_and_gives_up() -> None:
     flight, stalled = flights.lead("a"), flights.lead("b")
     assert flight is not None
     assert stalled is not None
-    stalled.reading = Paused()
+    paused = Paused()
+    stalled.reading = paused
     assert flights.look(0.0)
     assert flights.look(5.0)
     assert stalled.is_over

@@ -87,6 +87,20 @@ def test_max_tokens_and_refusals_are_ends_like_any_other(simulator: Simulator, c
     ]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_before_any_output_is_free(simulator: Simulator, client: anthropic.Anthropic, stream: bool) -> None:
+    """The Claude API bills nothing for it, although its answer has a usage; what was written before one is billed."""
+    simulator.script(Answer(refusal=True), Answer(refusal="bio", text="I would say"))
+    for _ in range(2):
+        answer: Any = client.messages.create(**QUESTION, stream=stream)
+        if stream:
+            list(answer)
+    free, billed = rows()
+    assert (free["status"], free["stop_reason"]) == ("ok", "refusal")
+    assert (free["input_tokens"], free["output_tokens"], free["cost_nanousd"], free["estimated"]) == (0, 0, 0, False)
+    assert billed["cost_nanousd"] == simulator.billed().price_nanousd > 0
+
+
 # Errors and retries ---------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,31 @@ def test_a_raw_response_is_not_read_ahead(sim: Simulator, client: anthropic.Anth
     assert len(sim.requests) == 1
 
 
+def test_a_lost_attempt_stays_on_the_books_when_the_next_one_is_a_hit(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API may have read the request that got no answer: it is an estimate, also where nothing more is asked."""
+    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+    sim.fail("close_before_headers")
+    with anthropic.Anthropic() as plain:
+        client = llmnb.wrap(plain, cache=True)
+        with calling(tag="lost", on_wait=lambda wait: ask_meanwhile(client)):
+            client.messages.create(**HI)
+    rows = {row["tag"]: row for row in llmnb.calls().to_dict("records")}
+    lost, meanwhile = rows["lost"], rows["meanwhile"]
+    assert (lost["source"], lost["status"], lost["attempts"]) == ("cache", "ok", 2)
+    assert lost["estimated"]
+    assert lost["input_tokens"] > 0
+    assert lost["cost_nanousd"] == lost["input_tokens"] * 2_000
+    assert lost["saved_usd"] == pytest.approx(meanwhile["cost_nanousd"] / 1e9)
+
+
+def ask_meanwhile(client: anthropic.Anthropic) -> None:
+    """Somebody else asks the same, and gets an answer."""
+    with calling(tag="meanwhile", on_wait=None):
+        client.messages.create(**HI)
+
+
 def test_a_death_in_the_wait_is_found_later(sim: Simulator, client: anthropic.Anthropic) -> None:
     """While it is waited for, the call is noted as under way, in the file that the next process looks into."""
     sim.fail("overloaded", retry_after_ms=5)
