@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
+    from llmnb.jobs.comparing import Comparison as Comparison
+    from llmnb.jobs.comparing import acompare as acompare
+    from llmnb.jobs.comparing import compare as compare
     from llmnb.jobs.estimate import MapEstimate as MapEstimate
     from llmnb.jobs.saved import get_run as get_run
     from llmnb.jobs.saved import runs as runs
@@ -67,6 +70,9 @@ _HOME = {
     "Router": "routing",
     "Template": "templates",
     "last": "asking.recent",
+    "Comparison": "jobs.comparing",
+    "acompare": "jobs.comparing",
+    "compare": "jobs.comparing",
     "wrap": "client",
     "record": "cassette",
     "replay": "cassette",

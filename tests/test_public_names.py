@@ -14,9 +14,6 @@ import llmnb
 
 HEAVY = ("anthropic", "pandas", "ipywidgets", "streamlit", "pydantic", "rich", "genai_prices", "IPython")
 
-# what the design promises and a later version brings; none may be advertised before it works
-NOT_YET = ("compare",)
-
 
 def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
@@ -67,13 +64,6 @@ def test_unknown_name_is_an_attribute_error() -> None:
     """A misspelled name fails as Python users expect."""
     with pytest.raises(AttributeError, match="no attribute 'LMM'"):
         getattr(llmnb, "LMM")  # noqa: B009 - the attribute does not exist, and that is the point
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_names_of_later_versions_are_not_advertised(name: str) -> None:
-    """A name is public from the day it works."""
-    assert name not in llmnb.__all__
-    assert not hasattr(llmnb, name)
 
 
 @pytest.mark.parametrize("path", sorted(Path(llmnb.__file__).parent.rglob("*.py")), ids=lambda path: path.name)

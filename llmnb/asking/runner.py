@@ -165,15 +165,27 @@ class _Watch:
         self._queue.put(_END)
 
 
-def from_loop_thread(events: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
-    """What an async generator gives on the loop thread, in the thread that asks. Closing it ends it there."""
+def from_loop_thread(
+    events: Callable[[], AsyncGenerator[T]], hand_out: Callable[[Callable[[], None]], None] | None = None
+) -> Generator[T]:
+    """What an async generator gives on the loop thread, in the thread that asks. Closing it ends it there.
+
+    `hand_out` is given, before it begins, what a view's Stop does; then the end is `Stopped`.
+    """
     running = _Watch(events)
+    if hand_out is not None:
+        hand_out(running.press)
     try:
         running.start()
         yield from running
     finally:
         if not running.over:
             running.stop()
+        if hand_out is not None:
+            with suppress(KeyboardInterrupt):  # pressed again: nobody wants to wait
+                running.wait(_CLEAN_UP_S)
+    if running.by_view:
+        raise interrupts.stopped(by_view=True)
     if running.error is not None:
         raise running.error
 

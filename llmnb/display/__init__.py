@@ -21,7 +21,7 @@ __all__ = ["NAMES", "bundle", "choose"]
 NAMES = ("widget", "html", "terminal", "static", "print", "none")
 """The displays that LLMNB_DISPLAY and `display=` can name."""
 
-_FITS: dict[Place, str] = {
+FITS: dict[Place, str] = {
     "script": "none",
     "terminal": "terminal",
     "console": "print",
@@ -46,7 +46,7 @@ def choose(name: str | None = None) -> View | None:
     if name is not None and name not in NAMES:
         raise SettingsError(_unknown(name), name="display")
     place: Place = "script" if name in ("none", "print") else where()
-    view = _MAKERS[name or _FITS[place]](place)
+    view = _MAKERS[name or FITS[place]](place)
     return None if view is None else GuardedView(view)
 
 

@@ -47,7 +47,7 @@ class GuardedView:
             yes = prompt.ask(event.call)
         except Exception as failure:
             yes = False
-            _warn(failure)
+            warn(failure)
         event.answer(yes)
 
     def _try(self, act: Callable[[], None]) -> None:
@@ -59,10 +59,12 @@ class GuardedView:
     def _fail(self, failure: Exception) -> None:
         if not self._broken:
             self._broken = True
-            _warn(failure)
+            warn(failure)
 
 
-def _warn(failure: Exception) -> None:
+def warn(failure: Exception) -> None:
+    """Says what went wrong; the answer is not lost."""
+    """Says what went wrong; the answer is not lost."""
     message = (
         f"the answer cannot be shown ({type(failure).__name__}: {failure}); the call goes on, and its reply is whole"
     )

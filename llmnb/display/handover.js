@@ -9,7 +9,7 @@ const AWAY_MS = 1000; // how long it may be off the page
 /** Moves what a view has drawn into the static bundle that takes its place: math and open folds stay as they are. */
 class Handover {
   constructor(el, drawing) {
-    const output = el.closest(".llmnb-chat") ? null : el.closest(".jp-OutputArea-child"); // a box stays
+    const output = el.closest(".llmnb-chat, .llmnb-compare") ? null : el.closest(".jp-OutputArea-child"); // a box stays; of columns nobody knows whose bundle it is
     this.drawing = drawing;
     this.area = output?.parentNode;
     this.place = [...(this.area?.children ?? [])].indexOf(output);

@@ -30,7 +30,7 @@ class TerminalView:
     """A `View` in a terminal; Ctrl-C is its Stop."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or _console()
+        self._console = console or console_here()
         self._clock = clock
         self._lock = threading.RLock()
         self._answer = Answer()
@@ -117,9 +117,9 @@ class TerminalView:
         self._fed = len(part.text)
         for source in self._stream.take(final=part.ended):
             if source.strip():
-                self._console.print(_markdown(source))
+                self._console.print(markdown(source))
         source = self._stream.tail_source
-        self._tail.text = _markdown(source) if source.strip() else None
+        self._tail.text = markdown(source) if source.strip() else None
         return part.ended
 
     def _settle(self, line: Styled, finished: bool) -> None:
@@ -131,7 +131,7 @@ class TerminalView:
             self._tail.text = line
 
 
-def _console() -> Console:
+def console_here() -> Console:
     """A console as high as the terminal is; LINES, where a parent's readline left it, says what was once."""
     kept = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
     return Console(_environ=kept)
@@ -155,7 +155,7 @@ class _Tail:
         yield Segment("\r", None, [(ControlType.CARRIAGE_RETURN,)])
 
 
-def _markdown(source: str) -> Markdown:
+def markdown(source: str) -> Markdown:
     return Markdown(source, code_theme="ansi_dark", hyperlinks=False)
 
 

@@ -97,14 +97,16 @@ class WidgetView:
         stop_hint: str = "",
         clock: Callable[[], float] = time.monotonic,
         output: Callable[[], Output] = JupyterOutput,
+        make: Callable[..., Any] = ResponseView,
     ) -> None:
         self._stop_hint = stop_hint
         self._make_output = output
+        self._make = make
         self._clock = clock
         self._lock = threading.RLock()
         self._answer = Answer()
         self._scene = Scene(self._answer)
-        self._id = uuid.uuid4().hex
+        self.answer_id = self._id = uuid.uuid4().hex
         self._widget: ResponseView | None = None
         self._output: Output | None = None
         self._keyframes = pace.keyframe_times(_ASKABLE_GROWTH if control.can_be_asked() else 2)
@@ -126,7 +128,9 @@ class WidgetView:
             self._answer.model = model
             can_stop = stop is not None and not self._stop_hint
             label = shortened(model)
-            widget = ResponseView(self._id, label, can_stop=can_stop, stop_hint=self._stop_hint if stop else "")
+            widget: ResponseView = self._make(
+                self._id, label, can_stop=can_stop, stop_hint=self._stop_hint if stop else ""
+            )
             self._widget = widget  # now: a Stop may strike on any of these lines
             control.unpin_replies(cast(Any, widget).comm)
             cast(Any, widget).on_msg(self._asked)

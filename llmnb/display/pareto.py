@@ -1,0 +1,112 @@
+"""Quality against cost as an Altair chart, with the Pareto front: those whom nobody beats in both."""
+
+from __future__ import annotations
+
+import copy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from llmnb.display.where import where
+from llmnb.errors import InvalidRequest, MissingExtra
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_V5 = "application/vnd.vegalite.v5+json"
+_SCHEMA_V5 = "https://vega.github.io/schema/vega-lite/v5.json"
+_WIDTH, _HEIGHT = 420, 280
+
+
+def pareto(summary: pd.DataFrame) -> Any:
+    """The chart of a summary of contestants (see `Comparison.summary`): `score` against `full_cost_usd`.
+
+    It is an `altair.LayerChart`, to be changed and saved like any. JupyterLab draws it itself, without the network.
+
+    Raises:
+        InvalidRequest: nobody has both a score and a price.
+        MissingExtra: Altair is not installed.
+    """
+    try:
+        alt: Any = import_module("altair")
+    except ImportError:
+        raise MissingExtra("a Pareto chart", "plots") from None
+    points = cast("Any", summary).reset_index().rename(columns={summary.index.name or "index": "contestant"})
+    points = points.dropna(subset=["score", "full_cost_usd"])
+    if points.empty:
+        raise InvalidRequest("there is nothing to plot: no contestant has both a score and a price")
+    points["usd_per_1000"] = points["full_cost_usd"] * 1_000
+    points["front"] = on_front(points["full_cost_usd"].tolist(), points["score"].tolist())
+    return _chart(alt, points)
+
+
+def on_front(costs: list[float], scores: list[float]) -> list[bool]:
+    """For each whether no other costs no more and scores no less, and is better in one of the two."""
+    both = list(zip(costs, scores, strict=True))
+    return [not any(c <= cost and s >= score and (c < cost or s > score) for c, s in both) for cost, score in both]
+
+
+def _chart(alt: Any, points: Any) -> Any:
+    names = ["contestant", "front", "score", "score_low", "score_high", "usd_per_1000", "cost_usd", "seconds"]
+    # numbers of no value are null, as JSON wants them
+    values = alt.Data(values=[_known(row) for row in points[[*names, "answered"]].to_dict("records")])
+    x = alt.X(
+        "usd_per_1000:Q",
+        title="dollars per 1,000 answers",
+        scale=alt.Scale(zero=False, padding=30),
+        axis=alt.Axis(format="$.3~r"),
+    )
+    y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=20))
+    tips = [
+        "contestant:N",
+        "score:Q",
+        "score_low:Q",
+        "score_high:Q",
+        "usd_per_1000:Q",
+        "cost_usd:Q",
+        "seconds:Q",
+        "answered:Q",
+    ]
+    base = alt.Chart(values)
+    front = base.transform_filter("datum.front")
+    line = front.mark_line(strokeDash=[4, 3], color="#888", interpolate="step-after").encode(x=x, y=y)
+    interval = base.transform_filter("isValid(datum.score_low)").mark_rule(opacity=0.35).encode(
+        x=x, y=alt.Y("score_low:Q", title="score"), y2="score_high:Q"
+    )  # fmt: skip
+    colour = alt.Color(
+        "front:N",
+        title="Pareto front",
+        scale=alt.Scale(domain=[True, False], range=["#1b9e77", "#9a9a9a"]),
+        legend=alt.Legend(labelExpr="datum.value ? 'on it' : 'beaten in both'"),
+    )
+    dots = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips)
+    text = base.mark_text(align="left", dx=9, dy=-7).encode(x=x, y=y, text="contestant:N", color=colour)
+    layers = [interval, line, dots, text]
+    return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost")
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in row.items()}
+
+
+def _kind(alt: Any) -> Any:
+    """A layered chart that JupyterLab can draw: it knows Vega-Lite 5, of which this needs no more, and Altair's own way
+    there fetches scripts from the network."""
+    kind: Any = _kinds.get("chart")
+    if kind is None:
+        usual: Any = alt.LayerChart._repr_mimebundle_
+
+        class ParetoChart(alt.LayerChart):
+            """An `altair.LayerChart` of contestants."""
+
+            def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> Any:
+                if where() not in ("jupyter", "headless") or alt.renderers.active != "default":
+                    return usual(self, *args, **kwargs)
+                said = copy.deepcopy(self.to_dict(context={"pre_transform": False}))
+                said["$schema"] = _SCHEMA_V5
+                return {_V5: said, "text/plain": repr(type(self))}
+
+        kind = _kinds["chart"] = ParetoChart
+    return kind
+
+
+_kinds: dict[str, Any] = {}

@@ -1,0 +1,264 @@
+"""How a comparison is shown while it goes on: `shown` chooses the way that fits here, and no way ever raises.
+
+One prompt: columns of answers (a widget, HTML, a terminal's panels, or only what stays at the end). Many prompts: how
+far they are, as with `llm.map`; their table is the result's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from llmnb.display import pace
+from llmnb.display.answer import Answer
+from llmnb.display.guard import warn
+from llmnb.display.where import Place, has_widgets, where
+from llmnb.records import StreamEvent
+
+if TYPE_CHECKING:
+    from llmnb.jobs.comparing.comparison import Comparison
+    from llmnb.jobs.run import Status
+
+Stop = Callable[[], None]
+_HTML_FRAME_S = 0.5
+"""A frame holds all columns, as far as they are."""
+
+
+def shown(name: str | None, *, is_single: bool) -> Shown:
+    """What shows a comparison: the display called `name`, or what fits here.
+
+    Raises:
+        SettingsError: no display has that name.
+    """
+    from llmnb.display import NAMES, choose
+
+    if name not in (None, *NAMES):
+        choose(name)
+    place: Place = "script" if name in ("none", "print") else where()
+    if not is_single:
+        return Shown(None if name == "none" else Progress())
+    return Shown(_single(name or _fits(place), place))
+
+
+def stays(view: Shown) -> bool:
+    """Whether what it shows stays where it is, so that it need not be shown again."""
+    return view.is_there
+
+
+class Shown:
+    """A view of a comparison, or none, that never fails: what goes wrong is said once, and the work goes on."""
+
+    def __init__(self, view: Columns | Progress | None) -> None:
+        self._view = view
+        self._is_broken = False
+        self.is_there = view is not None
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None:
+        """It begins."""
+        self._try(lambda view: view.open(labels, models, stop))
+
+    def show(self, column: int, event: StreamEvent) -> None:
+        """The next event of an answer."""
+        self._try(lambda view: view.show(column, event))
+
+    def end(self, column: int, error: BaseException | None) -> None:
+        """An answer is over."""
+        self._try(lambda view: view.end(column, error))
+
+    def far(self, status: Status, judging: bool) -> None:
+        """How far it is."""
+        self._try(lambda view: view.far(status, judging))
+
+    def close(self, comparison: Comparison | None, error: BaseException | None = None) -> None:
+        """Nothing comes any more."""
+        self._is_broken = False  # it is tried all the same, so that nothing stays open
+        self._try(lambda view: view.close(comparison, error))
+
+    def _try(self, act: Callable[[Columns | Progress], None]) -> None:
+        if self._view is None or self._is_broken:
+            return
+        try:
+            act(self._view)
+        except Exception as failure:
+            self._is_broken = True
+            warn(failure)
+
+
+class Progress:
+    """How far the answers of many prompts are, then the judging."""
+
+    def __init__(self) -> None:
+        self._bar: AbstractContextManager[Callable[[Status], None]] | None = None
+        self._tell: Callable[[Status], None] | None = None
+        self._judging = False
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None:
+        """The first status draws it; the notebook's interrupt button, and Ctrl-C, stop it."""
+
+    def show(self, column: int, event: StreamEvent) -> None:
+        """Words of single answers are not shown."""
+
+    def end(self, column: int, error: BaseException | None) -> None:
+        """Nor their ends."""
+
+    def far(self, status: Status, judging: bool) -> None:
+        """Draws it."""
+        from llmnb.display.run_progress import progress
+
+        if judging != self._judging:
+            self._end()
+            self._judging = judging
+        if self._bar is None:
+            self._bar = progress()
+            self._tell = self._bar.__enter__()
+        assert self._tell is not None
+        self._tell(status)
+
+    def close(self, comparison: Comparison | None, error: BaseException | None) -> None:
+        """The last is drawn for good."""
+        self._end()
+
+    def _end(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.__exit__(None, None, None)
+
+
+class Columns:
+    """The answers to one prompt. This one shows nothing before the end, and then what stays: what headless runs use."""
+
+    def __init__(self, publish: Callable[[dict[str, str]], Any], *, html: bool = True) -> None:
+        self._publish = publish
+        self._html = html
+        self.labels: Sequence[str] = ()
+        self.answers: list[Answer] = []
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None:
+        """It begins."""
+        self.labels = labels
+        self.answers = [Answer(model) for model in models]
+
+    def show(self, column: int, event: StreamEvent) -> None:
+        """Adds the event to its answer."""
+        self.answers[column].apply(event)
+
+    def end(self, column: int, error: BaseException | None) -> None:
+        """Ends the answer."""
+        self.answers[column].end(error)
+
+    def far(self, status: Status, judging: bool) -> None:
+        """How far the judging is."""
+
+    def close(self, comparison: Comparison | None, error: BaseException | None) -> None:
+        """Shows all there is."""
+        self._publish(self.kept(comparison, error))
+
+    def kept(self, comparison: Comparison | None, error: BaseException | None) -> dict[str, str]:
+        """The form that stays."""
+        from llmnb.display import compared
+
+        for answer in self.answers:
+            if not answer.ended:
+                answer.end(error)
+        if comparison is not None:  # what could not be asked has no event of its own
+            for label, answer in zip(self.labels, self.answers, strict=True):
+                [facts] = comparison.facts[label]
+                if answer.done is None and answer.error is None and not facts.get("scoring_failed"):
+                    answer.error = RuntimeError(str(facts.get("error", "no answer")))
+        bundle = compared.columns(self.labels, self.answers, comparison)
+        return bundle if self._html else {name: said for name, said in bundle.items() if name != "text/html"}
+
+
+class HtmlColumns(Columns):
+    """Columns where there are no widgets: one output, drawn again twice a second."""
+
+    def __init__(self, publish: Callable[[dict[str, str]], Any]) -> None:
+        super().__init__(publish)
+        self._update: Callable[[dict[str, str]], Any] | None = None
+        self._due = 0.0
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None:
+        """Draws the empty columns."""
+        super().open(labels, models, stop)
+        self._draw()
+
+    def show(self, column: int, event: StreamEvent) -> None:
+        """Adds the event; it is drawn now, or with a later one."""
+        super().show(column, event)
+        if time.monotonic() >= self._due:
+            self._draw()
+
+    def close(self, comparison: Comparison | None, error: BaseException | None) -> None:
+        """Puts what stays in their place."""
+        (self._update or self._publish)(self.kept(comparison, error))
+
+    def _draw(self) -> None:
+        from llmnb.display import compared
+
+        began = time.monotonic()
+        bundle = compared.columns(self.labels, self.answers)
+        if self._update is None:
+            self._update = self._publish(bundle)
+        else:
+            self._update(bundle)
+        now = time.monotonic()
+        self._due = now + max(_HTML_FRAME_S, pace.LOAD * (now - began))
+
+
+# Which fits -----------------------------------------------------------------------------------------------------------
+
+_KERNELS = ("console", "jupyter", "headless", "vscode", "colab")
+_UNHEARD = ("vscode", "colab", "marimo")
+
+
+def _fits(place: Place) -> str:
+    from llmnb.display import FITS
+
+    return FITS[place]
+
+
+def _single(name: str, place: Place) -> Columns | None:
+    if name == "none":
+        return None
+    if name == "widget" and (place in _KERNELS or place == "marimo") and has_widgets():
+        from llmnb.display.columns_widget import WidgetColumns
+
+        return WidgetColumns(place, can_hear=place not in _UNHEARD)
+    if name == "html" and place in _KERNELS:
+        return HtmlColumns(_updatable)
+    if name == "terminal" and place not in _KERNELS and sys.stdout.isatty():
+        from llmnb.display.columns_terminal import TerminalColumns
+
+        return TerminalColumns()
+    if name in ("widget", "html", "static") and place in _KERNELS:
+        return Columns(_display, html=place != "headless")
+    if name in ("widget", "html", "static") and place == "marimo":
+        return Columns(_in_marimo)
+    return Columns(_print, html=False)
+
+
+def _display(bundle: dict[str, str]) -> None:
+    from IPython import display
+
+    cast(Any, display).display(bundle, raw=True)
+
+
+def _updatable(bundle: dict[str, str]) -> Callable[[dict[str, str]], Any]:
+    from IPython import display
+
+    handle = cast(Any, display).display(bundle, raw=True, display_id=True)
+    return lambda changed: handle.update(changed, raw=True)
+
+
+def _in_marimo(bundle: dict[str, str]) -> None:
+    from llmnb.display import marimo_output
+
+    marimo_output.publish(bundle)
+
+
+def _print(bundle: dict[str, str]) -> None:
+    with suppress(ValueError):  # a closed stdout
+        sys.stdout.write(bundle["text/plain"] + "\n")

@@ -1,0 +1,330 @@
+"""A comparison under way: asks all contestants, then the judge; what is to be shown is handed on to who watches.
+
+The work is one async generator, on llmnb's loop thread or on the user's loop. It yields acts, which the thread that
+watches does: so views are drawn, as elsewhere, by the thread that asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, aclosing, suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from llmnb.jobs.asking import Row, asked
+from llmnb.jobs.comparing.comparison import Comparison, Facts, answer_of
+from llmnb.jobs.comparing.contestants import Contestant, Prompts, check_known
+from llmnb.jobs.comparing.judging import Judge, Pair, prompts_for_judge, ruled
+from llmnb.jobs.comparing.scores import Scores, by_function, by_pairs
+from llmnb.jobs.mapping import Job
+from llmnb.jobs.purse import Purse
+from llmnb.jobs.rows import Prompts as RowPrompts
+from llmnb.jobs.run import Run, Status
+from llmnb.records import StreamEvent
+from llmnb.reply import Reply, running_cell
+
+Act = Callable[[], object]
+_TELLS_EVERY_S = 0.25
+
+
+class Shown(Protocol):
+    """Shows a comparison while it goes on. No method raises an `Exception`."""
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Callable[[], None] | None) -> None:
+        """It begins; `stop` ends it, and may be called from any thread."""
+        ...
+
+    def show(self, column: int, event: StreamEvent) -> None:
+        """The next event of one answer."""
+        ...
+
+    def end(self, column: int, error: BaseException | None) -> None:
+        """One answer is over."""
+        ...
+
+    def far(self, status: Status, judging: bool) -> None:
+        """How far the answering of many prompts is, or the judging."""
+        ...
+
+    def close(self, comparison: Comparison | None, error: BaseException | None = None) -> None:
+        """Nothing comes any more; without a comparison it ended early, by `error`."""
+        ...
+
+
+class Contest:
+    """One call of `compare`. `work` does it, `comparison` is what came of it."""
+
+    def __init__(
+        self,
+        found: Sequence[Contestant],
+        prompts: Prompts,
+        judge: Judge | None,
+        score: Callable[[Any, Any], Any] | None,
+        shown: Shown,
+        *,
+        is_shown_live: bool,
+    ) -> None:
+        self._found, self._prompts = found, prompts
+        self._judge, self._score = judge, score
+        self.shown = shown
+        self._shown_in = running_cell() if is_shown_live else None
+        self.labels = tuple(one.label for one in found)
+        self._facts: dict[str, Sequence[Facts]] = {}
+        self._replies: dict[str, Reply] = {}
+        self._errors: dict[str, Exception] = {}
+        self._pairs: list[Pair] = []
+        self._judged: list[Facts] = []
+        self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
+
+    @property
+    def models(self) -> list[str]:
+        """The model of each contestant."""
+        return [one.job.plan.full_name for one in self._found]
+
+    async def work(self, *, on_loop_thread: bool) -> AsyncGenerator[Act]:
+        """Asks, and judges.
+
+        Raises:
+            UnknownModel: the API does not know one of the models.
+        """
+        self._found = [replace(one, job=one.job.with_one_client(on_loop_thread=on_loop_thread)) for one in self._found]
+        await check_known(self._found)
+        async with aclosing(self._ask_one() if self._prompts.is_single else self._ask_many()) as acts:
+            async for act in acts:
+                yield act
+        if self._judge is not None:
+            async with aclosing(self._have_judged(self._judge, on_loop_thread)) as acts:
+                async for act in acts:
+                    yield act
+
+    def catch_up(self) -> None:
+        """Does what is left to be shown of work that was ended, such as what it had used by then."""
+        while not self._acts.empty():
+            act = self._acts.get_nowait()
+            if act is not None:
+                act()
+
+    def comparison(self) -> Comparison:
+        """What came of it; the function that scores is called here."""
+        answers = {label: [answer_of(fact) for fact in self._facts[label]] for label in self.labels}
+        scores: Scores = {}
+        if self._score is not None:
+            scores, errors = by_function(self._score, answers, self._prompts.frame)
+            for (label, row), told in errors.items():
+                column = list(self._facts[label])
+                column[row] = {**column[row], "error": told, "scoring_failed": True}
+                self._facts[label] = column
+        elif self._judge is not None:
+            scores = by_pairs(self._pairs, self.labels, len(self._prompts.frame))
+        costs = [fact["cost_nanousd"] for fact in self._judged]
+        return Comparison(
+            labels=self.labels,
+            prompts=self._prompts.frame,
+            facts=self._facts,
+            scores=scores,
+            pairs=self._pairs,
+            criteria=None if self._judge is None else self._judge.criteria,
+            judge_nanousd=None if None in costs else sum(cost or 0 for cost in costs),
+            judge_calls=len(self._judged),
+            replies=self._replies,
+            errors=self._errors,
+            is_single=self._prompts.is_single,
+            shown_in=self._shown_in,
+        )
+
+    # One prompt, live -------------------------------------------------------------------------------------------------
+
+    async def _ask_one(self) -> AsyncGenerator[Act]:
+        acts = self._acts
+        purse = _purse_of([one.job for one in self._found])
+        columns = [self._column(n, one, purse) for n, one in enumerate(self._found)]
+        async with _running(columns) as tasks:
+            for task in tasks:
+                task.add_done_callback(lambda _: acts.put_nowait(None))
+            over = 0
+            while over < len(tasks):
+                act = await acts.get()
+                if act is None:
+                    over += 1
+                else:
+                    yield act
+            for task in tasks:
+                task.result()
+
+    async def _column(self, number: int, one: Contestant, purse: Purse | None) -> None:
+        def tell(event: StreamEvent) -> None:
+            self._acts.put_nowait(lambda: self.shown.show(number, event))
+
+        def ends(reply: Reply) -> None:
+            self._replies[one.label] = reply
+
+        facts, error = await _asked_alone(one.asked_by(tell=tell, ends=ends), purse)
+        self._facts[one.label] = [facts]
+        if error is not None:
+            self._errors[one.label] = error
+        self._acts.put_nowait(lambda: self.shown.end(number, error))
+
+    # Many prompts -----------------------------------------------------------------------------------------------------
+
+    async def _ask_many(self) -> AsyncGenerator[Act]:
+        jobs = [one.asked_by() for one in self._found]
+        async with _Runs(jobs) as runs, aclosing(runs.work()) as statuses:
+            async for status in statuses:
+                yield lambda status=status: self.shown.far(status, False)
+            for one, facts in zip(self._found, runs.facts(), strict=True):
+                self._facts[one.label] = facts
+
+    # The judge --------------------------------------------------------------------------------------------------------
+
+    async def _have_judged(self, judge: Judge, on_loop_thread: bool) -> AsyncGenerator[Act]:
+        answers = {label: [_text(answer_of(fact)) for fact in self._facts[label]] for label in self.labels}
+        pairs = judge.pairs(answers)
+        open_pairs = [pair for pair in pairs if pair.winner is None]
+        if not open_pairs:
+            self._pairs = pairs
+            return
+        job = judge.job(open_pairs, answers, prompts_for_judge(self._prompts, self._found))
+        spent = sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
+        job = job.with_one_client(on_loop_thread=on_loop_thread)
+        async with _Runs([job], spent) as runs, aclosing(runs.work()) as statuses:
+            async for status in statuses:
+                yield lambda status=status: self.shown.far(status, True)
+            [self._judged] = runs.facts()
+        told = iter(ruled(open_pairs, self._judged))
+        self._pairs = [pair if pair.winner is not None else next(told) for pair in pairs]
+
+
+def _text(answer: Any) -> str | None:
+    if answer is None or isinstance(answer, str):
+        return answer
+    import json
+
+    return json.dumps(answer, ensure_ascii=False, indent=1, default=str)
+
+
+async def _asked_alone(job: Job, purse: Purse | None) -> tuple[Facts, Exception | None]:
+    """What became of the one row of a job that is not kept on disk: its answer is in the response cache."""
+    [prompt] = RowPrompts(job.frame, job.prompt)
+    try:
+        if isinstance(prompt, Exception):
+            raise prompt
+        question = job.question(Row.of(prompt), job.plan)
+        held = 0
+        if purse is not None:
+            taken = await purse.take(question)
+            if taken is None:
+                return _unasked(f"not asked: it could cost more than is left of budget_usd={purse.usd}"), None
+            held = taken
+    except Exception as error:
+        return _unasked(f"{type(error).__name__}: {error}"), error
+    outcome = await asked(question, job.shape, job.retries)
+    if purse is not None:
+        purse.settle(held, outcome.facts["cost_nanousd"])
+    return outcome.facts, outcome.error
+
+
+def _unasked(why: str) -> Facts:
+    return {"error": why, "cost_nanousd": 0, "full_nanousd": None, "input_tokens": 0, "output_tokens": 0}
+
+
+def _purse_of(jobs: Sequence[Job], spent_nanousd: int = 0) -> Purse | None:
+    """One purse for all: that of the job whose rows may be asked most often."""
+    purse = max(jobs, key=lambda job: 0 if job.shape is None else job.retries).purse()
+    if purse is not None:
+        purse.settle(0, spent_nanousd)
+    return purse
+
+
+class _Runs:
+    """Several runs over the same rows, side by side; one that fails leaves the others alone."""
+
+    def __init__(self, jobs: Sequence[Job], spent_nanousd: int = 0) -> None:
+        self._jobs = jobs
+        self._spent = spent_nanousd
+        self._runs: list[Run] = []
+        self._open = ExitStack()
+        self._statuses: list[Status] = [Status(len(job.frame)) for job in jobs]
+        self._errors: dict[int, Exception] = {}
+
+    async def __aenter__(self) -> _Runs:
+        spent = self._spent + sum(_kept_nanousd(job) for job in self._jobs if job.budget_usd is not None)
+        purse = _purse_of(self._jobs, spent)
+        for job in self._jobs:
+            run, results = job.run(purse=purse)
+            self._open.callback(results.close)
+            self._open.enter_context(job.described(run, results))
+            self._runs.append(run)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._open.close()
+
+    async def work(self) -> AsyncGenerator[Status]:
+        """Does it, and tells now and then how far all of them are together."""
+        async with _running([self._one(n, run) for n, run in enumerate(self._runs)]) as tasks:
+            pending = set(tasks)
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=_TELLS_EVERY_S)
+                yield _together(self._statuses)
+            for task in tasks:
+                task.result()
+
+    def facts(self) -> list[list[Facts]]:
+        """What became of the rows of each; figures of rows that ask the same stand at the first."""
+        return [self._facts_of(n) for n in range(len(self._runs))]
+
+    async def _one(self, number: int, run: Run) -> None:
+        try:
+            async with aclosing(run.work()) as statuses:
+                async for status in statuses:
+                    self._statuses[number] = status
+        except Exception as error:
+            self._errors[number] = error
+        self._statuses[number] = replace(run.status, is_over=True)
+
+    def _facts_of(self, number: int) -> list[Facts]:
+        run, error = self._runs[number], self._errors.get(number)
+        told: list[Facts] = []
+        for key, is_first in zip(run.keys, run.keys.firsts(), strict=True):
+            facts = run.facts(key)
+            again = {"cost_nanousd": 0 if facts["cost_nanousd"] is not None else None}
+            told.append(facts if is_first else {**facts, **again})
+        lost = _unasked("not asked" if error is None else f"{type(error).__name__}: {error}")
+        return told + [lost] * (len(self._jobs[number].frame) - len(told))
+
+
+def _kept_nanousd(job: Job) -> int:
+    """What the rows of this frame have cost in runs that were broken off."""
+    _, results = job.run()
+    keys: set[bytes] = set()
+    for prompt in RowPrompts(job.frame, job.prompt):
+        with suppress(Exception):  # it will be that row's error
+            keys.add(Row.of(prompt).key)
+    spent = sum((results.facts(key) or {}).get("cost_nanousd") or 0 for key in keys)
+    results.close()
+    return spent
+
+
+def _together(statuses: Sequence[Status]) -> Status:
+    names = ("rows", "kept", "done", "cached", "failed", "cost_nanousd", "unpriced", "saved_nanousd")
+    first_error = next((status.first_error for status in statuses if status.first_error), "")
+    seconds = max(status.seconds for status in statuses)
+    totals: dict[str, Any] = {name: sum(getattr(status, name) for status in statuses) for name in names}
+    return Status(**totals, seconds=seconds, first_error=first_error)
+
+
+class _running:  # noqa: N801 - used as `async with _running(…)`
+    """Tasks that end with the block."""
+
+    def __init__(self, work: Sequence[Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+
+    async def __aenter__(self) -> list[asyncio.Task[None]]:
+        self._tasks = [asyncio.ensure_future(one) for one in self._work]
+        return self._tasks
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
