@@ -266,8 +266,8 @@ class Reply:
         return "text/html", self._repr_mimebundle_()["text/html"]
 
     def _ipython_display_(self) -> None:
-        if self.shown_in is not None and self.shown_in == running_cell() and _is_cell_result():
-            if getattr(_shell(), "kernel", None) is None:
+        if self.shown_in is not None and self.shown_in == running_cell() and is_cell_result():
+            if not is_in_kernel():
                 sys.stdout.write(f"{self!r}\n")  # after the "Out[1]: " that IPython has written by now
             return  # it stands right above, live
         raise NotImplementedError  # IPython goes on to _repr_mimebundle_
@@ -335,11 +335,16 @@ def running_cell() -> str | None:
         return str(shell.execution_count)
 
 
-def _is_cell_result() -> bool:
+def is_cell_result() -> bool:
     """Whether IPython is showing the value of a cell's last line, rather than what `display()` was given."""
     hook: Any = getattr(_shell(), "displayhook", None)
     # ipykernel's hook holds a message while it is at work, IPython's says so from version 9 on
     return bool(getattr(hook, "is_active", False) or getattr(hook, "msg", None)) or _is_running(hook)
+
+
+def is_in_kernel() -> bool:
+    """Whether the shell is a notebook's, and not a terminal's."""
+    return getattr(_shell(), "kernel", None) is not None
 
 
 def _is_running(hook: object) -> bool:

@@ -53,7 +53,7 @@ def columns(labels: Sequence[str], answers: Sequence[Answer], comparison: Compar
     told = "" if comparison is None else told_of(comparison)
     parts = list(zip(labels, answers, notes, strict=True))
     cells = "".join(_column(label, static.part_of_page(answer), note) for label, answer, note in parts)
-    foot = f'<div class="llmnb-footer">{escape(told)}</div>' if told else ""
+    foot = _note(told)
     marked = [
         _joined(f"**{_escaped(label)}**", static.kept_markdown(answer), f"**{_escaped(note)}**" if note else "")
         for label, answer, note in parts
@@ -67,10 +67,10 @@ def columns(labels: Sequence[str], answers: Sequence[Answer], comparison: Compar
 
 
 def _column(label: str, answer: str, note: str) -> str:
-    scored = f'<div class="llmnb-scored">{escape(note)}</div>' if note else ""
+    scored = f'<div class="llmnb-scored">{_plain_html(note)}</div>' if note else ""
     return (
-        f'<section class="llmnb-column" aria-label="{escape(f"Answer of {label}")}">'
-        f'<div class="llmnb-who">{escape(footer.shortened(label))}</div>{answer}{scored}</section>'
+        f'<section class="llmnb-column" aria-label="{escape(clean(f"Answer of {label}"))}">'
+        f'<div class="llmnb-who">{_plain_html(footer.shortened(label))}</div>{answer}{scored}</section>'
     )
 
 
@@ -286,4 +286,5 @@ def _joined(*parts: str) -> str:
 
 
 def _framed(html: str) -> str:
-    return f'<div class="llmnb llmnb-compare">{style.tag(css(), html)}{html}</div>'
+    begin = '<div class="llmnb llmnb-compare">'
+    return f"{begin}{style.tag(css(), begin + html)}{html}</div>"

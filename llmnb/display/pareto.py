@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 _V5 = "application/vnd.vegalite.v5+json"
 _SCHEMA_V5 = "https://vega.github.io/schema/vega-lite/v5.json"
-_WIDTH, _HEIGHT = 420, 280
+_WIDTH, _HEIGHT = 460, 280
+_GREEN, _GREY = "#1b9e77", "#8a8a8a"
+_WIDE = 10
+_TIPS = (
+    *("contestant:N", "score:Q", "score_low:Q", "score_high:Q"),
+    *("usd_per_1000:Q", "cost_usd:Q", "seconds:Q", "answered:Q"),
+)
 
 
 def pareto(summary: pd.DataFrame) -> Any:
@@ -49,39 +55,34 @@ def _chart(alt: Any, points: Any) -> Any:
     names = ["contestant", "front", "score", "score_low", "score_high", "usd_per_1000", "cost_usd", "seconds"]
     # numbers of no value are null, as JSON wants them
     values = alt.Data(values=[_known(row) for row in points[[*names, "answered"]].to_dict("records")])
-    x = alt.X(
-        "usd_per_1000:Q",
-        title="dollars per 1,000 answers",
-        scale=alt.Scale(zero=False, padding=30),
-        axis=alt.Axis(format="$.3~r"),
-    )
-    y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=20))
-    tips = [
-        "contestant:N",
-        "score:Q",
-        "score_low:Q",
-        "score_high:Q",
-        "usd_per_1000:Q",
-        "cost_usd:Q",
-        "seconds:Q",
-        "answered:Q",
-    ]
+    cost = points["usd_per_1000"]
+    title, form = "dollars per 1,000 answers", alt.Axis(format="$.3~r", grid=False, tickCount=6)
+    x = alt.X("usd_per_1000:Q", title=title, axis=form, scale=_scale(alt, cost.min(), cost.max()))
+    y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=24))
     base = alt.Chart(values)
-    front = base.transform_filter("datum.front")
-    line = front.mark_line(strokeDash=[4, 3], color="#888", interpolate="step-after").encode(x=x, y=y)
-    interval = base.transform_filter("isValid(datum.score_low)").mark_rule(opacity=0.35).encode(
-        x=x, y=alt.Y("score_low:Q", title="score"), y2="score_high:Q"
-    )  # fmt: skip
+    line = base.transform_filter("datum.front").mark_line(strokeDash=[4, 3], color=_GREY, interpolate="step-after")
     colour = alt.Color(
         "front:N",
         title="Pareto front",
-        scale=alt.Scale(domain=[True, False], range=["#1b9e77", "#9a9a9a"]),
-        legend=alt.Legend(labelExpr="datum.value ? 'on it' : 'beaten in both'"),
+        scale=alt.Scale(domain=[True, False], range=[_GREEN, _GREY]),
+        legend=alt.Legend(labelExpr="datum.value ? 'on it' : 'beaten'", orient="bottom"),
     )
-    dots = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips)
-    text = base.mark_text(align="left", dx=9, dy=-7).encode(x=x, y=y, text="contestant:N", color=colour)
-    layers = [interval, line, dots, text]
+    interval = base.transform_filter("isValid(datum.score_low)").mark_rule(opacity=0.6)
+    low = alt.Y("score_low:Q", title="score")
+    layers = [
+        interval.encode(x=x, y=low, y2="score_high:Q", color=colour),
+        line.encode(x=x, y=y),
+        base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=colour, tooltip=list(_TIPS)),
+        base.mark_text(align="left", dx=9, dy=-7).encode(x=x, y=y, text="contestant:N", color=colour),
+    ]
     return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost")
+
+
+def _scale(alt: Any, least: float, most: float) -> Any:
+    """Prices of models differ by hundreds: then each step to the right costs so many times as much."""
+    if least > 0 and most / least >= _WIDE:
+        return alt.Scale(type="log", nice=False, domainMin=least / 1.5, domainMax=most * 4)
+    return alt.Scale(nice=False, domainMin=0, domainMax=most * 1.4 or 1)
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 from decimal import Decimal
 from typing import Any
@@ -86,7 +87,9 @@ async def test_one_column_fails(sim: Simulator) -> None:
     assert frame["answer"].isna().tolist() == frame["score"].isna().tolist() == [False, False, True]
     assert frame.loc[OPUS, "score"] == 1
     assert got.summary()["failed"].to_dict() == {OPUS: 0, SONNET: 0, HAIKU: 1}
-    assert "no luck" in got._repr_mimebundle_()["text/html"]
+    page = got._repr_mimebundle_()["text/html"]
+    assert "no luck" in page
+    assert "grid-template-columns" in page  # it brings its own style
 
 
 # Many prompts ---------------------------------------------------------------------------------------------------------
@@ -162,6 +165,30 @@ def test_a_budget_holds_for_all_of_it(sim: Simulator) -> None:
     assert errors.str.contains("left of budget_usd=0.1").all()
     assert len(errors) > 0
     assert got.cost_usd + got.judge_cost_usd == spent() <= Decimal("0.1")
+
+
+@pytest.mark.parametrize("prompts", ["a", list("abcdef")], ids=["one", "many"])
+def test_interrupted(sim: Simulator, prompts: Any) -> None:
+    """Ctrl-C stops all of it in one line; what was answered is kept, and the same call asks what is left."""
+    sim.reset()
+
+    def interrupts(request: Any) -> Any:
+        if request.body["model"] != OPUS:
+            return says(request)
+        if request.prompt in ("a", "f"):
+            _thread.interrupt_main()
+            return Answer(text="slow " * 500, delta_delay_s=0.5)
+        return says(request)
+
+    sim.rule(interrupts)
+    with pytest.raises(KeyboardInterrupt, match="What was answered by then is kept"):
+        llmnb.compare(prompts, [SONNET, OPUS])
+    sim.reset()
+    sim.rule(says)
+    got = llmnb.compare(prompts, [SONNET, OPUS])
+    assert got.frame()["answer"].notna().all()
+    assert asked(sim) <= len(got) * 2
+    assert {request.body["model"] for request in sim.requests} >= {OPUS}
 
 
 # What is refused ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +14,7 @@ from llmnb.errors import InvalidRequest
 from llmnb.jobs.comparing.judging import Pair
 from llmnb.jobs.comparing.scores import Scores, Standing, counted, standing
 from llmnb.records import NANO
-from llmnb.reply import Reply, running_cell
+from llmnb.reply import Reply, is_cell_result, is_in_kernel, running_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,9 +187,9 @@ class Comparison:
         return import_module("llmnb.display.compared").bundle(self)
 
     def _ipython_display_(self) -> None:
-        from llmnb.reply import _is_cell_result  # pyright: ignore[reportPrivateUsage]
-
-        if self.shown_in is not None and self.shown_in == running_cell() and _is_cell_result():
+        if self.shown_in is not None and self.shown_in == running_cell() and is_cell_result():
+            if not is_in_kernel():
+                sys.stdout.write(f"\n{self!r}\n")  # after the "Out[1]: " that IPython has written by now
             return  # it stands right above
         raise NotImplementedError  # IPython goes on to _repr_mimebundle_
 

@@ -264,6 +264,7 @@ class _Runs:
         """Does it, and tells now and then how far all of them are together."""
         async with _running([self._one(n, run) for n, run in enumerate(self._runs)]) as tasks:
             pending = set(tasks)
+            yield _together(self._statuses)
             while pending:
                 _, pending = await asyncio.wait(pending, timeout=_TELLS_EVERY_S)
                 yield _together(self._statuses)
