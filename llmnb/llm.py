@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.mapping import Job
-    from llmnb.jobs.options import Errors, MapOptions
+    from llmnb.jobs.options import Errors, MapOptions, Via
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
     from llmnb.templates import Template
@@ -310,6 +310,8 @@ class LLM:
         progress: bool = True,
         dry_run: bool = False,
         confirm: bool = False,
+        via: Via = "live",
+        within: Duration | None = None,
         **options: Unpack[Options],
     ) -> Mapped | MapEstimate:
         """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
@@ -331,6 +333,11 @@ class LLM:
             dry_run: sends nothing, and gives a `MapEstimate`: tokens, dollars and minutes, by what is known of such
                 answers and of the account's limits, how many rows are finished, and how many in the response cache.
             confirm: shows that estimate, and asks you before the first row is sent.
+            via: "batch" sends the rows as message batches: half the price, ready within a day, mostly within an hour.
+                It waits for them, and may be stopped or killed: the same call waits on, and nothing is sent twice
+                (`llmnb.batches()`). Requests that expired, or failed on the API's side, are sent once more. "auto"
+                chooses by when the rows are needed.
+            within: when that is, from now: "2h", or seconds.
             **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
                 the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
                 long as max_tokens allows, is not asked, and says so.
@@ -347,8 +354,9 @@ class LLM:
             Exception: what every row would fail with: a wrong key, an unknown model, a budget that is spent, or eight
                 rows at the beginning that all failed the same way. Finished rows are kept.
         """
-        given = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
-        job = self._job(rows, prompt, {**options, **given, "progress": progress, "confirm": confirm})
+        given: dict[str, Any] = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
+        given |= {"progress": progress, "confirm": confirm, "via": via, "within": within}
+        job = self._job(rows, prompt, {**options, **given})
         return job.estimate() if dry_run else job.ask()
 
     @overload

@@ -81,14 +81,15 @@ def _plain(value: Any) -> Any:
 class Extraction:
     """One value on its way: `question` is what to ask next, until `heard` says that the value is there."""
 
-    def __init__(self, question: Question, shape: Shape, retries: int) -> None:
+    def __init__(self, question: Question, shape: Shape, retries: int, attempts: int = 0) -> None:
+        """`attempts` were made before, elsewhere, and are none of the `retries`."""
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
         self.value: Any = None
         self.by_tool = shape.strict is None or not _takes_schema(question)
         self._shape = shape
         self._left = retries
-        self._attempts = 0
+        self._attempts = attempts
         plan = _by_tool(question.plan, shape) if self.by_tool else _by_format(question.plan, shape)
         self.question = dataclasses.replace(question, plan=plan, shown_as=None if self.by_tool else Fenced)
 

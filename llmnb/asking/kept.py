@@ -32,15 +32,15 @@ def kept_answer(question: Question, body: Mapping[str, Any], settings: Settings)
     if settings.cache_url is None and not settings.cache_folder.exists():
         return None
     try:
-        key = keys.key_of(_around(question, caching), keys.canonical_body(sent))
+        key = keys.key_of(around(question, caching), keys.canonical_body(sent))
         return responses(settings).find(key, ttl_s=caching.ttl_s)
     except Exception as trouble:  # such as content that JSON cannot hold
         quietly("looking into the response cache for an estimate", trouble)
         return None
 
 
-def _around(question: Question, caching: Caching) -> bytes:
-    """What counts besides the body, as the pipeline names it."""
+def around(question: Question, caching: Caching, headers: Mapping[str, Any] | None = None) -> bytes:
+    """What counts besides the body, as the pipeline names it; `headers` are those of the question itself."""
     client: Any = question.access.known()
     base_url = os.environ.get("ANTHROPIC_BASE_URL") or _API if client is None else str(client._base_url)
     custom: dict[str, Any] = {} if client is None else client._custom_headers
@@ -50,6 +50,6 @@ def _around(question: Question, caching: Caching) -> bytes:
         base_url=base_url,
         path="/v1/messages",
         query=arguments.get("extra_query"),
-        headers={**custom, **(arguments.get("extra_headers") or {})},
+        headers={**custom, **((arguments.get("extra_headers") or {}) if headers is None else headers)},
         sample=caching.sample,
     )

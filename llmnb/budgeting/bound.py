@@ -71,13 +71,18 @@ def bound_of(
     ts: int | None = None,
     prices: Overrides | None = None,
     lost: Usage | None = None,
+    service_tier: str | None = None,
 ) -> Bound:
-    """The bound of the request with that body; without a `past` nothing is known of earlier calls."""
+    """The bound of the request with that body; without a `past` nothing is known of earlier calls.
+
+    `service_tier` is how it is billed, where that is not as usual.
+    """
     model = str(body.get("model") or "")
     most = _max_tokens(body, model)
     usual = UNKNOWN if past is None else past.of(model, project)
     conditions = {name: _text(body.get(name)) for name in ("speed", "inference_geo")}
-    rates = Terms(billed_model(provider, model, None), provider, ts, **conditions, overrides=prices).rates
+    served = billed_model(provider, model, None)
+    rates = Terms(served, provider, ts, service_tier=service_tier, **conditions, overrides=prices).rates
     usage = _dearest(_input_tokens(body, model, past, usual.input_tokens), body, rates)
     expected = most if usual.output_tokens is None else min(most, usual.output_tokens)
     return Bound(usage, expected, most, rates, lost or _NOTHING)

@@ -26,13 +26,19 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A call that wants to be sent. `call` holds the fields of its row, `needs` what it needs (None: unpriced)."""
+    """A call that wants to be sent. `call` holds the fields of its row, `needs` what it needs (None: unpriced).
+
+    `holder` is who holds the money where that is no process, which would let it go when it dies, and `held_from_us` is
+    from when on that counts: a day later, at the latest, it is let go.
+    """
 
     uid: str
     attempt: int
     ts: int
     call: Mapping[str, Any]
     needs: Mapping[Unit, Need | None]
+    holder: str | None = None
+    held_from_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +168,8 @@ class Desk:
                 self.ask.ts,
                 need.amount,
                 need.excess,
-                origin.session(),
-                time.time_ns() // 1000,
+                self.ask.holder or origin.session(),
+                self.ask.held_from_us or time.time_ns() // 1000,
             ),
         )
 

@@ -193,6 +193,16 @@ class Reservations:
         """The call has ended; the ledger lets its money go when it writes the row."""
         self.open.pop(uid, None)
 
+    def let_go(self, uid: str) -> None:
+        """Lets go of what is held under a uid that no row will have.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        self.open.pop(uid, None)
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM reservations WHERE uid = ?", (uid,))
+
     # Alerts -----------------------------------------------------------------------------------------------------------
 
     def look(self, call: Mapping[str, Any], ts: int) -> tuple[Alert, ...]:

@@ -104,7 +104,7 @@ async def asked(question: Question, shape: Shape | None, retries: int) -> Outcom
         facts["error"] = f"{type(failure).__name__}: {failure}"
         if isinstance(failure, ExtractionFailed):
             facts["text"] = failure.text
-    return Outcome(facts | _billed(calls), error)
+    return Outcome(facts | billed(calls), error)
 
 
 async def _answer(question: Question, shape: Shape | None, retries: int) -> tuple[Reply, dict[str, Any]]:
@@ -118,7 +118,8 @@ async def _answer(question: Question, shape: Shape | None, retries: int) -> tupl
     return reply, {"value": shape.plain(extraction.value)}
 
 
-def _billed(calls: dict[str, Call]) -> dict[str, Any]:
+def billed(calls: dict[str, Call]) -> dict[str, Any]:
+    """What the calls of a row used and cost, as it is kept with the row."""
     costs = [call.cost_nanousd for call in calls.values()]
     return {
         "cost_nanousd": None if None in costs else sum(cost or 0 for cost in costs),

@@ -16,7 +16,7 @@ from llmnb.errors import InvalidRequest
 from llmnb.interrupts import Stopped
 from llmnb.jobs.asking import Row, key_of
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
-from llmnb.jobs.options import Errors, parted
+from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts, frame_of
@@ -56,6 +56,8 @@ class Job:
     budget_usd: Decimal | None = None
     routing: Routing | None = None
     confirms: bool = False
+    via: Via = "live"
+    within_s: float | None = None
     asks: Callable[..., Question] = Question
     """What a row is asked by; `compare` listens to it."""
 
@@ -78,9 +80,9 @@ class Job:
         """A run, and where its rows are; `purse` is one that it shares with other runs."""
         results = self.results()
         plan, warms = self.cached_plan()
-        plan = replace(plan, ledger={**plan.ledger, "run_id": self.run_id})
-        if failed_again:  # an answer that does not fit is in the response cache
-            plan = replace(plan, ledger={**plan.ledger, "caching": replace(plan.ledger["caching"], fresh=True)})
+        plan = self._labelled(plan, failed_again=failed_again)
+        if self.via == "batch":
+            return self._batch_run(plan, results, failed_again=failed_again), results
         run = Run(
             self.prompts(),
             len(self.frame),
@@ -107,6 +109,10 @@ class Job:
 
     def cached_plan(self) -> tuple[Plan, bool]:
         """The plan with a long system prompt marked for the prompt cache, and whether the first row has to write it."""
+        if self.via == "batch":
+            from llmnb.jobs.batches.fitness import batched
+
+            return batched(self.plan, self.access, len(self.frame)), False
         return _cached(self.plan, self.access, len(self.frame))
 
     def limits(self) -> dict[str, float]:
@@ -139,6 +145,26 @@ class Job:
         print(self.estimate())  # noqa: T201 - the question needs it, wherever it is asked
         if input("Ask these rows? [y/N] ").strip().lower() not in ("y", "yes"):
             raise Stopped("Not begun: nothing was sent.")
+
+    def _batch_run(self, plan: Plan, results: Results, *, failed_again: bool) -> Run:
+        from llmnb.jobs.batches.run import BatchRun
+
+        return BatchRun(
+            self,
+            plan,
+            results,
+            shape=self.shape,
+            retries=self.retries,
+            fresh=self.plan.ledger["caching"].fresh,
+            failed_again=failed_again,
+            raises=self.errors == "raise",
+        )
+
+    def _labelled(self, plan: Plan, *, failed_again: bool) -> Plan:
+        ledger = {**plan.ledger, "run_id": self.run_id}
+        if failed_again:  # an answer that does not fit is in the response cache
+            ledger["caching"] = replace(plan.ledger["caching"], fresh=True)
+        return replace(plan, ledger=ledger)
 
     def question(self, row: Row, plan: Plan) -> Question:
         """What a row asks."""
@@ -177,9 +203,9 @@ class Job:
                     for status in events:
                         told(status)
             except KeyboardInterrupt:
-                raise Stopped(f"Stopped. {_kept(run.status)}") from None
+                raise Stopped(f"Stopped. {_kept(run.status)}{run.way_back}") from None
             except Exception as error:
-                error.add_note(f"llmnb: {_kept(run.status)}")
+                error.add_note(f"llmnb: {_kept(run.status)}{run.way_back}")
                 raise
             finally:
                 told(replace(run.status, is_over=True))
@@ -310,6 +336,10 @@ def job(
     frame = frame_of(rows)
     Prompts(frame, cast("Any", prompt))  # names its missing columns
     question = asked({**options, "display": "none"})
+    if given.via == "batch":
+        from llmnb.jobs.batches.fitness import check
+
+        check(question)
     return Job(
         frame=frame,
         prompt=cast("Any", prompt),
@@ -325,6 +355,8 @@ def job(
         budget_usd=_budget(given.budget_usd, question),
         routing=question.routing,
         confirms=given.confirm,
+        via=cast("Via", given.via),
+        within_s=given.within_s,
     )
 
 

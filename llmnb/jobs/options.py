@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmnb.asking.params import Options
+from llmnb.durations import seconds
 from llmnb.errors import InvalidRequest
 
 Errors: TypeAlias = Literal["keep", "raise"]
+Via: TypeAlias = Literal["live", "batch", "auto"]
+VIAS = ("live", "batch", "auto")
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+    from llmnb.durations import Duration
 
 RETRIES = 2
 """How often a model is told what was wrong with a value: one that fails three times fails on."""
@@ -26,6 +31,8 @@ class MapOptions(Options, total=False):
     errors: Errors
     progress: bool
     confirm: bool
+    via: Via
+    within: Duration | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Given:
     progress: bool = True
     confirm: bool = False
     budget_usd: Decimal | float | str | None = None
+    via: str = "live"
+    within: Duration | None = None
 
     def __post_init__(self) -> None:
         count = self.concurrency
@@ -49,6 +58,15 @@ class Given:
             raise InvalidRequest(f"concurrency must be a whole number from 1, not {count!r}")
         if self.errors not in ("keep", "raise"):
             raise InvalidRequest(f'errors must be "keep" or "raise", not {self.errors!r}')
+        if self.via not in VIAS:
+            raise InvalidRequest(f'via must be "live", "batch" or "auto", not {self.via!r}')
+        if (self.via == "auto") != (self.within is not None):
+            raise InvalidRequest('via="auto" goes with within=: when the rows are needed, such as within="2h"')
+
+    @property
+    def within_s(self) -> float | None:
+        """When the rows are needed, in seconds from now."""
+        return None if self.within is None else seconds(self.within, "within")
 
 
 def parted(options: dict[str, Any]) -> tuple[Given, dict[str, Any]]:

@@ -42,12 +42,22 @@ class Results:
         self._unsaved: dict[bytes, bytes] = {}
         self._known: dict[bytes, int] = {}
         self.spent_nanousd = 0
-        offset = 0
-        for line in self._lines():
-            if (key := _key_of(line)) is not None:
+        self._read_to = 0
+        self.catch_up()
+
+    def catch_up(self) -> list[bytes]:
+        """Reads what other processes have added since; the keys of these rows."""
+        offset, added = self._read_to, list[bytes]()
+        for line in self._lines(offset):
+            if not line.endswith(b"\n"):  # it is being written
+                break
+            if (key := _key_of(line)) is not None and self._known.get(key, -1) >> _OFFSET != offset:
                 self._known[key] = offset << _OFFSET | _CODES.get(line[_STATE_AT : _STATE_AT + 1], 3)
                 self.spent_nanousd += _cost_of(line)
+                added.append(key)
             offset += len(line)
+        self._read_to = offset
+        return added
 
     def has(self, key: bytes, *, but_failed: bool = False) -> bool:
         """Whether the row is finished: answered or, unless `but_failed`, failed at some cost."""
@@ -134,9 +144,10 @@ class Results:
                 quietly("reading finished rows", trouble, but="their answers are missing")
                 return None
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self, offset: int) -> Iterator[bytes]:
         try:
             with self._path.open("rb") as file:
+                file.seek(offset)
                 yield from file
         except (FileNotFoundError, NotADirectoryError):  # the first to be written will tell what is wrong
             return

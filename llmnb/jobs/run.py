@@ -101,6 +101,11 @@ class Run:
         seconds = time.monotonic() - self._began
         return Status(self._rows, **self._counts, seconds=seconds, first_error=self._first_error)
 
+    @property
+    def way_back(self) -> str:
+        """What whoever stops it should know besides what is kept."""
+        return ""
+
     def facts(self, key: bytes) -> dict[str, Any]:
         """What became of a row, now or before."""
         facts = self.unsaid.get(key) or self._results.facts(key)

@@ -1,0 +1,372 @@
+"""A run whose rows are asked in message batches, at half the price.
+
+It goes round until no row is left: what is known of the run's batches is read, results of those that have ended become
+rows, the rows that are in no batch are sent, and the batches are waited for. Only the waiting is done without the run's
+lock, so that of several kernels with the same run one sends and one reads, and all of them wait. Whatever moment it is
+killed at, the next time begins with what is on disk (see `notes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from llmnb.asking.extraction import Extraction
+from llmnb.jobs.asking import Outcome, Row
+from llmnb.jobs.batches import service
+from llmnb.jobs.batches.holding import Holding
+from llmnb.jobs.batches.manifest import Entry, Manifest, body_of, headers_of
+from llmnb.jobs.batches.notes import Note, Notes
+from llmnb.jobs.batches.sending import Packing, Sender
+from llmnb.jobs.batches.service import Service
+from llmnb.jobs.batches.status import BatchStatus
+from llmnb.jobs.batches.taking import Taking, half_nanousd
+from llmnb.jobs.run import Run, Status
+from llmnb.locks import try_lock
+from llmnb.middleware.batch_results import BatchFacts, remember, row_uid
+from llmnb.records import NANO, Call, Ended, calling
+
+if TYPE_CHECKING:
+    from anthropic.types.messages import MessageBatch
+
+    from llmnb.asking.params import Plan
+    from llmnb.asking.question import Question
+    from llmnb.jobs.mapping import Job
+    from llmnb.jobs.results import Results
+
+_LOCK = "batches.lock"
+_LOCK_PAUSE_S = 0.2
+AGAIN = 1
+"""How often a request that expired, or failed on the API's side, is sent again by itself."""
+_YIELDS_EVERY = 50
+_LARGEST_ROW_BYTES = 32_000_000
+"""The API takes no larger request (its documentation, "Errors": request_too_large)."""
+
+
+class BatchRun(Run):
+    """The work of one call of `map` with via="batch"."""
+
+    def __init__(self, job: Job, plan: Plan, results: Results, **options: Any) -> None:
+        def question(row: Row) -> Question:
+            return job.question(row, plan)
+
+        super().__init__(job.prompts(), len(job.frame), results, question, concurrency=1, **options)
+        self._job, self._plan = job, plan
+        self._settings = job.settings
+        self._caches = job.settings.cache != "off" and plan.ledger["caching"].use is not False
+        shape = job.shape
+        asked = question(Row(b"", ""))
+        if shape is not None:
+            asked = Extraction(asked, shape, self._retries).question
+        self._taking = Taking(asked, shape, self._retries, job.settings)
+        self._in: dict[bytes, str] = {}  # the batch that a row waits for
+        self._heard: set[str] = set()  # batches whose results were read here
+        self._batch_counts: Counter[str] = Counter()
+        self._half_nanousd = 0
+        self._doing = ""
+        self.notes = Notes(job.folder)
+
+    @property
+    def status(self) -> Status:
+        """How far it is now."""
+        told = super().status
+        told_so_far: dict[str, Any] = {one.name: getattr(told, one.name) for one in fields(told)}
+        sent = self._waiting()
+        return BatchStatus(
+            **told_so_far,
+            waiting=tuple(str(note.id) for note in sent),
+            sent=sum(note.requests for note in sent),
+            succeeded=self._batch_counts["succeeded"],
+            errored=self._batch_counts["errored"],
+            expired=self._batch_counts["expired"],
+            canceled=self._batch_counts["canceled"],
+            ends_by=max((note.expires for note in sent if note.expires), default=None),
+            half_nanousd=self._half_nanousd,
+            doing=self._doing,
+        )
+
+    @property
+    def way_back(self) -> str:
+        """What a person who stops waiting should know."""
+        ids = [str(note.id) for note in self._waiting()]
+        if not ids:
+            return ""
+        they, them = ("The batches go", "them") if len(ids) > 1 else ("The batch goes", "it")
+        return (
+            f" {they} on at the API: the same call waits for {them} again and sends nothing twice. To end {them}: "
+            f"llmnb batches cancel {' '.join(ids)}"
+        )
+
+    def _waiting(self) -> list[Note]:
+        names = set(self._in.values())
+        return [note for note in self.notes.open if note.stage == "sent" and note.name in names]
+
+    async def work(self) -> AsyncGenerator[Status]:
+        """Does all of it, and tells now and then how far it is. What is finished stays, and so does what was sent.
+
+        Raises:
+            Exception: what makes all rows fail, such as a missing key; or the first error, if errors are to be raised.
+        """
+        try:
+            for step in (self._look_through, self._round):
+                async for status in self._at_work([step()]):
+                    yield status
+            while self._in:
+                for step in (self._wait, self._round):
+                    async for status in self._at_work([step()]):
+                        yield status
+        finally:
+            self._doing = ""
+            self._results.close()
+
+    # One round --------------------------------------------------------------------------------------------------------
+
+    async def _look_through(self) -> None:
+        """Finds out which rows are not finished."""
+        for passed, _ in enumerate(self._left()):
+            if passed % _YIELDS_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def _round(self) -> None:
+        with calling(**self._plan.ledger):
+            client = self._job.access.here()
+            api, holding = Service(client), Holding(client, self._plan.model)
+            async with self._alone():
+                self.notes.read()
+                for key in self._results.catch_up():
+                    self._finished_elsewhere(key)
+                sender = Sender(self.notes, api, holding, self._settings, self._does)
+                for note in self.notes.open:
+                    await self._look_at(note, sender, api, holding)
+                self._in = self._covered()
+                if len(self._in) < len(self._asking):
+                    await self._send_the_rest(sender, holding)
+                self._close(sender)
+            self._does("")
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """Holds the run's lock, which dies with the process."""
+        self._job.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._job.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while not try_lock(descriptor):
+                self._does("another kernel is at this run's batches")
+                await asyncio.sleep(_LOCK_PAUSE_S)
+            self._does("")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _does(self, doing: str) -> None:
+        self._doing = doing
+
+    def _covered(self) -> dict[bytes, str]:
+        """The rows that wait for batches which have not ended."""
+        found: dict[bytes, str] = {}
+        for note in self.notes.open:
+            if note.stage == "sent":
+                manifest = Manifest(note.requests_path)
+                found |= {key: note.name for key in manifest if key in self._asking}
+                manifest.close()
+        return found
+
+    def _close(self, sender: Sender) -> None:
+        """Notes of batches that no row waits for any more that all is done with them."""
+        for note in self.notes.open:
+            if note.name not in self._heard:
+                continue
+            manifest = Manifest(note.requests_path)
+            is_done = not any(key in self._asking for key in manifest)
+            manifest.close()
+            if is_done:
+                sender.tell(note, stage="read")
+                note.requests_path.unlink(missing_ok=True)
+
+    # Sending ----------------------------------------------------------------------------------------------------------
+
+    async def _send_the_rest(self, sender: Sender, holding: Holding) -> None:
+        """Sends the rows that are in no batch, as many at a time as the limits take."""
+        purse = self._money()
+        counts_money = purse is not None or holding.is_asked
+        packing, passed = Packing(), set[bytes]()
+        for number, prompt in enumerate(self._prompts):
+            if number % _YIELDS_EVERY == 0:
+                await asyncio.sleep(0)
+            row = self._wanted(prompt, number, passed)
+            if row is None:
+                continue
+            question = await self._taking.next_question(row.key, self._question(row))
+            if isinstance(question, Outcome):  # the response cache had all of it
+                self._finish(row, question)
+                continue
+            body = body_of(question)
+            size = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            if size > _LARGEST_ROW_BYTES:
+                self._leave(row, f"not asked: {size:,} bytes are more than the API takes")
+                continue
+            bound = holding.bound(body) if counts_money else None
+            if purse is not None:
+                most = None if bound is None else bound.take("usd", bound.most_output_tokens)
+                if most is None or most > purse:
+                    if most is None or not (
+                        self._in or packing.entries
+                    ):  # else there may be more when those have ended
+                        self._leave(row, self._no_money(most))
+                    continue
+                purse -= most
+            if not packing.has_room(size):
+                await self._send(packing, sender)
+                packing = Packing()
+            packing.add(Entry.of(row, question, body, cached=self._caches), body, size, headers_of(question), bound)
+        if packing.entries:
+            await self._send(packing, sender)
+
+    async def _send(self, packing: Packing, sender: Sender) -> None:
+        note = await sender.send(
+            packing,
+            model=self._plan.model,
+            server=self._job.server,
+            project=self._plan.ledger.get("project") or self._settings.project,
+        )
+        self._in |= {entry.key: note.name for entry in packing.entries}
+
+    def _wanted(self, prompt: Any, number: int, passed: set[bytes]) -> Row | None:
+        """The row of a prompt, if it is to be sent, in no batch, and none that asks the same has been passed."""
+        try:
+            row = None if isinstance(prompt, Exception) else Row.of(prompt, number)
+        except Exception:  # it was refused when the rows were looked through
+            return None
+        if row is None or row.key not in self._asking or row.key in self._in or row.key in passed:
+            return None
+        passed.add(row.key)
+        return row
+
+    def _money(self) -> int | None:
+        """What is left of `budget_usd` for rows that are in no batch, in nano-dollars."""
+        if self._job.budget_usd is None:
+            return None
+        left = int(self._job.budget_usd * NANO) - self._results.spent_nanousd
+        for note in self.notes.open:
+            if note.stage == "sent":
+                left -= left if note.most_nanousd is None else note.most_nanousd
+        return left
+
+    def _no_money(self, most: int | None) -> str:
+        if most is None:
+            return (
+                f"not asked: budget_usd wants the price of a batch, and none is known for {self._plan.model}: set one"
+            )
+        return f"not asked: it could cost more than is left of budget_usd={self._job.budget_usd}"
+
+    # Waiting ----------------------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Until a batch that rows wait for has ended."""
+        from anthropic import APIConnectionError, APIStatusError
+
+        pause_s = service.FIRST_POLL_S
+        with calling(**self._plan.ledger):
+            api = Service(self._job.access.here())
+            while True:
+                told_s = 0.0
+                for note in self._waiting():
+                    try:
+                        if (await api.look(str(note.id))).processing_status == "ended":
+                            return
+                    except (APIConnectionError, APIStatusError) as error:  # the batch goes on all the same
+                        service.raise_final(error, note)
+                        self._does("the API cannot be reached just now")
+                        told_s = max(told_s, service.told_wait_s(error) or 0.0)
+                    else:
+                        self._does("")
+                await service.sleep(max(pause_s, told_s))
+                pause_s = min(pause_s * service.POLL_GROWTH, service.LONGEST_POLL_S)
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    async def _look_at(self, note: Note, sender: Sender, api: Service, holding: Holding) -> None:
+        """Finds a batch that was lost, and reads the results of one that has ended, unless this run has done so."""
+        from anthropic import APIConnectionError, APIStatusError
+
+        if note.name in self._heard:
+            return
+        if note.stage == "intended":
+            if not await sender.settle(note):
+                return
+            note = self.notes.all[note.name]
+        try:
+            shown = await api.look(str(note.id))
+        except (APIConnectionError, APIStatusError) as error:  # it is waited for, and looked at again
+            service.raise_final(error, note)
+            return
+        if shown.processing_status != "ended":
+            return
+        if not note.is_certain and not await sender.is_ours(note, shown.id):
+            note = sender.tell(note, stage="intended", id=None, strangers=(shown.id,))
+            await self._look_at(note, sender, api, holding)
+            return
+        await self._read(note, shown, api)
+        sender.tell(note, **service.facts_of(shown), is_certain=True)
+        holding.let_go(note.name)
+        self._heard.add(note.name)
+
+    async def _read(self, note: Note, shown: MessageBatch, api: Service) -> None:
+        self._does(f"reading the results of {shown.id}")
+        remember(shown.id, BatchFacts(round(shown.created_at.timestamp() * 1e6), note.model))
+        manifest, heard = Manifest(note.requests_path), dict[str, tuple[Call, ...]]()
+
+        def hear(ended: Ended) -> None:
+            heard[ended.rows[0].uid] = ended.rows
+
+        seen: set[bytes] = set()
+        try:
+            with calling(on_end=hear):
+                async with aclosing(api.results(shown.id)) as lines:
+                    async for line in lines:
+                        key = bytes.fromhex(line["custom_id"])
+                        rows = heard.pop(row_uid(shown.id, line["custom_id"]), ())
+                        if key in manifest and key not in seen:
+                            seen.add(key)
+                            self._take(shown.id, manifest.entry(key), line["result"], rows)
+        finally:
+            manifest.close()
+            self._does("")
+
+    def _take(self, batch_id: str, entry: Entry, result: dict[str, Any], rows: tuple[Call, ...]) -> None:
+        """What one line of the results makes of its row, unless that is on disk."""
+        self._batch_counts[str(result.get("type"))] += 1
+        self._half_nanousd += half_nanousd(rows, self._settings)
+        known = self._results.facts(entry.key)
+        if known is not None and (known.get("batch") == batch_id or entry.key not in self._asking):
+            self._finished_elsewhere(entry.key)
+            return
+        # nobody waits for a row that is no more in the frame: it is kept, and not sent again
+        outcome = self._taking.outcome(entry, result, rows, AGAIN if entry.key in self._asking else -1)
+        if outcome is None:
+            return
+        self._taking.trials.pop(entry.key, None)
+        self._asking.setdefault(entry.key, 0)
+        facts = {**outcome.facts, "batch": batch_id}
+        self._finish(Row(entry.key, entry.beginning, None, entry.number), Outcome(_in_order(facts), outcome.error))
+
+    def _finished_elsewhere(self, key: bytes) -> None:
+        """A row was finished by another kernel, or by this run before it was killed."""
+        rows = self._asking.pop(key, 0)
+        self._in.pop(key, None)
+        self._counts["done"] += rows
+        self._counts["failed"] += rows * self._results.has_failed(key)
+
+    def _look_for_hope(self, outcome: Outcome) -> None:
+        """Nothing: a batch is asked as a whole."""
+
+
+def _in_order(facts: dict[str, Any]) -> dict[str, Any]:
+    """With the batch before what is counted, which lines of `Results` end with."""
+    return {"batch": facts["batch"], **facts}

@@ -1,0 +1,481 @@
+"""`llm.map(via="batch")`: the rows of the live path at half the price, sent once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+import llmnb
+from llmnb.errors import BudgetExceeded, InvalidRequest, StoreError
+from llmnb.jobs.batches import service
+from llmnb.jobs.batches.notes import Notes
+from llmnb.jobs.batches.run import BatchRun
+from llmnb.jobs.batches.sending import Sender
+from llmnb.jobs.batches.service import Service
+from llmnb.ledger import open_ledger, settle
+from llmnb.simulator import Clock, Simulator
+from llmnb.simulator.answer import Answer
+from llmnb.testing import serve_simulator
+
+SAY = "Say {{ value }}"
+WORDS = ["a", "b", "c", "a"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it is done, and what is on disk stays."""
+
+
+class Person(BaseModel):
+    """What a row says."""
+
+    name: str
+    age: int
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Jumps over every wait, of the server's and of ours."""
+    clock = Clock.jumping()
+    monkeypatch.setattr(service, "clock", clock)
+    return clock
+
+
+@pytest.fixture
+def sim(clock: Clock) -> Iterator[Simulator]:
+    with serve_simulator(clock=clock, environ=True, batch_seconds=600) as simulator:
+        simulator.rule(lambda request: f"echo {request.prompt}" if request.prompt else None)
+        yield simulator
+        assert simulator.crashes == []
+
+
+@pytest.fixture
+def llm(sim: Simulator) -> llmnb.LLM:
+    """Without the response cache, so that what is not sent again was on disk."""
+    del sim
+    return llmnb.LLM(cache=False, project="thesis")
+
+
+def sent(sim: Simulator) -> list[list[str]]:
+    """The prompts of each batch that was sent."""
+    return [
+        [request["params"]["messages"][0]["content"] for request in seen.body["requests"]]
+        for seen in sim.requests
+        if (seen.method, seen.path) == ("POST", "/v1/messages/batches")
+    ]
+
+
+def books_agree(sim: Simulator) -> None:
+    """What is on the books is what was billed, message by message."""
+    settle(open_ledger().path)
+    with open_ledger().transaction(reading=True) as connection:
+        rows = connection.execute(
+            "SELECT cost_nanousd, input_tokens, output_tokens FROM calls WHERE source = 'live' AND output_tokens > 0"
+        ).fetchall()
+    billed = [(one.price_nanousd, one.input_tokens, one.output_tokens) for one in sim.billing if one.output_tokens]
+    assert sorted(rows) == sorted(billed)
+
+
+def notes_of(home: Path) -> Notes:
+    """The notes of the only run."""
+    (folder,) = (home / "runs").iterdir()
+    return Notes(folder)
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+
+def test_the_frame_is_that_of_the_live_path(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """Row by row, at half the price; the batch is noted, its requests are forgotten when all is done with them."""
+    got = llm.map(WORDS, SAY, via="batch")
+    assert sent(sim) == [["Say a", "Say b", "Say c"]]
+    books_agree(sim)
+    calls = llmnb.calls(where={"run_id": got.run_id})
+    assert (set(calls["project"]), set(calls["service_tier"]), len(calls)) == ({"thesis"}, {"batch"}, 3)
+    assert (got.status.succeeded, got.status.half_nanousd) == (3, got.status.cost_nanousd)
+    (note,) = notes_of(llmnb_home).all.values()
+    assert (note.stage, note.counts["succeeded"], note.ended - note.created) == ("read", 3, 600)
+    assert not note.requests_path.exists()
+    asked = len(sim.requests)
+    again = llm.map(WORDS, SAY, via="batch")
+    assert (len(sim.requests), again.status.kept) == (asked, 4)
+    live = llmnb.LLM(cache=False, project="thesis", tag="other", max_tokens=8191).map(WORDS, SAY)
+    assert live["cost_usd"].sum() == pytest.approx(2 * got["cost_usd"].sum())
+    same = ["value", "text", "error", "input_tokens", "output_tokens", "stop_reason"]
+    pd.testing.assert_frame_equal(pd.DataFrame(live[same]), pd.DataFrame(got[same]))
+    assert (list(live.columns), set(got["source"])) == (list(got.columns), {"batch"})
+
+
+def test_values_are_put_right_in_the_next_batch(sim: Simulator, llm: llmnb.LLM) -> None:
+    """A schema makes columns; what does not fit goes back with what is wrong, at half the price, too."""
+    sim.reset()
+
+    def answer(request: Any) -> str:
+        text = str(request.body["messages"])
+        bad = ("wrong" in text and "does not fit" not in text) or "hopeless" in text
+        return '{"name": "x"}' if bad else json.dumps({"name": request.prompt[:9], "age": 30})
+
+    sim.rule(answer)
+    got = llm.map(["Ann", "wrong", "hopeless"], "{{ value }}", schema=Person, via="batch", retries=1)
+    assert [len(batch) for batch in sent(sim)] == [3, 2]
+    assert (got["name"][0], got["age"][1]) == ("Ann", 30)
+    assert "age: Field required" in got["error"][2]
+    assert "after 2 attempts" in got["error"][2]
+    books_agree(sim)
+    assert got["cost_usd"].sum() == pytest.approx(float(llmnb.calls()["cost_usd"].sum()))
+
+
+def test_both_paths_share_the_response_cache(sim: Simulator, llmnb_home: Path) -> None:
+    """What a batch answered costs the live path nothing, and what was asked live is in no batch."""
+    llm = llmnb.LLM()
+    llm.map(["a"], SAY, via="batch")
+    assert (llm("Say a").source, llm("Say b").source) == ("cache", "live")
+    for folder in (llmnb_home / "runs").iterdir():
+        folder.rename(llmnb_home / "gone")
+    before = len(sim.requests)
+    got = llm.map(["a", "b"], SAY, via="batch")
+    assert (got["text"].tolist(), set(got["source"])) == (["echo Say a", "echo Say b"], {"cache"})
+    assert (len(sim.requests), got.status.cached, float(got["cost_usd"].sum())) == (before, 2, 0.0)
+    books_agree(sim)
+
+
+def test_batches_keep_to_the_limits(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of how many requests one has, and of how many bytes."""
+    monkeypatch.setattr(service, "MOST_REQUESTS", 3)
+    got = llm.map([str(n) for n in range(8)], SAY, via="batch")
+    assert [len(batch) for batch in sent(sim)] == [3, 3, 2]
+    assert got["text"].tolist() == [f"echo Say {n}" for n in range(8)]
+    monkeypatch.setattr(service, "MOST_BYTES", 5_000)
+    llm.map([letter * 1_000 for letter in "abcdefghi"], SAY, via="batch")
+    sizes = [len(request.raw) for request in sim.requests if request.path == "/v1/messages/batches"]
+    assert max(sizes) < 5_000
+    books_agree(sim)
+
+
+@pytest.mark.parametrize("mode", ["auto", "1h"])
+def test_a_long_system_prompt_is_cached_where_that_was_asked(sim: Simulator, mode: Any) -> None:
+    """Only then: how many requests of a batch find what one of them wrote, nobody knows."""
+    guide = "You are an editor. " * 600
+    llmnb.LLM(cache=False, system=guide, prompt_cache=mode).map(["a", "b"], SAY, via="batch")
+    requests = next(seen.body for seen in sim.requests if "requests" in seen.body)["requests"]
+    marks = [block.get("cache_control") for block in requests[0]["params"]["system"] if isinstance(block, dict)]
+    assert marks == ([{"type": "ephemeral", "ttl": "1h"}] if mode == "1h" else [])
+    books_agree(sim)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "why"),
+    [
+        (None, {"tools": [len]}, "several turns"),
+        (["claude-sonnet-5-5", "claude-haiku-5-5"], {}, "one model"),
+        ("openai:gpt-5.2", {}, "no Message Batches API"),
+        ("claude-opus-5-5", {"speed": "fast"}, "fast"),
+        (None, {"via": "bath"}, '"live", "batch" or "auto"'),
+        (None, {"within": "2h"}, "within"),
+    ],
+    ids=["tools", "several models", "another provider", "fast", "no such way", "a deadline"],
+)
+def test_what_cannot_go_into_a_batch_is_refused(sim: Simulator, model: Any, options: Any, why: str) -> None:
+    """Before anything is sent, with the reason."""
+    with pytest.raises(InvalidRequest, match=why):
+        llmnb.LLM(model).map(["a"], SAY, **{"via": "batch", **options})
+    assert sim.requests == []
+
+
+def test_an_unknown_model_is_told_at_once(sim: Simulator) -> None:
+    """And not of every row, an hour later."""
+    with pytest.raises(anthropic.NotFoundError):
+        llmnb.LLM("claude-unheard-of").map(WORDS, SAY, via="batch")
+    assert sent(sim) == []
+
+
+# Requests that fail ---------------------------------------------------------------------------------------------------
+
+
+def test_only_what_failed_is_sent_again(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Once by itself where another try may help; else by the same call; an answer that failed by `.retry_failed()`."""
+    sim.fail("overloaded", match="busy")
+    sim.fail("status", status=400, match="bad")
+    sim.fail("overloaded", match="hopeless", times=2)
+    got = llm.map(["fine", "busy", "bad", "hopeless"], SAY, via="batch")
+    assert sent(sim) == [["Say fine", "Say busy", "Say bad", "Say hopeless"], ["Say busy", "Say hopeless"]]
+    assert got["text"].tolist()[:2] == ["echo Say fine", "echo Say busy"]
+    assert [error.partition(":")[0] for error in got["error"][2:]] == ["invalid_request_error", "overloaded_error"]
+    assert (got.status.errored, got.status.failed) == (4, 2)
+    again = got.retry_failed()
+    assert sent(sim)[2:] == [["Say bad", "Say hopeless"]]
+    assert again["text"].tolist() == [f"echo Say {word}" for word in ("fine", "busy", "bad", "hopeless")]
+    books_agree(sim)
+
+
+def test_a_failure_can_be_raised(sim: Simulator, llm: llmnb.LLM) -> None:
+    """With errors="raise", when the results are there; those that were answered are kept."""
+    sim.fail("status", status=400, match="bad")
+    with pytest.raises(llmnb.LlmnbError, match="invalid_request_error"):
+        llm.map(["fine", "bad"], SAY, via="batch", errors="raise")
+    assert llm.map(["fine"], SAY, via="batch").status.kept == 1
+
+
+def test_expired_requests_are_sent_once_more(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that takes too long: what was processed is an answer, and the rest goes into another, and then fails."""
+    monkeypatch.setattr(service, "LONGEST_POLL_S", 4 * 3600)
+    with serve_simulator(clock=clock, environ=True, batch_seconds=4 * 24 * 3600) as sim:
+        got = llmnb.LLM().map(["a", "b", "c", "d"], SAY, via="batch")
+        assert [len(batch) for batch in sent(sim)] == [4, 3]
+        assert (got.status.succeeded, got.status.expired) == (1, 6)
+        assert got["error"].notna().tolist() == [False, True, True, True]
+        assert got["error"][1].startswith("expired: the batch came to its end")
+        books_agree(sim)
+
+
+async def test_a_cancelled_batch(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """Its rows say so and are not sent again by themselves; the same call sends them."""
+
+    class Cancelling:
+        """Cancels the first batch that it hears of."""
+
+        def __init__(self) -> None:
+            self.is_done = False
+
+        async def look(self, api: Service, batch_id: str) -> Any:
+            if not self.is_done:
+                self.is_done = True
+                await api.cancel(batch_id)
+            return await api._client.messages.batches.retrieve(batch_id)
+
+    cancelling = Cancelling()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Service, "look", lambda self, batch_id: cancelling.look(self, batch_id))
+        got = await llm.amap(WORDS, SAY, via="batch")
+    assert got["error"].str.startswith("canceled: the batch was cancelled").all()
+    assert (len(sent(sim)), set(llmnb.calls()["status"])) == (1, {"cancelled"})
+    assert (await llm.amap(WORDS, SAY, via="batch"))["text"].notna().all()
+    books_agree(sim)
+
+
+# Killed, and lost -----------------------------------------------------------------------------------------------------
+
+
+def _kill_before_sending(patch: pytest.MonkeyPatch) -> None:
+    async def killed(*_: Any) -> None:
+        raise Killed
+
+    patch.setattr(Service, "send", killed)
+
+
+def _kill_before_the_id_is_noted(patch: pytest.MonkeyPatch) -> None:
+    tell = Sender.tell
+
+    def killed(self: Sender, note: Any, **facts: Any) -> Any:
+        if "created" in facts:
+            raise Killed
+        return tell(self, note, **facts)
+
+    patch.setattr(Sender, "tell", killed)
+
+
+def _kill_while_waiting(patch: pytest.MonkeyPatch) -> None:
+    async def killed(self: BatchRun) -> None:
+        raise Killed
+
+    patch.setattr(BatchRun, "_wait", killed)
+
+
+def _kill_in_the_results(patch: pytest.MonkeyPatch) -> None:
+    take, taken = BatchRun._take, []
+
+    def killed(self: BatchRun, *given: Any) -> None:
+        if len(taken) == 2:
+            raise Killed
+        taken.append(given)
+        take(self, *given)
+
+    patch.setattr(BatchRun, "_take", killed)
+
+
+def _kill_when_all_is_read(patch: pytest.MonkeyPatch) -> None:
+    def killed(self: BatchRun, sender: Sender) -> None:
+        if self._heard:
+            raise Killed
+
+    patch.setattr(BatchRun, "_close", killed)
+
+
+@pytest.mark.parametrize(
+    ("kill", "batches"),
+    [
+        (_kill_before_sending, 1),
+        (_kill_before_the_id_is_noted, 1),
+        (_kill_while_waiting, 1),
+        (_kill_in_the_results, 1),
+        (_kill_when_all_is_read, 1),
+    ],
+    ids=["noted", "sent", "waiting", "half read", "read"],
+)
+async def test_killed_at_any_stage_nothing_is_paid_twice(
+    sim: Simulator, llm: llmnb.LLM, kill: Any, batches: int
+) -> None:
+    """The same call finds the batch again, wherever it was left, and every row is there and on the books once."""
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch)
+        with pytest.raises(Killed):
+            await llm.amap(WORDS, SAY, via="batch")
+    got = await llm.amap([*WORDS, "new"], SAY, via="batch")
+    assert got["text"].tolist() == [f"echo Say {word}" for word in (*WORDS, "new")]
+    prompts = [prompt for batch in sent(sim) for prompt in batch]
+    assert sorted(prompts) == sorted({f"Say {word}" for word in (*WORDS, "new")})
+    assert sim.billed().requests == 4
+    books_agree(sim)
+
+
+async def test_a_batch_that_looks_like_ours_is_not_taken_for_it(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Another's, made at the same time with as many requests: its results tell, and ours is sent."""
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_before_sending(patch)
+        with pytest.raises(Killed):
+            await llm.amap(WORDS, SAY, via="batch")
+    question: Any = {"model": "claude-haiku-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    with sim.client() as other:
+        other.messages.batches.create(requests=[{"custom_id": f"{n}", "params": question} for n in range(3)])
+    got = await llm.amap(WORDS, SAY, via="batch")
+    assert got["text"].tolist() == [f"echo Say {word}" for word in WORDS]
+    assert len(sent(sim)) == 2
+    assert len(llmnb.calls()) == 3  # the other's are read by nobody
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_send_whose_answer_is_lost(sim: Simulator, llm: llmnb.LLM, arrives: bool) -> None:
+    """It is looked for at the API, and only sent again if it is not there."""
+    create, lost = Service.send, []
+
+    async def losing(self: Service, *given: Any) -> Any:
+        made = await create(self, *given) if arrives or lost else None
+        if not lost:
+            lost.append(made)
+            raise service.Lost(anthropic.APIConnectionError(request=None))  # type: ignore[arg-type]
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Service, "send", losing)
+        got = await llm.amap(WORDS, SAY, via="batch")
+    assert (got["text"].notna().all(), len(sent(sim))) == (True, 1)
+    books_agree(sim)
+
+
+def test_a_server_that_fails_is_asked_once(sim: Simulator, llm: llmnb.LLM) -> None:
+    """The SDK does not repeat a send by itself: that could be a second batch. A rate limit is waited for."""
+    posts = lambda seen: seen.method == "POST" and seen.path == "/v1/messages/batches"  # noqa: E731
+    sim.fail("rate_limited", match=posts, any_route=True, retry_after_s=7)
+    sim.fail("server_error", match=posts, any_route=True)
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert len(sent(sim)) == 3
+    times = [seen.at for seen in sim.requests if posts(seen)]
+    assert times[1] - times[0] >= 7
+    books_agree(sim)
+
+
+def test_polling_is_polite(sim: Simulator, llm: llmnb.LLM) -> None:
+    """More and more seldom, a minute at most, and as late as the API asks for; trouble on its side ends no wait."""
+    looks = lambda seen: seen.method == "GET" and "/msgbatch_" in seen.path and "results" not in seen.path  # noqa: E731
+    sim.fail("rate_limited", match=looks, any_route=True, retry_after_s=200, times=3, should_retry=False)
+    sim.fail("server_error", match=looks, any_route=True, times=1, should_retry=False)
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    times = [seen.at for seen in sim.requests if looks(seen)]
+    gaps = [after - before for before, after in pairwise(times)]
+    assert sum(gap >= 200 for gap in gaps) >= 2
+    assert max(gaps) < 400
+    assert len(times) < 20
+
+
+async def test_two_kernels_with_the_same_cell(sim: Simulator, llm: llmnb.LLM) -> None:
+    """One of them sends, one reads, both have all rows, and each message is on the books once."""
+    one, other = await asyncio.gather(
+        llm.amap(WORDS, SAY, via="batch"), llmnb.LLM(cache=False, project="thesis").amap(WORDS, SAY, via="batch")
+    )
+    assert one["text"].tolist() == other["text"].tolist() == [f"echo Say {word}" for word in WORDS]
+    assert (len(sent(sim)), sim.billed().requests) == (1, 3)
+    books_agree(sim)
+
+
+def test_stopped_it_says_how_to_come_back(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Ctrl-C ends the waiting and not the batch; the same call waits on."""
+
+    class Interrupting:
+        """A display that is there when a person presses Ctrl-C."""
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, status: Any) -> None:
+            if status.waiting and not status.is_over:
+                raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmnb.display.run_progress.progress", lambda **_: Interrupting())
+        with pytest.raises(KeyboardInterrupt, match=r"The batch goes on at the API.*llmnb batches cancel msgbatch_"):
+            llm.map(WORDS, SAY, via="batch")
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert len(sent(sim)) == 1
+
+
+def test_what_cannot_be_noted_is_not_sent(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: without a note a batch might be paid twice."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llmnb.jobs.batches.notes._write", full)
+    with pytest.raises(StoreError, match="Nothing was sent"):
+        llm.map(WORDS, SAY, via="batch")
+    assert sent(sim) == []
+
+
+# Money ----------------------------------------------------------------------------------------------------------------
+
+
+def test_budget_usd_is_kept_over_several_batches(sim: Simulator) -> None:
+    """Rows that might not be paid wait for what the others leave; what is never left is not asked, and says so."""
+    sim.reset()
+    sim.rule(Answer(text="word " * 60))
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=100, cache=False)
+    got = llm.map([str(n) for n in range(10)], SAY, via="batch", budget_usd="0.0026")
+    assert [len(batch) for batch in sent(sim)] == [4, 2, 1]
+    assert got["error"].str.contains("not asked: it could cost more than is left").sum() == 3
+    assert got["cost_usd"].sum() <= 0.0026
+    books_agree(sim)
+
+
+def test_set_budget_is_asked_before_a_batch_is_sent(sim: Simulator, llm: llmnb.LLM) -> None:
+    """The money is held while the batch is away, by nobody's process, and let go when it is on the books."""
+    llmnb.set_budget(usd="0.05", per="day", project="thesis")
+    with pytest.raises(BudgetExceeded, match="a batch: up to"):
+        llm.map([str(n) for n in range(9)], SAY, via="batch")
+    assert sent(sim) == []
+    small = llmnb.LLM(cache=False, project="thesis", max_tokens=500)
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_while_waiting(patch)
+        with pytest.raises(Killed):
+            small.map([str(n) for n in range(9)], SAY, via="batch")
+    assert len(held()) == 1
+    with pytest.raises(BudgetExceeded):
+        small("Hi", max_tokens=8_000)
+    assert small.map([str(n) for n in range(9)], SAY, via="batch")["text"].notna().all()
+    assert held() == []
+    books_agree(sim)
+
+
+def held() -> list[Any]:
+    """What is held of budgets."""
+    with open_ledger().transaction(reading=True) as connection:
+        return connection.execute("SELECT amount FROM reservations").fetchall()
