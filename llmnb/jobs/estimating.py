@@ -142,7 +142,9 @@ def _asked(job: Job, row: Row, plan: Plan) -> Question:
 def _more(job: Job) -> str:
     if job.plan.tools is not None:
         return "for one answer a row: turns with tools come on top"
-    return "without repairs of values that do not fit" if job.shape is not None else ""
+    told = ["at the price of message batches"] if job.via == "batch" else []
+    told += ["without repairs of values that do not fit"] if job.shape is not None else []
+    return ", ".join(told)
 
 
 class _Bill:
@@ -210,7 +212,7 @@ class _Bill:
             usage,
             self._plan.model,
             provider=self._job.access.provider,
-            service_tier=arguments.get("service_tier"),
+            service_tier="batch" if self._job.via == "batch" else arguments.get("service_tier"),
             speed=arguments.get("speed"),
             inference_geo=arguments.get("inference_geo"),
             overrides=self._job.settings.prices,
@@ -243,6 +245,8 @@ def _answers(job: Job, results: Results) -> _Answers:
 
 def _minutes(job: Job, live: int, bill: _Bill, answers: _Answers) -> tuple[float | None, str]:
     """How long it takes, and by what: the account's limits, or how long an answer takes."""
+    if job.via == "batch":
+        return _batch_minutes(job)
     known: list[tuple[float, str]] = []
     demand = {
         "requests": float(live),
@@ -262,3 +266,13 @@ def _minutes(job: Job, live: int, bill: _Bill, answers: _Answers) -> tuple[float
     if not known:
         return None, "no answer of this model was seen yet, and no limit"
     return max(known)
+
+
+def _batch_minutes(job: Job) -> tuple[float | None, str]:
+    from llmnb.jobs.batches.choice import durations
+    from llmnb.jobs.batches.notes import noted
+
+    took = durations(noted(job.settings))
+    if not took:
+        return None, "most batches end within an hour, and every one within 24"
+    return median(took) / 60, f"the middle one of your last {len(took)} batches; every one ends within 24 hours"

@@ -15,6 +15,7 @@ from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
 from llmnb.interrupts import Stopped
 from llmnb.jobs.asking import Row, key_of
+from llmnb.jobs.batches.notes import check_none_open
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
@@ -57,7 +58,8 @@ class Job:
     routing: Routing | None = None
     confirms: bool = False
     via: Via = "live"
-    within_s: float | None = None
+    why: str = ""
+    """Why it is asked that way, where llmnb chose."""
     asks: Callable[..., Question] = Question
     """What a row is asked by; `compare` listens to it."""
 
@@ -83,6 +85,7 @@ class Job:
         plan = self._labelled(plan, failed_again=failed_again)
         if self.via == "batch":
             return self._batch_run(plan, results, failed_again=failed_again), results
+        check_none_open(self.folder)
         run = Run(
             self.prompts(),
             len(self.frame),
@@ -283,7 +286,7 @@ class Job:
 
     def _progress(self) -> Any:
         module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
-        return module.progress(shown=self.progress)
+        return module.progress(shown=self.progress, why=self.why)
 
 
 class _OneClient:
@@ -340,7 +343,7 @@ def job(
         from llmnb.jobs.batches.fitness import check
 
         check(question)
-    return Job(
+    made = Job(
         frame=frame,
         prompt=cast("Any", prompt),
         plan=question.plan,
@@ -356,8 +359,13 @@ def job(
         routing=question.routing,
         confirms=given.confirm,
         via=cast("Via", given.via),
-        within_s=given.within_s,
     )
+    if given.within_s is None:
+        return made
+    from llmnb.jobs.batches.choice import chosen
+
+    via, why = chosen(made, given.within_s)
+    return replace(made, via=via, why=why)
 
 
 _LONG_BYTES = 4_096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -479,3 +480,69 @@ def held() -> list[Any]:
     """What is held of budgets."""
     with open_ledger().transaction(reading=True) as connection:
         return connection.execute("SELECT amount FROM reservations").fetchall()
+
+
+# Which way ------------------------------------------------------------------------------------------------------------
+
+
+def job_of(llm: llmnb.LLM, rows: Any = WORDS, **options: Any) -> Any:
+    """What a call would do."""
+    return llm._job(rows, SAY, {"via": "auto", **options})
+
+
+def test_auto_chooses_by_when_the_rows_are_needed(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says why: a day is enough for every batch, less by how long one's own took, or where live is too slow."""
+    assert job_of(llm, within="1d").why.startswith("batch: every batch ends within 24 hours")
+    assert job_of(llm, within="2h").why.startswith("live: a batch might take up to 24 hours (none of yours")
+    tools = job_of(llmnb.LLM(tools=[{"type": "web_search_20250305", "name": "web_search"}]), within="7d")
+    assert (tools.via, "several turns" in tools.why) == ("live", True)
+    for number in range(3):
+        llm.map([str(number)], SAY, via="auto", within="24h")
+    assert len(sent(sim)) == 3
+    chosen = job_of(llm, within="15m")
+    assert chosen.via == "batch"
+    assert chosen.why == "batch: none of your last 3 took longer than 10 min, at half the price"
+    assert job_of(llm, within="11m").via == "live"
+    monkeypatch.setenv("LLMNB_REQUESTS_PER_MINUTE", "1")
+    slow = job_of(llmnb.LLM(), [str(number) for number in range(40)], within="11m")
+    assert (slow.via, slow.why.partition(";")[0]) == (
+        "batch",
+        "batch: live it would take about 37 min",
+    )  # three are finished
+
+
+def test_rows_in_a_batch_are_not_asked_live(sim: Simulator, llm: llmnb.LLM) -> None:
+    """They would be paid twice; "auto" waits on for their batch, however little time there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_while_waiting(patch)
+        with pytest.raises(Killed):
+            llm.map(WORDS, SAY, via="batch")
+    with pytest.raises(InvalidRequest, match=r"in a batch \(msgbatch_.*llmnb batches cancel msgbatch_"):
+        llm.map(WORDS, SAY)
+    assert llm.map(WORDS, SAY, via="auto", within="1m")["source"].tolist() == ["batch"] * 4
+    assert llm.map([*WORDS, "new"], SAY)["source"].tolist() == ["batch"] * 4 + ["live"]
+    books_agree(sim)
+
+
+def test_an_estimate_at_the_price_of_a_batch(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Half of the live one."""
+    live, batch = (llm.map(WORDS, SAY, dry_run=True, **options) for options in ({}, {"via": "batch"}))
+    assert batch.cost_most_usd == live.cost_most_usd / 2
+    assert "at the price of message batches" in str(batch)
+    assert sim.requests == []
+
+
+def test_progress_says_what_is_waited_for() -> None:
+    """Which batch, since when and until when, and what was saved; in words that only change when there is news."""
+    from llmnb.display.run_progress import said
+    from llmnb.jobs.batches.status import BatchStatus
+
+    now = time.time()
+    waiting = BatchStatus(4, seconds=130.0, waiting=("msgbatch_1",), sent=3, ends_by=now + 60)
+    told = said(waiting, "batch: why")
+    assert told.startswith("batch: why · 0 of 4 rows · $0.0000 · 3 in progress in batch msgbatch_1, waited for 2 min")
+    assert "at the latest" in told
+    over = BatchStatus(4, done=4, seconds=130.0, succeeded=2, expired=1, half_nanousd=5_000_000, is_over=True)
+    assert said(over) == "4 of 4 rows · $0.0000 · 2 succeeded, 1 expired · half the price saved $0.0050 · 2 min"

@@ -368,8 +368,7 @@ def test_stopped_it_keeps_what_is_finished(sim: Simulator, llm: llmnb.LLM, monke
     )
     rows = ["fast 1", "fast 2", "slow 1", "slow 2"]
 
-    def interrupt(*, shown: bool = True) -> Any:
-        del shown
+    def interrupt(**_: Any) -> Any:
         return Interrupting()
 
     with monkeypatch.context() as patched:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from llmnb.errors import StoreError
+from llmnb.errors import InvalidRequest, StoreError
 from llmnb.jobs.description import FOLDER
 from llmnb.settings import Settings
 
@@ -147,6 +147,22 @@ def noted(settings: Settings) -> Iterator[Note]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / FILE).is_file():
             yield from Notes(path).all.values()
+
+
+def check_none_open(folder: Path) -> None:
+    """Refuses to ask rows of a run live that may be in a batch: they would be paid twice.
+
+    Raises:
+        InvalidRequest: there is a batch whose results have not been read.
+    """
+    if not (folder / FILE).is_file() or not (found := Notes(folder).open):
+        return
+    ids = " ".join(str(note.id) for note in found if note.id)
+    raise InvalidRequest(
+        f"rows of this run are in a batch ({ids or 'its id is not known yet'}), and asked live they might be paid "
+        f'twice. The same call with via="batch" waits for it, or, after `llmnb batches cancel {ids}`, takes what was '
+        "processed; then the rest can be asked live. Nothing was sent."
+    )
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
