@@ -364,6 +364,10 @@ def _step(value: Any, step: re.Match[str], so_far: str) -> Any:
         next_value = sandbox.getattr(value, name)
     else:
         next_value = sandbox.getitem(value, ast.literal_eval(step["index"]))
+    if inspect.ismodule(value):
+        raise InvalidRequest(
+            f"{{{{ {so_far}{step[0]} }}}}: {so_far} is a module, and templates hold values only. Nothing was sent."
+        )
     if not isinstance(next_value, Undefined) and not inspect.isroutine(next_value):
         return next_value
     wanted = name or step["index"].strip("\"'")

@@ -24,7 +24,7 @@ import llmnb
 from llmnb import chat as chat_module
 from llmnb.chat import Chat
 from llmnb.errors import IncompleteReply, InvalidRequest
-from llmnb.records import Done
+from llmnb.records import Done, Text, ToolResult
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
@@ -56,6 +56,14 @@ def said(chat: Chat) -> list[str]:
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "|".join(block.get("text", block["type"]) for block in content)
+
+
+def look(city: str) -> str:
+    """Looks out of the window."""
+    return f"rain in {city}"
+
+
+OSLO = Answer(text="Let me see.", tool_calls=[("look", {"city": "Oslo"})])
 
 
 # Remembering ----------------------------------------------------------------------------------------------------------
@@ -477,7 +485,7 @@ def test_a_file_cannot_bring_headers(sim: Simulator, tmp_path: Path) -> None:
 
 
 class Conversations(RuleBasedStateMachine):
-    """Any order of asking, failing, undoing, forking, saving and loading, held against a plain list."""
+    """Any order of asking, with tools and without, failing, undoing, forking, saving, held against a plain list."""
 
     chats = Bundle("chats")
 
@@ -489,7 +497,7 @@ class Conversations(RuleBasedStateMachine):
         self.serving = serve_simulator(environ=True)
         self.sim = self.serving.__enter__()
         self.sim.rule(lambda request: f"echo {request.prompt}")
-        self.all: list[tuple[Chat, list[str]]] = []
+        self.all: list[tuple[Chat, list[tuple[str, int]]]] = []  # each question, and how often tools were called
 
     def teardown(self) -> None:
         self.serving.__exit__(None, None, None)
@@ -504,7 +512,34 @@ class Conversations(RuleBasedStateMachine):
     def ask(self, chat: int, text: str, blocks: bool) -> None:
         made, model = self.all[chat]
         made([text] if blocks else text)
-        model.append(text)
+        model.append((text, 0))
+
+    @rule(chat=chats, text=st.text(min_size=1).filter(str.strip), loops=st.integers(1, 2), way=st.sampled_from("as"))
+    def use_tools(self, chat: int, text: str, loops: int, way: str) -> None:
+        made, model = self.all[chat]
+        self.sim.script(*[OSLO] * loops, f"echo {text}")
+        made(text, tools=[look]) if way == "a" else list(made.stream(text, tools=[look]))
+        model.append((text, loops))
+
+    @rule(chat=chats, loops=st.integers(0, 2), ends=st.sampled_from(["truncate", "status", "refusal", "limit", "left"]))
+    def fail_with_tools(self, chat: int, loops: int, ends: str) -> None:
+        made = self.all[chat][0]
+        last = Answer(refusal=True) if ends == "refusal" else Answer(text="one two three", deltas=3)
+        if ends in ("truncate", "status"):
+            last = Answer(text="one two three four", deltas=4, fault=Fault(ends, status=400, after_events=3))
+        if ends == "limit":
+            last = OSLO
+        self.sim.script(*[OSLO] * loops, last)
+        if ends == "left":
+            stream, results = made.stream("fails", tools=[look]), 0
+            while not isinstance(event := next(stream), Text) or results < loops:
+                results += isinstance(event, ToolResult)
+            stream.close()
+        elif ends == "refusal":
+            assert made("fails", tools=[look]).refused
+        else:
+            with pytest.raises((anthropic.APIError, IncompleteReply, llmnb.ToolLoopLimit)):
+                made("fails", tools=[look], max_turns=loops + 1)
 
     @rule(chat=chats, kind=st.sampled_from(["status", "truncate", "drop", "error_event"]), events=st.integers(0, 5))
     def fail(self, chat: int, kind: str, events: int) -> None:
@@ -556,12 +591,14 @@ class Conversations(RuleBasedStateMachine):
     @invariant()
     def every_chat_is_what_its_list_says(self) -> None:
         for made, model in self.all:
+            wanted: list[str] = []
+            for text, loops in model:
+                wanted += [text, *["Let me see.|tool_use", "tool_result"] * loops, f"echo {text}"]
             messages = made.messages
-            assert [message["role"] for message in messages] == ["user", "assistant"] * len(model)
-            assert [_text(message["content"]) for message in messages[::2]] == model
-            assert [_text(message["content"]) for message in messages[1::2]] == [f"echo {text}" for text in model]
+            assert [message["role"] for message in messages] == ["user", "assistant"] * (len(wanted) // 2)
+            assert [_text(message["content"]) for message in messages] == wanted
 
-    def _add(self, chat: Chat, model: list[str]) -> int:
+    def _add(self, chat: Chat, model: list[tuple[str, int]]) -> int:
         self.all.append((chat, model))
         return len(self.all) - 1
 
@@ -571,14 +608,6 @@ TestConversations.settings = settings(max_examples=15, stateful_step_count=20, d
 
 
 # Tools ----------------------------------------------------------------------------------------------------------------
-
-
-def look(city: str) -> str:
-    """Looks out of the window."""
-    return f"rain in {city}"
-
-
-OSLO = Answer(text="Let me see.", tool_calls=[("look", {"city": "Oslo"})])
 
 
 def kinds(chat: Chat) -> list[str]:

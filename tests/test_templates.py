@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
+import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +102,55 @@ def test_what_is_missing(template: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         fill(template, {"name": "World", "row": {"title": "Dune"}})
     assert said in str(caught.value)
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _coroutine() -> None:
+    """Never awaited."""
+
+
+HOSTILE = [
+    "f.__globals__", "f.__code__.co_consts", "f.__closure__[0].cell_contents", "f.__builtins__", "o.method",
+    "o.__init__.__globals__", "o.__dict__['key']", "o._key", "o['_key']", "K.__subclasses__", "K.mro", "K.__mro__[1]",
+    "K.__base__", "g.gi_frame", "g.gi_frame.f_globals['SECRET']", "g.gi_code", "c.cr_frame", "c.cr_frame.f_locals",
+    "e.__traceback__", "e.__traceback__.tb_frame.f_globals", "t.tb_frame", "os.environ['KEY']", "os.path.sep",
+    "os.environ", "s.format", "s.__class__", "d.keys", "d.__class__.__base__", "d['k'].__class__", "l.append",
+    "m.__func__", "m.__self__", "code.co_consts", "frame.f_globals", "frame.f_back",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_no_way_leads_to_code(path: str) -> None:
+    """Whatever a notebook holds, a template reads data: no private name, frame, class, method, module or code."""
+
+    def function(key: str = "SECRET") -> str:
+        return key
+
+    class Kind:
+        def __init__(self) -> None:
+            self._key = self.key = "SECRET"
+
+        def method(self) -> str:
+            return self._key
+
+    try:
+        raise ValueError("SECRET")
+    except ValueError as raised:
+        error = raised
+    coroutine, one = _coroutine(), Kind()
+    values = {
+        "f": function, "o": one, "K": Kind, "g": _generator(), "c": coroutine, "e": error, "t": error.__traceback__,
+        "os": os, "s": "text", "d": {"k": "v"}, "l": [1], "m": one.method, "code": function.__code__,
+        "frame": inspect.currentframe(),
+    }  # fmt: skip
+    try:
+        with pytest.raises(InvalidRequest, match=r"Nothing was sent\."):
+            fill(f"{{{{ {path} }}}}", values)
+    finally:
+        coroutine.close()
 
 
 # Templates ------------------------------------------------------------------------------------------------------------

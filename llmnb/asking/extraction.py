@@ -299,19 +299,21 @@ class Growing:
 
 
 class Fenced:
-    """Shows an answer that is JSON as what it is: code."""
+    """Shows an answer that is JSON as what it is: code. What is said before a tool is asked is text."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._is_open = False
+        self._is_open = self._is_said = False
 
     def open(self, model: str, stop: Any) -> None:
         self._view.open(model, stop)
 
     def show(self, event: StreamEvent) -> None:
-        if isinstance(event, Text) and not self._is_open:
-            self._is_open = True
-            self._view.show(Text("```json\n"))
+        if isinstance(event, Text) and not self._is_said and event.text.strip():
+            self._is_said = True
+            self._is_open = event.text.lstrip().startswith("{")
+            if self._is_open:
+                self._view.show(Text("```json\n"))
         elif isinstance(event, (Done, ToolCall)):
             self._end()
         self._view.show(event)
@@ -321,6 +323,7 @@ class Fenced:
         self._view.close(error)
 
     def _end(self) -> None:
+        self._is_said = False
         if self._is_open:
             self._is_open = False
             self._view.show(Text("\n```\n"))

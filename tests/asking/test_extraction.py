@@ -432,3 +432,13 @@ def test_json_is_shown_as_code(sim: Simulator, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert shown.startswith("```json\n{")
     assert "}\n```" in shown
+    sim.script(Answer(text="Let me see.", tool_calls=[("who", {})]), *said(ANN))
+
+    def who() -> str:
+        """Who it is."""
+        return "Ann"
+
+    llmnb.LLM(NEW, display="print").extract("Who?", Person, tools=[who])
+    shown = capsys.readouterr().out
+    assert shown.startswith("Let me see.")
+    assert shown.count("```") == 2
