@@ -16,11 +16,14 @@ All carry the labels `provider`, `model` (the one that answered) and `project`:
     llmnb_request_duration_seconds          histogram of live calls that ended well
     llmnb_time_to_first_token_seconds       histogram of their first token, of streams
 
-They count this process, from `register` on; the ledger has everything.
+They count this process, from `register` on; the ledger has everything. Where prometheus_client is told to keep its
+values in files (PROMETHEUS_MULTIPROC_DIR, set before it is imported), `serve` gives those of all processes that
+share the folder.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from threading import Lock
@@ -202,14 +205,26 @@ def serve(port: int = PORT, *, host: str = "127.0.0.1", registry: CollectorRegis
     """
     prometheus = _prometheus()
     target = registry if registry is not None else prometheus.CollectorRegistry()
+    served = _of_all_processes() if registry is None and _MULTIPROCESS in os.environ else target
     try:
-        server, thread = prometheus.start_http_server(port, addr=host, registry=target)
+        server, thread = prometheus.start_http_server(port, addr=host, registry=served)
     except OSError as error:
         raise InvalidRequest(
             f"metrics cannot be served at {host}:{port}: {error.strerror}. Take another port."
         ) from None
     register(target)
     return Served(target, server, thread, owns=registry is None)
+
+
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def _of_all_processes() -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, multiprocess
+
+    every = CollectorRegistry()
+    multiprocess.MultiProcessCollector(every)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    return every
 
 
 def _prometheus() -> Any:

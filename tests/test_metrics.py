@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import pytest
@@ -21,6 +24,8 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 from llmnb.trouble import LlmnbWarning, forget_warnings
+
+from . import processes
 
 MODEL = "claude-sonnet-5-5"
 
@@ -95,6 +100,25 @@ def test_an_endpoint_serves_them(sim: Simulator) -> None:
         assert counted(registry, "time_to_first_token_seconds_count") == 1
         with pytest.raises(InvalidRequest, match="Take another port"):
             llmnb.metrics.serve(int(served.url.split(":")[2].split("/")[0]))
+
+
+COUNTED = """
+import urllib.request
+import llmnb
+
+with llmnb.metrics.serve(0) as served:
+    llmnb.LLM()("Hi", cache=False)
+    lines = urllib.request.urlopen(served.url, timeout=10).read().decode().splitlines()
+    print(sum(float(line.split()[-1]) for line in lines if line.startswith("llmnb_requests_total")))
+"""
+
+
+def test_processes_that_share_a_folder_are_counted_together(sim: Simulator, tmp_path: Path) -> None:
+    """As prometheus_client does it where it is told to, so that several kernels need one endpoint only."""
+    env = {**os.environ, **sim.environ(), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for calls in (1, 2):
+        process = processes.Python(["-c", COUNTED], env=env, stdout=subprocess.PIPE)
+        assert float(process.communicate()[0]) == calls
 
 
 def test_a_call_leaves_one_line(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:

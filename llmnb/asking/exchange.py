@@ -301,7 +301,7 @@ def _is_json(body: Any) -> bool:
 
 
 class _Advice:
-    """Adds a note to a 404 for a model nobody knows; every error passes as it is."""
+    """Adds a note to a 404 for a model nobody knows, and to what ollama cannot say; every error passes as it is."""
 
     __slots__ = ("_plan",)
 
@@ -312,8 +312,18 @@ class _Advice:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if getattr(error, "status_code", None) != 404 or self._plan.provider is not None:
-            return
-        if hint := models.hint(self._plan.model):
-            assert error is not None
+        if error is not None and (hint := self._hint(error)):
             error.add_note(hint)
+
+    def _hint(self, error: BaseException) -> str | None:
+        provider, model = self._plan.provider, self._plan.model
+        is_unknown = getattr(error, "status_code", None) == 404
+        if provider is None:
+            return models.hint(model) if is_unknown else None
+        if provider.prefix != "ollama":
+            return None
+        if is_unknown:
+            return f"llmnb: `ollama pull {model}` fetches a model, `ollama list` says which there are"
+        if type(error).__name__ == "APIConnectionError":
+            return "llmnb: is ollama running? `ollama serve` starts it; the variable OLLAMA_HOST says where it is"
+        return None

@@ -6,9 +6,12 @@ import asyncio
 import importlib.util
 from pathlib import Path
 
+import anthropic
+import httpx2
 import pytest
 
 import llmnb
+from llmnb.asking.exchange import _Advice
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingExtra, MissingKey, UnknownModel
 from llmnb.simulator import Answer, Fault, Simulator
 from llmnb.testing import serve_simulator
@@ -123,6 +126,18 @@ def test_what_is_missing_is_said_before_anything_is_sent(sim: Simulator, monkeyp
     with pytest.raises(MissingExtra, match=r"pip install 'llmnb\[openai\]'"):
         llmnb.LLM("ollama:qwen3:8b")("Hi")
     assert sim.requests == []
+
+
+def test_what_to_do_about_ollama_is_said(sim: Simulator) -> None:
+    """A model that was never fetched, and a server that does not run: the SDK's errors, with what helps."""
+    llm = llmnb.LLM("ollama:nonesuch")
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        llm("Hi")
+    assert "ollama pull nonesuch" in missing.value.__notes__[0]
+    request = httpx2.Request("POST", "http://127.0.0.1:11434/v1/messages")
+    with pytest.raises(anthropic.APIConnectionError) as away, _Advice(llm._plan):
+        raise anthropic.APIConnectionError(request=request)
+    assert "ollama serve" in away.value.__notes__[0]
 
 
 def test_an_estimate_needs_no_network(sim: Simulator) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -47,3 +49,33 @@ async def test_tools_of_a_server(helper: str, sim: Simulator) -> None:
     assert results[0] == ("rain in Oslo", False)
     assert results[1][1]
     assert len(sim.requests) == 2
+
+
+SERVER = """
+from mcp.server import MCPServer
+
+made = MCPServer("demo", log_level="CRITICAL")
+
+@made.tool()
+def process() -> int:
+    "Its number."
+    import os
+    return os.getpid()
+
+made.run("stdio")
+"""
+
+
+async def test_tools_of_a_process(sim: Simulator) -> None:
+    """A server that is a process of its own, as most are: started, asked over its pipes, and ended with the block."""
+    from anthropic.lib.tools.mcp import async_mcp_tool
+
+    sim.script(Answer(tool_calls=[("process", {})]), "Done.")
+    started = mcp.StdioServerParameters(command=sys.executable, args=["-c", SERVER])
+    async with mcp.stdio_client(started) as (read, write), mcp.ClientSession(read, write) as session:
+        await session.initialize()
+        tools = [async_mcp_tool(tool, session) for tool in (await session.list_tools()).tools]
+        reply = await llmnb.LLM(tools=tools).aask("Who are you?")
+    (_, result), *_ = reply.tool_results
+    assert result is not None
+    assert int(result.content) != os.getpid()
