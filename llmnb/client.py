@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic, Middleware
 
     from llmnb.middleware.cache import CachePart
-    from llmnb.middleware.entry import Recorder
     from llmnb.middleware.ledger import LedgerPart
+    from llmnb.middleware.ledgered import Recorder
     from llmnb.middleware.marking import MarkingPart
     from llmnb.middleware.placement import Marking
     from llmnb.providers.known import Endpoint
@@ -203,8 +203,8 @@ def _ledger_part(
     books: Recorder | None,
 ) -> LedgerPart:
     from llmnb.ledger import books as books_of
-    from llmnb.middleware.entry import Ledgered
     from llmnb.middleware.ledger import LedgerPart
+    from llmnb.middleware.ledgered import Ledgered
 
     before = earlier[-1].ledgered if earlier else None
     settings = settings or (before.settings if before else load())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from llmnb import forks
-from llmnb.middleware import entry
+from llmnb.middleware import ledgered
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="there are no forks"),
@@ -68,10 +68,10 @@ def test_uids_of_a_child_are_not_those_of_its_parent() -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writing, str(entry._random.getrandbits(72)).encode())  # pyright: ignore[reportPrivateUsage]
+        os.write(writing, str(ledgered._random.getrandbits(72)).encode())  # pyright: ignore[reportPrivateUsage]
         os._exit(0)
     os.waitpid(child, 0)
     drawn = int(os.read(reading, 99))
     os.close(reading)
     os.close(writing)
-    assert drawn != entry._random.getrandbits(72)  # pyright: ignore[reportPrivateUsage]
+    assert drawn != ledgered._random.getrandbits(72)  # pyright: ignore[reportPrivateUsage]

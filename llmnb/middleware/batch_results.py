@@ -27,8 +27,8 @@ from llmnb.ledger import open_ledger
 from llmnb.ledger.answered import rows_of
 from llmnb.messages import wire
 from llmnb.middleware.answering import http_of, source_of
-from llmnb.middleware.entry import Ledgered
 from llmnb.middleware.flow import Flow, Part
+from llmnb.middleware.ledgered import Ledgered
 from llmnb.records import Call, Rows, Status, Usage, current_context
 from llmnb.trouble import quietly
 

@@ -25,8 +25,9 @@ from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreBusy, StoreError, UnknownPrice
 from llmnb.middleware.answering import http_of
 from llmnb.middleware.budget_watch import BudgetWatch
-from llmnb.middleware.entry import UNDER_WAY, Entry, Ledgered
+from llmnb.middleware.entry import UNDER_WAY, Entry
 from llmnb.middleware.flow import Flow, Part, Pause
+from llmnb.middleware.ledgered import Ledgered
 from llmnb.middleware.tee import watch
 from llmnb.records import Call, current_context
 from llmnb.settings import load

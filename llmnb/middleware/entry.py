@@ -2,136 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
-import random
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from operator import attrgetter
-from typing import Any, Protocol, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import httpx2
 
-from llmnb import forks, origin
+from llmnb import forks
 from llmnb.cache.stored import StoredAnswer
 from llmnb.cassette import scope
 from llmnb.hearing import is_heard, tell
 from llmnb.ledger.answered import AnsweredCall, UnbilledCall, rows_of
-from llmnb.ledger.beginning import Origin
 from llmnb.messages import wire
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.answering import SOURCE
+from llmnb.middleware.ends import STATUS_ERRORS, status_of, status_of_body, was_never_sent
+from llmnb.middleware.ledgered import Ledgered, new_uid
 from llmnb.middleware.spans import CallSpan, of_attempt
 from llmnb.middleware.tee import End
-from llmnb.records import Call, CallContext, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
-from llmnb.settings import Settings
+from llmnb.records import Call, Ended, PromptMarks, Rows, Source, Status, Usage, current_context
 from llmnb.tokens.sampling import counted_offline, is_sampled
 from llmnb.trouble import quietly
-
-
-class Recorder(Protocol):
-    """The books of the ledger: told of each call that begins and of each row; never raises."""
-
-    def begin(self, call: Mapping[str, Any], origin: Origin | None = None) -> None:
-        """A call is sent; these fields of its row are known, and `origin` has those that it shares with others."""
-        ...
-
-    def answered(self, call: AnsweredCall) -> None:
-        """A call that was told of when it began has been answered, in one piece."""
-        ...
-
-    def record(self, call: Call, children: tuple[Call, ...] = ()) -> None:
-        """The row of a call as it is now."""
-        ...
-
-    def unbilled(self, call: UnbilledCall) -> None:
-        """A call was answered from disk; a process that is killed at once loses it, and no money."""
-        ...
-
-
-@dataclass(frozen=True)
-class Ledgered:
-    """What all calls of one wrapped client share."""
-
-    books: Recorder
-    settings: Settings
-    provider: str = "anthropic"
-    project: str | None = None
-    tag: str | None = None
-    _origins: dict[tuple[object, ...], Origin] = field(default_factory=dict[tuple[object, ...], Origin], compare=False)
-    _latest: list[tuple[CallContext, tuple[object, ...], Origin]] = field(
-        default_factory=list[tuple[CallContext, tuple[object, ...], Origin]], compare=False
-    )
-
-    @cached_property
-    def user(self) -> str | None:
-        """Who asks."""
-        return origin.user(self.settings)
-
-    @cached_property
-    def notebook(self) -> str | None:
-        """From where."""
-        return origin.notebook(self.settings)
-
-    def origin(self, context: CallContext, model: str, *, stream: bool) -> Origin:
-        """What a call of this model has in common with others of the same cell and context."""
-        asked = forks.pid, origin.cell(), model, stream
-        for context_before, asked_before, found in self._latest:
-            if context_before is context and asked_before == asked:
-                return found
-        labels = _labels_of(context)
-        try:
-            found = self._origins.get((asked, labels))
-        except TypeError:  # a label that is no text: what it is worth, the ledger will tell
-            return self._new_origin(labels, model, stream)
-        if found is None:
-            if len(self._origins) >= _MOST_ORIGINS:
-                self._origins.clear()
-            self._origins[asked, labels] = found = self._new_origin(labels, model, stream)
-        if context.on_end is None:  # else it would be kept from going, and what it tells as well
-            self._latest[:] = [(context, asked, found)]
-        return found
-
-    def _new_origin(self, labels: tuple[Any, ...], model: str, stream: bool) -> Origin:
-        known = dict(zip(_LABELS, labels, strict=True))
-        known["project"] = known["project"] or self.project or self.settings.project
-        known["tag"] = known["tag"] or self.tag
-        return Origin(
-            {
-                **known,
-                "session": origin.session(),
-                "user": self.user,
-                "notebook": self.notebook,
-                "cell": origin.cell(),
-                "provider": self.provider,
-                "model_requested": model,
-                "model": model,  # until an answer tells which model served
-                "stream": stream,
-            }
-        )
-
-
-_LABELS = ("parent_uid", "project", "chat", "run_id", "batch_id", "template", "tag")
-_labels_of: Callable[[CallContext], tuple[Any, ...]] = attrgetter(*_LABELS)
-_MOST_ORIGINS = 64
-
-_random = random.Random()  # noqa: S311 - a uid is no secret; the system's own takes a system call
-"""Of our own: who seeds Python's, in a notebook that is to come out the same again, does not mean the ledger."""
-_serial = itertools.count(_random.getrandbits(71))
-"""The ends of uids, from a beginning that no other process has: to draw each anew, and write it, takes longer."""
-
-
-def _begin_anew() -> None:
-    global _serial
-    _random.seed()
-    _serial = itertools.count(_random.getrandbits(71))
-
-
-forks.in_child(_begin_anew)
 
 Told = Callable[[Call, tuple[Call, ...], str | None], None]
 
@@ -172,7 +66,7 @@ class Entry:
         now_us = time.time_ns() // 1000
         self._sent: dict[str, Any] = {
             **self._origin.fields,
-            "uid": hex((now_us << 72) + next(_serial))[2:].rjust(32, "0"),
+            "uid": new_uid(now_us),
             "ts": now_us,
         }
         self._since: dict[str, Any] = {}
@@ -265,7 +159,7 @@ class Entry:
         self.responded(http)
         self._waited_from = time.perf_counter()
         body = http.content if http.is_closed and hasattr(http, "_content") else b""
-        self._since["error_type"] = wire.read_json(body, "").error_type or _STATUS_ERRORS.get(
+        self._since["error_type"] = wire.read_json(body, "").error_type or STATUS_ERRORS.get(
             http.status_code, f"http_{http.status_code}"
         )
         self._finish("error", self._lost or Usage(), is_over=False)
@@ -284,10 +178,10 @@ class Entry:
         """The attempt got no answer: the network failed, or the caller gave up waiting."""
         self._no_longer_waits()
         self._waited_from = time.perf_counter()
-        if self._is_out and not _never_sent(error):  # the API may have read the request, and may bill it
+        if self._is_out and not was_never_sent(error):  # the API may have read the request, and may bill it
             self._lost = _added(self._lost, self._estimated)
         self._since["error_type"] = type(error).__name__
-        self._finish(_status_of(error), self._lost or Usage(), is_over=False)
+        self._finish(status_of(error), self._lost or Usage(), is_over=False)
 
     def given_up(self) -> None:
         """The attempt that failed was the last one."""
@@ -319,7 +213,7 @@ class Entry:
 
     def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
         """The body has ended, by itself or not."""
-        status = _status_of_body(outcome, how, error)
+        status = status_of_body(outcome, how, error)
         if status != "ok":
             # that the reader went away is no error, whichever way it went
             is_error = how == "failed" and isinstance(error, Exception)
@@ -434,47 +328,6 @@ UNDER_WAY: ContextVar[Entry | None] = ContextVar("llmnb_entry", default=None)
 
 MARKS = "llmnb_marks"
 """Under this name a response's `extensions` hold what was marked in its request, where something was."""
-
-_STATUS_ERRORS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-"""The API's names of errors by HTTP status (its documentation, "Errors"), for bodies that were not read."""
-
-
-def _status_of(error: BaseException) -> Status:
-    return "error" if isinstance(error, Exception) else "cancelled"
-
-
-def _status_of_body(outcome: wire.Outcome, how: End, error: BaseException | None) -> Status:
-    if outcome.complete:
-        return "ok"
-    if outcome.error_type is not None:
-        return "error"
-    if how in ("closed", "dropped") or (error is not None and not isinstance(error, Exception)):
-        return "cancelled"
-    return "truncated"
-
-
-def _never_sent(error: BaseException) -> bool:
-    """Whether the connection failed before the request could have been read."""
-    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, unsent):
-            return True
-        if isinstance(cause, (httpx2.HTTPError, asyncio.CancelledError, KeyboardInterrupt)):
-            return False
-        cause = cause.__cause__
-    return isinstance(error, Exception)  # raised on this side, before any request was made
 
 
 def _added(lost: Usage | None, usage: Usage) -> Usage:

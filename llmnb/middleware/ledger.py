@@ -19,8 +19,9 @@ from llmnb import interrupts
 from llmnb.errors import MissingKey
 from llmnb.middleware.answering import answered_from, http_of
 from llmnb.middleware.early_error import Ahead, may_be_read_ahead
-from llmnb.middleware.entry import UNDER_WAY, Entry, Ledgered
+from llmnb.middleware.entry import UNDER_WAY, Entry
 from llmnb.middleware.flow import CLIENT, Answer, Close, Flow, Part, ReadAhead, tell_when_sent
+from llmnb.middleware.ledgered import Ledgered
 from llmnb.middleware.retries import before_next, is_repeated
 from llmnb.middleware.tee import AsyncTee, SyncTee
 from llmnb.middleware.watch import BodyWatch

@@ -16,8 +16,8 @@ from anthropic import APIRequest
 from anthropic._models import FinalRequestOptions
 
 from llmnb.ledger import books
-from llmnb.middleware.entry import Ledgered
 from llmnb.middleware.ledger import LedgerPart
+from llmnb.middleware.ledgered import Ledgered
 from llmnb.records import Call
 from llmnb.settings import load
 from llmnb.simulator import Answer, Simulator
