@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import json.encoder
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, cast
 
 VERSION = 1
@@ -117,7 +119,9 @@ def canonical_body(body: Mapping[str, Any]) -> bytes:
         TypeError: the body holds something that JSON cannot.
         ValueError: the body contains itself.
     """
-    kept = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
+    kept = body
+    if not IGNORED_FIELDS.isdisjoint(body):
+        kept = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
     text = _json(kept)
     if _MARK in text:  # almost never: the user's own markers
         text = _json(_unmarked(kept))
@@ -187,7 +191,19 @@ def _sorted_betas(value: str) -> str:
     return ",".join(sorted({beta.strip() for beta in value.split(",")} - {""}))
 
 
-_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_in_c: Any = getattr(json.encoder, "c_make_encoder", None)
+
+
+def _json(value: Any) -> str:
+    if _in_c is None:
+        return _encode(value)
+    # what `encode` comes to, without the half of the time that it takes to get there
+    return "".join(_in_c({}, _refuse, _quoted, None, ":", ",", True, False, True)(value, 0))
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 # Without breakpoints --------------------------------------------------------------------------------------------------

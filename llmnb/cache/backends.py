@@ -31,6 +31,25 @@ class Size:
     limit_bytes: int | None
 
 
+ITEMS_TOGETHER = 16
+"""How many items are made, and given to the place, at once: few enough to be in the processor's cache still."""
+BYTES_TOGETHER = 16 * 2**20
+
+
+def together(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items some at a time, `ITEMS_TOGETHER` or of `BYTES_TOGETHER`."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += len(item.data)
+        if len(group) == ITEMS_TOGETHER or size > BYTES_TOGETHER:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 class Pickled(ValueError):  # noqa: N818 - it says what was found
     """An entry is no bytes: somebody else wrote it, perhaps to be unpickled."""
 
@@ -54,8 +73,8 @@ class Backend(Protocol):
         """The first `length` bytes under each name, expired or not; None where there are none."""
         ...
 
-    def put(self, items: Sequence[Item]) -> None:
-        """Keeps items, each in place of what was under its name."""
+    def put(self, items: Iterable[Item]) -> None:
+        """Keeps items, each in place of what was under its name. They may be made while they are asked for."""
         ...
 
     def delete(self, names: Iterable[str]) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 import diskcache
 
 from llmnb import locks, sqlite_files
-from llmnb.cache.backends import Item, Pickled, Size
+from llmnb.cache.backends import BYTES_TOGETHER, ITEMS_TOGETHER, Item, Pickled, Size, together
 
 _MODE_RAW = 1
 """diskcache's mark of a value that stands in the database as it is; also in `_PUT`."""
@@ -35,6 +35,9 @@ _BUSY_TIMEOUT_S = 5.0
 _PAGE = 500
 EXPIRE_EVERY_S = 60.0
 """What has expired is not found, and is deleted at most that often: to look for it takes as long as to write three."""
+
+LOOK_EVERY_S = 0.02
+"""A file that is deleted or replaced is noticed this much later, at most: to look takes a third of what a hit takes."""
 
 _GET = "SELECT mode, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 _PEEK = "SELECT mode, substr(value, 1, ?) FROM Cache WHERE key = ? AND raw = 1"
@@ -47,7 +50,7 @@ _PUT = """
     access_time = excluded.access_time, access_count = 0, tag = NULL, size = 0, mode = excluded.mode, filename = NULL,
     value = excluded.value
 """
-_PUTS = {rows: _PUT.format(", ".join(["(?, 1, ?, ?, ?, 0, 0, 1, ?)"] * rows)) for rows in (32, 4, 1)}
+_PUTS = {rows: _PUT.format(", ".join(["(?, 1, ?, ?, ?, 0, 0, 1, ?)"] * rows)) for rows in (ITEMS_TOGETHER, 4, 1)}
 """By how many items they keep. At each step of a statement Python's lock changes hands where another thread waits for
 it, which costs more than the step itself: so many rows are one step."""
 _COUNT = (
@@ -126,21 +129,33 @@ class _Cache(diskcache.Cache):
         with self.transact():
             self._con.executemany(_TOUCH, [(now, name) for name in names])
 
-    def put_all(self, items: Sequence[Item], limit_bytes: int) -> None:
-        """Keeps items with few statements, where diskcache's `set` looks each of them up first, for files to delete."""
-        now, begin = time.time(), 0
-        with self.transact():
-            for rows, statement in _PUTS.items():
-                while len(items) - begin >= rows:
-                    values: list[object] = []
-                    for item in items[begin : begin + rows]:
-                        expires = None if item.ttl_s is None else now + item.ttl_s
-                        values += (item.name, now, expires, now, item.data)
-                    self._con.execute(statement, values)
-                    begin += rows
+    def put_all(self, first: list[Item], rest: Iterator[list[Item]], limit_bytes: int) -> None:
+        """Keeps items with few statements, where diskcache's `set` looks each of them up first, for files to delete.
+
+        In one transaction as a rule: others wait while very much is written.
+        """
+        items: list[Item] | None = first
+        while items is not None:
+            size = 0
+            with self.transact():
+                while items is not None and size <= BYTES_TOGETHER:
+                    self._put(items)
+                    size += sum([len(item.data) for item in items])
+                    items = next(rest, None)
         if self._is_larger_than(limit_bytes) or time.monotonic() - self._culled_at >= EXPIRE_EVERY_S:
             self._culled_at = time.monotonic()
             self.cull()
+
+    def _put(self, items: list[Item]) -> None:
+        now, begin = time.time(), 0
+        for rows, statement in _PUTS.items():
+            while len(items) - begin >= rows:
+                values: list[object] = []
+                for item in items[begin : begin + rows]:
+                    expires = None if item.ttl_s is None else now + item.ttl_s
+                    values += (item.name, now, expires, now, item.data)
+                self._con.execute(statement, values)
+                begin += rows
 
     def _is_larger_than(self, limit_bytes: int) -> bool:
         [[pages]] = self._con.execute("PRAGMA page_count")
@@ -165,6 +180,7 @@ class DiskBackend:
     def _begin(self) -> None:
         self._reader: sqlite3.Connection | None = None
         self._read_file: sqlite_files.Identity | None = None
+        self._looked_at = 0.0
         self._cache: _Cache | None = None
         self._written_file: sqlite_files.Identity | None = None
         # two locks: who asks does not wait for a commit. Reentrant: a finalizer may ask in the middle of asking
@@ -200,8 +216,11 @@ class DiskBackend:
 
     def _ask(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._reading:
-            now = sqlite_files.identity(self._path_text)
-            connection = self._reader if now == self._read_file else self._reopened(now)
+            connection, now = self._reader, time.monotonic()
+            if connection is None or now - self._looked_at >= LOOK_EVERY_S:
+                file = sqlite_files.identity(self._path_text)
+                connection = connection if file == self._read_file else self._reopened(file)
+                self._looked_at = now
             return [] if connection is None else connection.execute(sql, parameters).fetchall()
 
     def _reopened(self, now: sqlite_files.Identity | None) -> sqlite3.Connection | None:
@@ -220,9 +239,11 @@ class DiskBackend:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def put(self, items: Sequence[Item]) -> None:
-        with self._written() as cache:
-            cache.put_all(items, self._limit_bytes)
+    def put(self, items: Iterable[Item]) -> None:
+        groups = together(items)
+        if (first := next(groups, None)) is not None:
+            with self._written() as cache:
+                cache.put_all(first, groups, self._limit_bytes)
 
     def delete(self, names: Iterable[str]) -> int:
         if not self._path.exists():

@@ -72,6 +72,11 @@ class Flight:
         reading = self.reading
         return 0 if reading is None else reading.chunk_count
 
+    def lands(self) -> bool:
+        """It is claimed no longer; whether it was."""
+        was_claimed, self.claimed = self.claimed, False
+        return was_claimed
+
     def is_stalled(self, now: float) -> bool:
         """Whether it is a stream that nobody reads on; to be asked again and again."""
         reading = self.reading
@@ -148,8 +153,7 @@ class Flights:
 
     def landed(self, flight: Flight) -> None:
         """Other processes find the answer, or may ask themselves."""
-        if flight.claimed:
-            flight.claimed = False
+        if flight.lands():
             self._release(flight.key)
 
     def _drop(self, flight: Flight) -> None:

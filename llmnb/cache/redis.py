@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from llmnb.cache.backends import Item, Size
+from llmnb.cache.backends import Item, Size, together
 from llmnb.errors import MissingExtra
 
 PREFIX = "llmnb:1:"
@@ -54,12 +54,13 @@ class RedisBackend:
             asked.getrange(PREFIX + name, 0, length - 1)
         return [found or None for found in asked.execute()]
 
-    def put(self, items: Sequence[Item]) -> None:
-        told = self._server().pipeline(transaction=False)
-        for item in items:
-            milliseconds = None if item.ttl_s is None else max(1, int(item.ttl_s * 1000))
-            told.set(PREFIX + item.name, item.data, px=milliseconds)
-        told.execute()
+    def put(self, items: Iterable[Item]) -> None:
+        for group in together(items):
+            told = self._server().pipeline(transaction=False)
+            for item in group:
+                milliseconds = None if item.ttl_s is None else max(1, int(item.ttl_s * 1000))
+                told.set(PREFIX + item.name, item.data, px=milliseconds)
+            told.execute()
 
     def delete(self, names: Iterable[str]) -> int:
         full = [PREFIX + name for name in names]

@@ -40,8 +40,6 @@ LONGEST_PAUSE_S = 60.0
 CLOCK_SKEW_US = 60_000_000
 """An answer that seems to come from later than this says nothing of its age: the clock went back."""
 
-_BATCH_BYTES = 16 * 2**20
-
 
 @dataclass(eq=False)  # not frozen: to fill frozen fields one by one takes three times as long
 class Arrived:
@@ -127,7 +125,6 @@ class ResponseCache:
     def _begin(self) -> None:
         self._arrived: dict[str, Arrived] = {}
         self.threads = Threads(self._read)
-        self._landed: deque[Flight] = deque()
         self._unclaimed: deque[str] = deque()
         self._unwanted: deque[str] = deque()
         self._used: dict[str, float] = {}
@@ -247,26 +244,15 @@ class ResponseCache:
                 for one in arrived:
                     if self._arrived.get(one.key) is one:
                         del self._arrived[one.key]
-                    if one.flight is not None:
-                        self.flights.landed(one.flight)
-                self._free()
+                self._free([one.flight.key for one in arrived if one.flight is not None and one.flight.lands()])
 
     def _put(self, arrived: list[Arrived]) -> None:
         if self._no_writing.is_on:
             return
         try:
             self._forget_unwanted()
-            batch: list[Item] = []
-            size = 0
-            for one in arrived:
-                found = items(one)
-                batch += found
-                size += sum([len(item.data) for item in found])
-                if size > _BATCH_BYTES:
-                    self.backend.put(batch)
-                    batch, size = [], 0
-            if batch:
-                self.backend.put(batch)
+            if arrived:
+                self.backend.put(item for one in arrived for item in items(one))
             touched, self._to_touch = self._to_touch, set()
             if touched:
                 self.backend.touch([*touched, *map(request_name, touched)])
@@ -281,8 +267,8 @@ class ResponseCache:
         if unwanted:
             self.backend.delete(unwanted)
 
-    def _free(self) -> None:
-        names: list[str] = []
+    def _free(self, names: list[str]) -> None:
+        """Lets other processes ask what these names stand for, and what was given up meanwhile."""
         while self._unclaimed:
             names.append(self._unclaimed.popleft())
         if names:

@@ -81,8 +81,8 @@ class AnsweredCall(EndedCall):
             return None
         since = "{"
         for name, value in self._since.items():
-            since += f'"{name}":{quoted(value) if isinstance(value, str) else _json(value)},'
-        return b"".join((since.encode(), b'"answer":', self._told, b"}"))
+            since += f'"{name}":{quoted(value) if type(value) is str else _json(value)},'
+        return b'%b"answer":%b}' % (since.encode(), self._told)
 
     def unread(self) -> Call:
         return made(Call, {**self._known, **self._since, "status": "truncated", "estimated": True})

@@ -75,9 +75,12 @@ class Underway:
         """
         with self._lock:
             noted = self._slots.get(uid)
-            if noted is None or noted[1] != attempt or noted[2] + len(line) >= SLOT_BYTES:
+            if noted is None:
                 return False
-            self._write(noted[0] * SLOT_BYTES + noted[2], line)
+            slot, noted_attempt, size = noted
+            if noted_attempt != attempt or size + len(line) >= SLOT_BYTES:
+                return False
+            self._write(slot * SLOT_BYTES + size, line)
         return True
 
     def end(self, uid: str, attempt: int) -> None:
@@ -103,10 +106,11 @@ class Underway:
             self._path = None
 
     def _write(self, begin: int, line: bytes) -> None:
-        assert self._map is not None
+        slots = self._map
+        assert slots is not None
         # the first byte last: killed in between, the slot says what it said before, or nothing
-        self._map[begin + 1 : begin + len(line) + 1] = line[1:] + b"\n"
-        self._map[begin] = line[0]
+        slots[begin + 1 : begin + len(line) + 1] = line[1:] + b"\n"
+        slots[begin] = line[0]
 
     def _make_room(self, uid: str, slot: int) -> None:
         try:

@@ -17,7 +17,7 @@ from anthropic import APIRequest
 
 from llmnb import interrupts
 from llmnb.errors import MissingKey
-from llmnb.middleware.answering import answered_from, http_of
+from llmnb.middleware.answering import ANSWER, http_of
 from llmnb.middleware.early_error import Ahead, may_be_read_ahead
 from llmnb.middleware.entry import UNDER_WAY, Entry
 from llmnb.middleware.flow import CLIENT, Answer, Close, Flow, Part, ReadAhead, tell_when_sent
@@ -131,14 +131,18 @@ class LedgerPart(Part):
 
     def _answered(self, entry: Entry, request: APIRequest, response: Any) -> httpx2.Response | None:
         """Records what came, and gives the HTTP response."""
-        http = http_of(response)
+        http: httpx2.Response | None = getattr(response, "http_response", None)
         try:
-            if http is None:  # a part inside this one answered with a finished object
-                entry.materialised(response)
-            elif (replayed := answered_from(http)) is not None:
+            if http is None and (http := http_of(response)) is None:
+                entry.materialised(response)  # a part inside this one answered with a finished object
+            elif (replayed := http.extensions.get(ANSWER)) is not None:
                 entry.replayed(*replayed)
             elif 200 <= http.status_code < 300:
-                BodyWatch.begin(entry, response, http)
+                if http.is_closed and not request.stream:
+                    entry.responded(http)
+                    entry.answered(http.content)
+                else:
+                    BodyWatch.begin(entry, response, http)
             else:
                 entry.refused(http)
                 if is_retried(http):

@@ -39,7 +39,7 @@ class PacingPart(Part):
         if entry is None:
             return False
         try:
-            account = self._account(entry)
+            account = self._pacer.known.get((self._scope, entry.model_requested)) or self._account(entry)
             if account.is_near or request.retries_taken:
                 return True
             return account.is_due(entry.prompt_bytes, self._pacer.clock.now())
