@@ -27,8 +27,10 @@ BENCHMARKS = (
     "live_view",
     "token_counts",
     "pacing",
+    "map",
 )
 OF_A_LEDGER = ("ledger", "dashboard_pages", "first_chart")
+OF_ROWS = (*OF_A_LEDGER, "map")
 
 
 def main(arguments: list[str]) -> int:
@@ -36,13 +38,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS), metavar="name")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rows", type=int, help="of the synthetic ledger")
+    parser.add_argument("--rows", type=int, help="of the synthetic ledger, or of the long run of map")
     parser.add_argument("--folder", type=Path, help="where synthetic ledgers are kept from run to run")
     given = parser.parse_args(arguments)
-    of_ledger = {name: value for name in ("rows", "folder") if (value := getattr(given, name)) is not None}
+    given_rows = {} if given.rows is None else {"rows": given.rows}
+    of_ledger = given_rows if given.folder is None else {**given_rows, "folder": given.folder}
     rows: list[dict[str, object]] = []
     for name in given.names or BENCHMARKS:
-        rows += importlib.import_module(f"benchmarks.{name}").run(**(of_ledger if name in OF_A_LEDGER else {}))
+        options = of_ledger if name in OF_A_LEDGER else given_rows if name in OF_ROWS else {}
+        rows += importlib.import_module(f"benchmarks.{name}").run(**options)
     if given.json:
         print(json.dumps(rows, indent=2))
     else:

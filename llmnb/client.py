@@ -9,6 +9,7 @@ import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from llmnb import connections
 from llmnb.cassette import scope
 from llmnb.errors import InvalidRequest, MissingKey
 from llmnb.prompt_cache import MODES, Mode
@@ -266,17 +267,23 @@ def sdk_client(
         known = _loop_clients.setdefault(asyncio.get_running_loop(), {}) if asynchronous else _clients
         fingerprint = tuple(map(repr, key))
         if fingerprint not in known:
-            made = _made(asynchronous, options) if endpoint is None else _made_at(endpoint, asynchronous, options)
+            if endpoint is None:
+                made = _made(asynchronous, settings, options)
+            else:
+                made = _made_at(endpoint, asynchronous, options)
             # other providers' prompt caches work by themselves
             mode = settings.prompt_cache if endpoint is None else UNSAID
             known[fingerprint] = wrap(made, project=project, cache=True, settings=settings, prompt_cache=mode)
         return known[fingerprint]
 
 
-def _made(asynchronous: bool, options: dict[str, Any]) -> Anthropic | AsyncAnthropic:
+def _made(asynchronous: bool, settings: Settings, options: dict[str, Any]) -> Anthropic | AsyncAnthropic:
     import anthropic
 
-    client = anthropic.AsyncAnthropic(**options) if asynchronous else anthropic.Anthropic(**options)
+    if asynchronous:
+        client = anthropic.AsyncAnthropic(http_client=connections.http_client(settings), **options)
+    else:
+        client = anthropic.Anthropic(**options)
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         if not scope.needs_no_key() and "base_url" not in options:  # a server of one's own may want none
             raise MissingKey

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     timeout_s: float | None = Field(default=None, gt=0)
     """The longest silence of the API, in seconds: until it answers, and between two events of a stream, which may take
     any time in all; unset: the SDK's own, ten minutes."""
+    transport: Literal["auto", "httpx"] = "auto"
+    """The connections of async clients: aiohttp's where it is installed and there is no proxy, or the SDK's own."""
     pacing: Literal["on", "off"] = "on"
     """Whether calls are held back when the API says that an account's limits are near, instead of running into 429s."""
     requests_per_minute: int | None = Field(default=None, ge=1)

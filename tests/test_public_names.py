@@ -87,8 +87,8 @@ def test_imports_never_go_upwards() -> None:
 FLOORS = (
     {"durations", "errors", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords", "places",
      "records", "sqlite_files", "trouble"},
-    {"hearing", "messages", "metrics", "origin", "pricing", "settings", "simulator", "slots", "testing", "tokens",
-     "views"},
+    {"connections", "hearing", "messages", "metrics", "origin", "pricing", "settings", "simulator", "slots", "testing",
+     "tokens", "views"},
     {"prompt_cache"},
     {"cache", "cassette", "ledger"},
     {"budgeting", "pacing"},

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import llmnb
-from llmnb import cache, settings
+from llmnb import cache, connections, settings
 from llmnb.cache.browse import ADVICE
 from llmnb.errors import InvalidRequest, LlmnbError, MissingExtra, SettingsError
 from llmnb.ledger import settle
@@ -274,6 +274,16 @@ EXTRAS = {
 """What each extra brings, by the names it is imported under."""
 
 
+def _connections() -> Iterator[Check]:
+    try:
+        known = settings.load()
+    except SettingsError:  # told above
+        return
+    yield Check(
+        "connections", "ok", f"those of async clients, such as a run's over many rows: {connections.described(known)}"
+    )
+
+
 def _extras() -> Iterator[Check]:
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
@@ -300,6 +310,7 @@ _ROOMS: tuple[Callable[[], Iterator[Check]], ...] = (
     _versions,
     _settings,
     _credentials,
+    _connections,
     _ledger,
     _cache,
     _prices,
