@@ -312,6 +312,7 @@ class LLM:
         confirm: bool = False,
         via: Via = "live",
         within: Duration | None = None,
+        executor: Any = None,
         **options: Unpack[Options],
     ) -> Mapped | MapEstimate:
         """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
@@ -338,6 +339,11 @@ class LLM:
                 (`llmnb.batches()`). Requests that expired, or failed on the API's side, are sent once more. "auto"
                 chooses by when the rows are needed.
             within: when that is, from now: "2h", or seconds.
+            executor: a `dask.distributed.Client`, whose workers ask in the place of this process (`pip install
+                'llmnb[dask]'`, there, too); `concurrency` is that of all of them together. They share the ledger, and
+                with it budgets and rate limits: on several machines set LLMNB_STORE_URL=postgresql://… and, for the
+                response cache, LLMNB_CACHE_URL=redis://…, here and in their environment, which has to hold the API key,
+                too: keys are not sent. A row whose worker is lost is asked again by another one.
             **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
                 the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
                 long as max_tokens allows, is not asked, and says so.
@@ -355,7 +361,7 @@ class LLM:
                 rows at the beginning that all failed the same way. Finished rows are kept.
         """
         given: dict[str, Any] = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
-        given |= {"progress": progress, "confirm": confirm, "via": via, "within": within}
+        given |= {"progress": progress, "confirm": confirm, "via": via, "within": within, "executor": executor}
         job = self._job(rows, prompt, {**options, **given})
         return job.estimate() if dry_run else job.ask()
 

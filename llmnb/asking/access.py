@@ -11,9 +11,10 @@ import asyncio
 import os
 import sys
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Never, Protocol, cast
 
 from llmnb import forks
 from llmnb.cassette import scope
@@ -80,6 +81,14 @@ class Access(Protocol):
         """The client for llmnb's own loop thread, which is running."""
         ...
 
+    def elsewhere(self) -> Callable[[Settings], Access]:
+        """What makes another process' access like it, with the key of that process' environment; it can be pickled.
+
+        Raises:
+            InvalidRequest: it holds a client of the user's own, whose key would have to travel.
+        """
+        ...
+
 
 class OurClients:
     """Clients of the environment's key and base URL, or another's, shared by every LLM of the same settings."""
@@ -90,6 +99,7 @@ class OurClients:
 
     def __init__(self, settings: Settings, base_url: str | None = None) -> None:
         self._settings = settings
+        self._base_url = base_url
         self._options: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
         self.prompt_cache: Mode = settings.prompt_cache
         self._sync: tuple[tuple[object, ...], Anthropic] | None = None
@@ -120,6 +130,9 @@ class OurClients:
 
     def on_loop_thread(self) -> AsyncAnthropic:
         return self.here()
+
+    def elsewhere(self) -> Callable[[Settings], Access]:
+        return partial(OurClients, base_url=self._base_url)
 
 
 class UserClient:
@@ -164,6 +177,9 @@ class UserClient:
             close_with_loop(self._async_twins[loop])
         return self._async_twins[loop]
 
+    def elsewhere(self) -> Never:
+        raise stays_here()
+
     def _twin(self, *, asynchronous: bool) -> Any:
         import anthropic
 
@@ -175,6 +191,14 @@ class UserClient:
             )
         make = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
         return wrap_like(self._client, make(**_settings_of(self._client)))
+
+
+def stays_here() -> InvalidRequest:
+    """Why a client of the user's own does not go to another process."""
+    return InvalidRequest(
+        "client= holds a key, which is not sent to other machines: leave it out, and set the key in the environment "
+        "of the workers. Nothing was sent."
+    )
 
 
 _closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, AsyncGenerator[None]]] = (

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Never, cast
 
 from llmnb import forks
-from llmnb.asking.access import Access, OurClients, UserClient, close_with_loop
+from llmnb.asking.access import Access, OurClients, UserClient, close_with_loop, stays_here
 from llmnb.asking.params import Plan
 from llmnb.cassette import scope
 from llmnb.client import sdk_client, wrap
@@ -115,6 +117,13 @@ class ProviderClients:
     def on_loop_thread(self) -> AsyncAnthropic:
         return self.here()
 
+    def elsewhere(self) -> Callable[[Settings], Access]:
+        return partial(_provider_clients, self._provider, self._base_url)
+
+
+def _provider_clients(provider: Provider, base_url: str | None, settings: Settings) -> ProviderClients:
+    return ProviderClients(provider, settings, base_url)
+
 
 class OpenAIClient:
     """A client of the openai SDK that the user made, under the pipeline, and its twin."""
@@ -149,6 +158,9 @@ class OpenAIClient:
 
     def on_loop_thread(self) -> AsyncAnthropic:
         return self._on_loop(None)
+
+    def elsewhere(self) -> Never:
+        raise stays_here()
 
     def _on_loop(self, client: Any) -> AsyncAnthropic:
         loop = asyncio.get_running_loop()

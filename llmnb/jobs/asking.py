@@ -75,6 +75,12 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     error: Exception | None = None
 
+    @classmethod
+    def unasked(cls, error: Exception, *, is_free: bool = True) -> Outcome:
+        """That of a row that was not asked; or, unless `is_free`, nobody knows how often."""
+        facts = {"error": f"{type(error).__name__}: {error}", **billed({})}
+        return cls(facts if is_free else {**facts, "cost_nanousd": None, "full_nanousd": None}, error)
+
     @property
     def state(self) -> str:
         """answered, failed, or free: it failed and cost nothing."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llmnb.asking.access import Access
     from llmnb.asking.params import Plan
     from llmnb.asking.routed import Routing
+    from llmnb.jobs.cluster.crew import Crew
     from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
 
@@ -60,6 +61,8 @@ class Job:
     via: Via = "live"
     why: str = ""
     """Why it is asked that way, where llmnb chose."""
+    executor: Any = None
+    """The client of the Dask cluster that asks; None: this process does."""
     asks: Callable[..., Question] = Question
     """What a row is asked by; `compare` listens to it."""
 
@@ -99,6 +102,7 @@ class Job:
             raises=self.errors == "raise",
             purse=purse or self.purse(results),
             warms=warms,
+            crew=self._crew(plan),
         )
         return run, results
 
@@ -168,6 +172,13 @@ class Job:
         if failed_again:  # an answer that does not fit is in the response cache
             ledger["caching"] = replace(plan.ledger["caching"], fresh=True)
         return replace(plan, ledger=ledger)
+
+    def _crew(self, plan: Plan) -> Crew | None:
+        if self.executor is None:
+            return None
+        from llmnb.jobs.cluster.crew import Crew
+
+        return Crew(self, plan)
 
     def question(self, row: Row, plan: Plan) -> Question:
         """What a row asks."""
@@ -353,12 +364,13 @@ def job(
         retries=given.retries,
         errors=cast("Errors", given.errors),
         progress=given.progress,
-        server=_server(question.access),
+        server=server_of(question.access),
         settings=settings,
         budget_usd=_budget(given.budget_usd, question),
         routing=question.routing,
         confirms=given.confirm,
         via=cast("Via", given.via),
+        executor=given.executor,
     )
     if given.within_s is None:
         return made
@@ -406,7 +418,7 @@ def _budget(usd: object, question: Question) -> Decimal | None:
     return dollars
 
 
-def _server(access: Access) -> str:
+def server_of(access: Access) -> str:
     """The address that is asked: what one server said is not what another would say."""
     if access.endpoint is not None:
         return access.endpoint.base_url

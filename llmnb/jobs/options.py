@@ -33,6 +33,7 @@ class MapOptions(Options, total=False):
     confirm: bool
     via: Via
     within: Duration | None
+    executor: Any
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Given:
     errors: str = "keep"
     progress: bool = True
     confirm: bool = False
+    executor: Any = None
     budget_usd: Decimal | float | str | None = None
     via: str = "live"
     within: Duration | None = None
@@ -62,6 +64,10 @@ class Given:
             raise InvalidRequest(f'via must be "live", "batch" or "auto", not {self.via!r}')
         if (self.via == "auto") != (self.within is not None):
             raise InvalidRequest('via="auto" goes with within=: when the rows are needed, such as within="2h"')
+        if self.executor is not None and self.via != "live":
+            raise InvalidRequest(
+                'executor= has the workers of a cluster ask row by row, which goes with via="live" only'
+            )
 
     @property
     def within_s(self) -> float | None:

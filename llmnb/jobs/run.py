@@ -22,6 +22,7 @@ from llmnb.jobs.results import Results
 if TYPE_CHECKING:
     from llmnb.asking.question import Question
     from llmnb.asking.shape import Shape
+    from llmnb.jobs.cluster.crew import Crew
     from llmnb.jobs.purse import Purse
 
 _COUNTED = ("kept", "done", "cached", "failed", "cost_nanousd", "unpriced", "saved_nanousd")
@@ -74,6 +75,7 @@ class Run:
         raises: bool = False,
         purse: Purse | None = None,
         warms: bool = False,
+        crew: Crew | None = None,
     ) -> None:
         self.keys = Keys()
         self.unsaid: dict[bytes, dict[str, Any]] = {}  # of rows that could not be asked
@@ -87,6 +89,7 @@ class Run:
         self._rows = rows
         self._purse = purse
         self._warms = warms
+        self._crew = crew
         self._first_error = ""
         self._began = time.monotonic()
         self._asking: dict[bytes, int] = {}  # how many rows wait for what this one becomes
@@ -125,6 +128,8 @@ class Run:
             async for status in self._at_work([self._worker(left) for _ in range(self._concurrency)]):
                 yield status
         finally:
+            if self._crew is not None:
+                await self._crew.close()
             self._results.close()
 
     async def _at_work(self, work: list[Coroutine[Any, Any, None]]) -> AsyncGenerator[Status]:
@@ -165,7 +170,10 @@ class Run:
                 self._leave(row, f"not asked: it could cost more than is left of budget_usd={self._purse.usd}")
                 return
             held = taken
-        outcome = await asked(question, self._shape, self._retries)
+        if self._crew is None:
+            outcome = await asked(question, self._shape, self._retries)
+        else:
+            outcome = await self._crew.ask(row)
         if self._purse is not None:  # if that was stopped, the run is, too
             self._purse.settle(held, outcome.facts["cost_nanousd"])
         self._finish(row, outcome)

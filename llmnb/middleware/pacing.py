@@ -34,6 +34,10 @@ class PacingPart(Part):
         self._pacer = pacer
         self._scope = scope
 
+    def look(self, model: str) -> None:
+        """Begins with what other processes know of a model's limits; waits for the store that they share."""
+        self._pacer.account(self._scope, model).look(self._pacer.clock.now())
+
     def concerns(self, request: APIRequest) -> bool:
         entry = UNDER_WAY.get()
         if entry is None:

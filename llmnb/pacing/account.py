@@ -69,6 +69,16 @@ class Account:
         self._output_tokens = _FIRST_OUTPUT_TOKENS
         self._input_ratio = 1.0
 
+    def look(self, now: float) -> None:
+        """Begins with what the others know: a process that joins them where limits are near would run into these."""
+
+        def share_left(allowance: Allowance) -> float:
+            allowance.wait(Need(0.0), now)
+            return allowance.share_left()
+
+        with self._lock:
+            self.is_near = self.is_near or self._update(share_left) < NEAR
+
     # While limits are far ---------------------------------------------------------------------------------------------
 
     def is_due(self, prompt_bytes: int, now: float) -> bool:

@@ -1,0 +1,167 @@
+"""The driver's side of a run on a cluster: sees that the workers can ask, has them ask rows, and lets them go."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import llmnb
+from llmnb import origin
+from llmnb.errors import InvalidRequest, LlmnbError
+from llmnb.jobs.asking import Outcome, Row
+from llmnb.jobs.cluster.common import Seen, marked
+from llmnb.jobs.cluster.parcel import OF_EACH, Parcel, outcome_of
+from llmnb.settings import Settings
+from llmnb.trouble import quietly, warn_once
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from llmnb.asking.params import Plan
+    from llmnb.jobs.cluster.worker import Report
+    from llmnb.jobs.mapping import Job
+
+
+def checked(executor: object) -> Any:
+    """The client of a cluster that the user gave.
+
+    Raises:
+        InvalidRequest: it is none, or one whose every method has to be awaited.
+    """
+    distributed: Any = sys.modules.get("distributed")
+    if distributed is None or not isinstance(executor, distributed.Client):
+        raise InvalidRequest(
+            "executor must be the client of a Dask cluster, such as dask.distributed.Client() (pip install "
+            f"'llmnb[dask]'), not a {type(executor).__name__}. Nothing was sent."
+        )
+    client: Any = executor
+    if client.asynchronous:
+        raise InvalidRequest("executor must be a Dask client without asynchronous=True. Nothing was sent.")
+    return client
+
+
+class Crew:
+    """The workers of one run. Nobody is called before the first row is to be asked."""
+
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self._client = checked(job.executor)
+        self._name = f"llmnb-run-{job.run_id}-{secrets.token_hex(3)}"
+        self._server = job.server
+        self._settings = job.settings
+        routing = job.routing
+        self._parcel = Parcel(
+            plan=plan,
+            recipe=job.access.elsewhere(),
+            concurrency=job.concurrency,
+            shape=job.shape,
+            retries=job.retries,
+            settings=_for_all(job.settings),
+            router=None if routing is None else routing.router,
+            ways=() if routing is None else tuple((way.plan, way.access.elsewhere()) for way in routing.ways),
+        )
+        self._opening: asyncio.Future[Executor] | None = None
+
+    async def ask(self, row: Row) -> Outcome:
+        """Has a row asked. When its worker is lost, another one asks it again.
+
+        Raises:
+            InvalidRequest: a worker cannot ask, or has another ledger; nothing was sent.
+            LlmnbError: the cluster is gone.
+        """
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        executor = await asyncio.shield(self._opening)
+        from llmnb.jobs.cluster.worker import ask_row
+
+        future = executor.submit(ask_row, self._name, row)
+        try:
+            # shielded: to cancel them one by one would take a call of the scheduler each
+            return outcome_of(await asyncio.shield(asyncio.wrap_future(future)))
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                raise
+            raise LlmnbError("the Dask cluster was restarted or closed, or its scheduler is out of reach.") from None
+        except Exception as error:
+            # of a worker that died while it was asking nobody knows what that cost
+            return Outcome.unasked(error, is_free=type(error).__name__ != "KilledWorker")
+
+    async def close(self) -> None:
+        """Nothing more is asked, and what is under way is stopped."""
+        if self._opening is None:
+            return
+        try:
+            executor = await self._opening
+        except Exception:  # whoever wanted to ask knows
+            return
+        await asyncio.to_thread(self._let_go, executor)
+
+    def _open(self) -> Executor:
+        from llmnb.jobs.cluster.worker import Presence, report
+
+        packed = self._parcel.packed()
+        with marked(self._settings) as mark:
+            reports: Mapping[str, Report | BaseException] = self._client.run(report, packed, mark, on_error="return")
+        for address, said in reports.items():
+            self._check(address, said)
+        self._client.register_plugin(Presence(self._name, packed), name=self._name)
+        return self._client.get_executor(pure=False)
+
+    def _let_go(self, executor: Executor) -> None:
+        try:
+            executor.shutdown(wait=False)
+            self._client.unregister_worker_plugin(self._name)
+        except Exception as trouble:
+            quietly("telling the workers of a Dask cluster that a run is over", trouble, but="they may not know of it")
+
+    def _check(self, address: str, said: Report | BaseException) -> None:
+        trouble = self._trouble(said)
+        if trouble is not None:
+            raise InvalidRequest(f"the Dask worker {address} {trouble} Nothing was sent.")
+
+    def _trouble(self, said: Report | BaseException) -> str | None:
+        if isinstance(said, BaseException):
+            return f"cannot run llmnb ({type(said).__name__}: {said}): install llmnb[dask] there."
+        if said.version != llmnb.__version__:
+            return f"has llmnb {said.version}, and here is {llmnb.__version__}: install the same."
+        if said.seen is None:
+            return (
+                f"cannot ask: {said.trouble} API keys and the addresses of your services are not sent through the "
+                "scheduler: set them in the environment of the workers."
+            )
+        if said.server != self._server:
+            return f"asks {said.server}, and here is {self._server}: set ANTHROPIC_BASE_URL in its environment."
+        return self._trouble_of_books(said.seen)
+
+    def _trouble_of_books(self, seen: Seen) -> str | None:
+        if seen.is_file and not seen.same_host:
+            return (
+                f"is another machine, and the ledger {seen.ledger} is a file: no budget and no rate limit would hold. "
+                "Set LLMNB_STORE_URL=postgresql://… here and in the environment of the workers."
+            )
+        if not seen.in_ledger:
+            return (
+                f"has another ledger ({seen.ledger}; here it is {self._settings.ledger_path}): set LLMNB_STORE_URL or "
+                "LLMNB_HOME in its environment."
+            )
+        if seen.in_cache:
+            return None
+        if not seen.is_folder or self._settings.cache_url is not None:
+            return (
+                f"has another response cache ({seen.cache}), through which rate limits are shared: set LLMNB_CACHE_URL "
+                "here and in the environment of the workers."
+            )
+        warn_once(
+            "cluster cache",
+            "each worker of the Dask cluster has a response cache of its own: what a worker was answered in the moment "
+            "before it was lost is asked again. LLMNB_CACHE_URL=redis://… gives all of them one.",
+        )
+        return None
+
+
+def _for_all(settings: Settings) -> dict[str, Any]:
+    """The settings that hold at the workers, too: with who asks and from where, which they cannot know."""
+    told = {name: getattr(settings, name) for name in Settings.model_fields if name not in OF_EACH}
+    return {**told, "user": origin.user(settings), "notebook": origin.notebook(settings)}

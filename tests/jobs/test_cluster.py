@@ -1,0 +1,171 @@
+"""`llm.map(…, executor=)` on three real Dask workers with a ledger in PostgreSQL, and Redis; one of them is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import llmnb
+from llmnb.errors import BudgetExceeded, InvalidRequest
+from llmnb.simulator import Answer, Simulator
+from llmnb.simulator.limits import Limits
+from llmnb.testing import serve_simulator
+
+from ..postgres_server import PostgresServer
+from ..redis_server import RedisServer
+
+pytestmark = [
+    pytest.mark.xdist_group("dask"),
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process outright"),
+]
+WORKERS = 3
+PRELOADED = ["distributed", "anthropic", "anthropic.types.beta", "genai_prices.data", "pandas", "psycopg", "redis"]
+"""What a worker would spend its first seconds with; nothing of llmnb is imported before it begins."""
+
+
+@dataclass
+class Site:
+    """A cluster whose workers share services, and what a driver needs to share them, too."""
+
+    cluster: Any
+    client: Any
+    sim: Simulator
+    environ: dict[str, str]
+
+    def pids(self) -> list[int]:
+        """The processes of the workers."""
+        return list(self.client.run(os.getpid).values())
+
+
+@pytest.fixture(scope="module")
+def _site(
+    _postgres_of_the_run: PostgresServer, _redis_of_the_run: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    import dask.config
+    from distributed import Client, LocalCluster
+    from distributed.utils import get_mp_context
+
+    _redis_of_the_run.flush()
+    environ = {
+        "LLMNB_STORE_URL": _postgres_of_the_run.new_database(),
+        "LLMNB_CACHE_URL": _redis_of_the_run.url,
+        "LLMNB_HOME": str(tmp_path_factory.mktemp("cluster")),
+    }
+    limits = Limits(requests_per_minute=60, enforce=True)
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        serve_simulator(limits=limits) as sim,
+    ):
+        environ |= sim.environ()
+        get_mp_context().set_forkserver_preload(PRELOADED)
+        options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None, "env": environ}
+        with LocalCluster(**options) as cluster, Client(cluster) as client:
+            yield Site(cluster, client, sim, environ)
+        assert sim.crashes == []
+
+
+@pytest.fixture
+def site(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The cluster, and this process as its driver."""
+    for name, value in _site.environ.items():
+        monkeypatch.setenv(name, value)
+    return _site
+
+
+def test_a_worker_without_a_key_or_with_other_books_is_refused(site: Site) -> None:
+    """Before anything is sent, with what to do; the key of this process is not lent to it."""
+    site.sim.reset()
+    llm, (first, *_) = llmnb.LLM(), site.client.scheduler_info()["workers"]
+
+    def told(**environ: str) -> str:
+        before = {name: site.environ.get(name) for name in environ}
+        site.client.run(_set, environ, workers=[first])
+        try:
+            with pytest.raises(InvalidRequest) as raised:
+                llm.map(["a"], "{{ value }}", executor=site.client)
+        finally:
+            site.client.run(_set, before, workers=[first])
+        return str(raised.value)
+
+    assert f"the Dask worker {first} cannot ask: MissingKey" in told(ANTHROPIC_API_KEY="")
+    assert "asks http://127.0.0.1:9" in told(ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    assert "has another ledger" in told(LLMNB_STORE_URL="")
+    assert "has another response cache" in told(LLMNB_CACHE_URL="")
+    assert "SettingsError" in told(LLMNB_CACHE="perhaps")
+    assert site.sim.requests == []
+
+
+def test_it_stays_inside_a_budget_of_the_store(site: Site) -> None:
+    """`set_budget`, as everywhere: what was spent, and what is held, by whichever worker counts."""
+    site.sim.reset()
+    site.sim.rule(lambda request: f"echo {request.prompt}")
+    budget = llmnb.set_budget(usd="0.0012", per="total")
+    llm, rows = llmnb.LLM(max_tokens=50), [f"Cheap {n}" for n in range(40)]
+    try:
+        with pytest.raises(BudgetExceeded):
+            llm.map(rows, "{{ value }}", concurrency=6, executor=site.client)
+    finally:
+        llmnb.remove_budget(budget)
+    site.sim.settle()
+    assert 0 < (site.sim.billed().price_nanousd or 0) <= 1_200_000
+    assert llmnb.usage()["cost_nanousd"].sum() == site.sim.billed().price_nanousd
+
+
+def test_a_killed_worker_costs_no_row_twice(site: Site) -> None:
+    """But those that it was being answered: they are on the books as interrupted, and another worker asks them again.
+
+    All workers together stay inside the account's limit, and books and bill agree.
+    """
+    count, rows, concurrency = itertools.count(1), 60, 12
+    victim = site.pids()[0]
+
+    def answer(request: Any) -> Answer:
+        if next(count) == 20:
+            os.kill(victim, signal.SIGKILL)
+        return Answer(text=f"echo {request.prompt}", first_token_s=0.3)
+
+    site.sim.reset()
+    site.sim.rule(answer)
+    frame = pd.DataFrame({"n": range(rows)})
+    got = llmnb.LLM(max_tokens=50).map(frame, "Row {{ n }}", concurrency=concurrency, executor=site.client)
+    site.sim.settle()
+    assert got["error"].isna().all()
+    assert got["text"].tolist() == [f"echo Row {n}" for n in range(rows)]
+    seen = site.sim.requests
+    assert {request.status for request in seen} <= {200, None}  # no 429; None: the client was gone
+    times = Counter(request.prompt for request in seen)
+    twice = {prompt for prompt, asked in times.items() if asked == 2}
+    assert len(seen) == rows + len(twice)
+    calls = llmnb.calls(where={"run_id": got.run_id, "source": "live"})
+    known, lost = calls[calls["status"] == "ok"], calls[calls["status"] == "interrupted"]
+    assert len(known) + len(lost) == len(calls)
+    unheard = len(known) - rows  # answered in the moment of the kill, and neither kept nor heard of
+    # one that was about to be sent is on the books, too
+    assert 1 <= len(twice) <= unheard + len(lost) <= concurrency
+    assert {int(session.split(":")[1]) for session in lost["session"]} <= {victim}
+    assert not known["estimated"].any()
+    assert lost["estimated"].all()
+    billed = {record.request_id: record for record in site.sim.billing}
+    for row in known.to_dict("records"):
+        record = billed.pop(row["request_id"])
+        assert (row["output_tokens"], row["cost_nanousd"]) == (record.output_tokens, record.price_nanousd)
+    assert {request.prompt for request in seen if request.request_id in billed} <= twice
+    assert len(billed) == len(twice) - unheard
+    assert len(known["session"].unique()) >= WORKERS
+
+
+def _set(environ: dict[str, str | None]) -> None:
+    for name, value in environ.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
