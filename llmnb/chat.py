@@ -269,6 +269,7 @@ class Chat:
             definitions=self._definitions,
             left_out=self._sent.left_out,
             summary=list(self._sent.summary),
+            router=None if self.llm.router is None else self.llm.router.arguments,
             usage=spent.usage,
             cost_nanousd=spent.cost_nanousd,
             unpriced_calls=spent.unpriced_calls,
@@ -307,18 +308,20 @@ class Chat:
 
         Args:
             path: the file.
-            llm: the LLM to go on with; default: one with the saved model and settings.
+            llm: the LLM to go on with; default: one with the saved model, or models, and settings.
 
         Raises:
             InvalidRequest: the file holds no chat, is damaged, or was written by a newer llmnb.
             OSError: the file cannot be read.
         """
         from llmnb.llm import LLM
+        from llmnb.routing import Router
 
         saved = chat_file.read(Path(path).expanduser())
         system = saved.system if isinstance(saved.system, str) else None
         if llm is None:
-            llm = LLM(saved.model, system=cast("Any", saved.system), **cast("Any", saved.options))
+            model = saved.model if saved.router is None else Router(**saved.router)
+            llm = LLM(model, system=cast("Any", saved.system), **cast("Any", saved.options))
         chat = cls(llm, name=saved.name, system=system)
         chat._turns = tuple(turns_of(saved.messages, saved.models, saved.lengths))
         chat._sent, chat._definitions = Sent(saved.left_out, tuple(saved.summary)), saved.definitions

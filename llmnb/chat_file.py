@@ -41,7 +41,7 @@ class SavedChat:
     """What a file holds: turn i is of `models[i]`, and `lengths[i]` messages long.
 
     `definitions` are those of the tools that were given last; the first `left_out` turns are not sent any more, but
-    `summary`, messages about them.
+    `summary`, messages about them. `router` are the arguments of the `Router` that `model` is the first of.
     """
 
     name: str | None
@@ -57,6 +57,7 @@ class SavedChat:
     definitions: list[Any] = field(default_factory=list[Any])
     left_out: int = 0
     summary: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    router: dict[str, Any] | None = None
 
 
 def write(path: Path, chat: SavedChat) -> Path:
@@ -135,6 +136,7 @@ def _saved(data: dict[str, Any]) -> SavedChat:
         lengths=lengths,
         definitions=[_mapping(tool) for tool in data.get("definitions", [])],
         left_out=min(max(0, int(data.get("left_out", 0))), len(models)),
+        router=_a((dict, type(None)), {"router": None, **data}, "router"),
         summary=[_message(at, message, ("user", "assistant")[at % 2]) for at, message in enumerate(summary)],
     )
 

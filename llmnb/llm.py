@@ -171,6 +171,11 @@ class LLM:
         return self._plan.full_name
 
     @property
+    def router(self) -> Router | None:
+        """The models that stand in for each other; None where there is one."""
+        return self._router
+
+    @property
     def options(self) -> dict[str, Any]:
         """What was set, by name; a copy."""
         return dict(self._options)

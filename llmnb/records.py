@@ -471,7 +471,8 @@ class Done:
     """The end of an answer: what it used and cost, and how long it took.
 
     `cost_usd` is None when unpriced. `output_tokens_per_s` counts from the first token to the last. `turns` is how many
-    answers a loop with tools took; usage, cost and `latency_ms` are then those of all of them.
+    answers a loop with tools took; usage, cost and `latency_ms` are then those of all of them. `input_estimated` marks
+    an answer that was stopped before its provider counted what it read.
     """
 
     model: str
@@ -485,6 +486,7 @@ class Done:
     status: Status = "ok"
     prompt_cache: PromptCacheUse | None = None
     turns: int = 1
+    input_estimated: bool = False
 
     @property
     def output_tokens_per_s(self) -> float | None:

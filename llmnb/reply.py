@@ -236,6 +236,8 @@ class Reply:
             status=self.status,
             prompt_cache=self.prompt_cache,
             turns=len(self.turns),
+            # said by llmnb itself, in the place of who counts them only at the end
+            input_estimated=bool((self.message.usage.model_extra or {}).get("estimated")),
         )
 
     def _saved(self) -> Cost:

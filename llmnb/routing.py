@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from llmnb.errors import InvalidRequest
 from llmnb.ledger.connection import reading
@@ -70,8 +70,8 @@ class Router:
     Args:
         models: their names, as for `LLM`, with the prefix of another provider where they need one.
         policy: "given" asks in this order; "cheapest" by what a call as those on the ledger costs on each, "fastest" by
-            the median time to the first token, or to the whole, of the last calls on the ledger. What has no price or
-            no number yet comes last.
+            the median time to the first token, or to the whole, of the last calls on the ledger, and a model of which
+            too little is known is tried. What has no price comes last.
         first_token_s: a model that has shown nothing after so many seconds, its retries included, is left for the next;
             the last one is waited for.
         on_refusal: whether a refusal (stop_reason "refusal") is left for the next, too.
@@ -103,13 +103,28 @@ class Router:
     def __repr__(self) -> str:
         return f"Router({list(self.models)!r}, policy={self.policy!r})"
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it was made with, as plain JSON values."""
+        return {
+            "models": list(self.models),
+            "policy": self.policy,
+            "first_token_s": self.first_token_s,
+            "on_refusal": self.on_refusal,
+        }
+
     def order(self, candidates: Sequence[Candidate], settings: Settings) -> list[int]:
         """The places of the candidates in the order they are asked in; those that failed again and again come last."""
         places = list(range(len(candidates)))
         if self.policy != "given":
             known = numbers(settings)
             places.sort(key=lambda place: known.rank(candidates[place], self.policy, settings))
-        return sorted(places, key=lambda place: not breakers.allow(candidates[place]))
+            if self.policy == "fastest":
+                places.sort(key=lambda place: not _is_to_be_tried(candidates[place], known))
+        places.sort(key=lambda place: not breakers.allow(candidates[place]))
+        if self.policy == "fastest":
+            _trials[candidates[places[0]]] += 1
+        return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +146,15 @@ class Numbers:
     usage: Usage = _USUAL
     first_ms: dict[tuple[str, str], float] | None = None
 
+    def first_ms_of(self, candidate: Candidate) -> float | None:
+        """The median time to its first token; None where too few calls are known."""
+        return (self.first_ms or {}).get((candidate.provider, candidate.model))
+
     def rank(self, candidate: Candidate, policy: Policy, settings: Settings) -> float:
         """The less the sooner."""
         if policy == "fastest":
-            return (self.first_ms or {}).get((candidate.provider, candidate.model), float("inf"))
+            known = self.first_ms_of(candidate)
+            return float("inf") if known is None else known
         cost = cost_of(self.usage, candidate.model, provider=candidate.provider, overrides=settings.prices)
         return float("inf") if cost.nanousd is None else cost.nanousd
 
@@ -157,8 +177,24 @@ def numbers(settings: Settings) -> Numbers:
 
 
 def forget_numbers() -> None:
-    """Has them read anew for the next call."""
+    """Has them read anew for the next call, and models tried anew."""
     _numbers.clear()
+    _trials.clear()
+
+
+_trials: Counter[Candidate] = Counter()
+
+
+def _is_to_be_tried(candidate: Candidate, known: Numbers) -> bool:
+    """Whether too little is known of a model, which would never be asked, and so never be known.
+
+    This process tries each so often as it takes to know it. One that is not asked any more is forgotten, and tried
+    again, when the ledger's last calls have none of its own left.
+    """
+    if known.first_ms_of(candidate) is None:
+        return _trials[candidate] < _LEAST_CALLS
+    _trials.pop(candidate, None)
+    return False
 
 
 def _read(settings: Settings) -> Numbers:

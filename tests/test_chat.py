@@ -372,6 +372,22 @@ def test_save_and_load(sim: Simulator, tmp_path: Path) -> None:
     assert loaded.cost_usd > chat.cost_usd
 
 
+def test_models_that_stand_in_for_each_other_are_saved(sim: Simulator, tmp_path: Path) -> None:
+    """All of them, and how one is chosen; a file of before has one model."""
+    router = llmnb.Router(["claude-opus-5-5", "claude-sonnet-5-5"], policy="cheapest", first_token_s=9, on_refusal=True)
+    chat = llmnb.LLM(router).chat()
+    chat("Hi")
+    loaded = llmnb.Chat.load(chat.save(tmp_path / "chat.json"))
+    assert loaded.llm.router is not None
+    assert loaded.llm.router.arguments == router.arguments
+    assert loaded("And?").route is not None
+    saved = json.loads((tmp_path / "chat.json").read_text())
+    del saved["router"]
+    (tmp_path / "chat.json").write_text(json.dumps(saved))
+    before = llmnb.Chat.load(tmp_path / "chat.json")
+    assert (before.llm.router, before.llm.model) == (None, "claude-opus-5-5")
+
+
 def test_load_with_another_llm(sim: Simulator, tmp_path: Path) -> None:
     """An LLM given to load answers from then on."""
     chat = llmnb.LLM().chat(system="s")

@@ -24,7 +24,7 @@ from llmnb.asking.params import KNOWN, SdkParams, plan
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingKey, SettingsError, UnknownModel
 from llmnb.middleware import placement
 from llmnb.middleware.sightings import Sightings
-from llmnb.records import Call, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
+from llmnb.records import Call, Citation, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
@@ -560,6 +560,29 @@ def test_error_event_in_a_stream(sim: Simulator, way: str) -> None:
     assert rows()[0]["status"] == "error"
 
 
+@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "openai:gpt-5.2"])
+def test_how_long_the_api_may_be_silent_is_a_setting(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, model: str, way: str
+) -> None:
+    """LLMNB_TIMEOUT_S: between two events of a stream it is an answer that broke off, before the first a timeout."""
+    if ":" in model:
+        pytest.importorskip("openai")
+    monkeypatch.setenv("LLMNB_TIMEOUT_S", "0.1")
+    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+    llm = llmnb.LLM(model, cache=False, max_tokens=4_000)
+    sim.script(Answer(text="one two three four", deltas=4, fault=Fault("stall", after_events=2)))
+    with pytest.raises(IncompleteReply, match="for as long as `timeout` allows"):
+        _run(llm, way)
+    sim.fail("slow_headers", seconds=3_600, times=3)
+    with pytest.raises(anthropic.APITimeoutError):
+        _run(llm, way)
+    broken, silent = rows()
+    assert (broken["status"], broken["attempts"], broken["estimated"]) == ("truncated", 1, True)
+    assert (silent["status"], silent["attempts"], silent["error_type"]) == ("error", 3, "APITimeoutError")
+    assert silent["estimated"]  # each attempt may have been read
+
+
 @pytest.mark.parametrize("kind", ["bad_json", "bad_utf8"])
 def test_a_garbled_stream_raises(sim: Simulator, kind: str) -> None:
     """Bytes that are no JSON or no UTF-8 are an error, never a short answer."""
@@ -588,6 +611,35 @@ def test_json_where_a_stream_was_asked_for(sim: Simulator, way: str) -> None:
         assert [type(event).__name__ for event in result] == ["Thinking", "Text", "Done"]
     (row,) = rows()
     assert (row["status"], row["output_tokens"]) == ("ok", sim.billed().output_tokens)
+
+
+def test_json_where_a_stream_was_asked_for_has_all_pieces(sim: Simulator) -> None:
+    """Tools that are asked for, those of the API's side with what they gave, and sources, as in a stream."""
+    cited = [{"type": "char_location", "cited_text": "Ann.", "document_index": 0, "document_title": "List"}]
+    found = {"type": "web_search_result", "url": "https://example.org", "title": "Ann", "encrypted_content": ""}
+    blocks = [
+        {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "Ann"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": [found]},
+        {"type": "text", "text": "It is Ann.", "citations": cited},
+        {"type": "tool_use", "id": "toolu_1", "name": "greet", "input": {"name": "Ann"}},
+    ]
+    sim.script(Answer(blocks=blocks, stop_reason="tool_use", fault=Fault("json_for_sse")), "Greeted.")
+
+    def greet(name: str) -> str:
+        """Greets somebody."""
+        return f"Hi {name}"
+
+    *events, last_text, done = llmnb.LLM().stream("Greet Ann", tools=[greet])
+    assert events == [
+        ToolCall("srv_1", "web_search", {"query": "Ann"}),
+        ToolResult("srv_1", "web_search", "Ann https://example.org"),
+        Text("It is Ann."),
+        Citation("List", cited_text="Ann."),
+        ToolCall("toolu_1", "greet", {"name": "Ann"}),
+        dataclasses.replace(events[-1], id="toolu_1", name="greet", content="Hi Ann"),
+    ]
+    assert isinstance(done, Done)
+    assert last_text == Text("Greeted.")
 
 
 def test_events_out_of_order(sim: Simulator) -> None:

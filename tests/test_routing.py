@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from llmnb.routing import FAILURES, OPEN_S, Breakers, Candidate, Hop
 from llmnb.simulator import Answer, Fault, Simulator
 
 FIRST, SECOND = "claude-opus-5-5", "claude-sonnet-5-5"
+OPENAI = "openai:gpt-5.2"
 BUSY = {"kind": "overloaded", "times": None, "match": {"model": FIRST}, "retry_after_ms": 1}
 
 
@@ -128,13 +130,16 @@ def test_the_last_error_is_raised_as_it_is(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize("way", ["ask", "stream", "aask", "astream"])
-def test_who_shows_nothing_in_time_is_left(sim: Simulator, way: str) -> None:
+@pytest.mark.parametrize("late", [FIRST, OPENAI])
+def test_who_shows_nothing_in_time_is_left(sim: Simulator, way: str, late: str) -> None:
     """The connection is closed, the row says cancelled; the last one is waited for."""
-    sim.rule(Answer(text="late", fault=Fault("stall", after_events=0)), match={"model": FIRST})
-    reply = asked(llmnb.LLM(llmnb.Router([FIRST, SECOND], first_token_s=0.15)), way)
+    if late == OPENAI:
+        pytest.importorskip("openai")
+    sim.rule(Answer(text="late", fault=Fault("stall", after_events=0)), match={"model": late.removeprefix("openai:")})
+    reply = asked(llmnb.LLM(llmnb.Router([late, SECOND], first_token_s=0.15)), way)
     assert reply.model == SECOND
     assert reply.route is not None
-    assert reply.route.hops[0] == Hop(FIRST, "nothing within 0.15 s")
+    assert reply.route.hops[0] == Hop(late, "nothing within 0.15 s")
     *left, last = [row["status"] for row in rows()]
     assert left in ([], ["cancelled"])  # on a busy machine it may not even have been sent by then
     assert last == "ok"
@@ -188,6 +193,40 @@ def test_policies_go_by_the_ledgers_numbers(sim: Simulator) -> None:
     cheapest = llmnb.LLM(llmnb.Router([FIRST, SECOND, "my-own-model"], policy="cheapest"))("Hi")
     fastest = llmnb.LLM(llmnb.Router([SECOND, FIRST], policy="fastest"))("Hi")
     assert (cheapest.model, fastest.model) == (SECOND, FIRST)
+
+
+def test_the_fastest_is_found_among_models_of_several_providers(sim: Simulator) -> None:
+    """Whoever nothing is known of is tried three times, and the fastest asked from then on, whoever serves it."""
+    pytest.importorskip("openai")
+    sim.rule(Answer(text="slow", first_token_s=0.05), match=lambda seen: not seen.is_chat)
+    sim.rule(Answer(text="slower", first_token_s=0.1), match={"model": "gpt-4o"})
+    llm = llmnb.LLM(llmnb.Router([FIRST, "openai:gpt-4o", OPENAI], policy="fastest"), max_tokens=4_000)
+
+    def answered() -> str:
+        list(llm.stream("Hi"))
+        return llmnb.last().model
+
+    tried = [answered() for _ in range(9)]
+    assert tried == [FIRST] * 3 + ["gpt-4o"] * 3 + ["gpt-5.2"] * 3
+    routing._numbers.clear()  # pyright: ignore[reportPrivateUsage] - half a minute later
+    assert [answered() for _ in range(3)] == ["gpt-5.2"] * 3
+
+
+def test_a_provider_that_is_out_of_reach_is_left_with_all_its_models(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three calls without a connection no other model of it is asked, and those of others are."""
+    pytest.importorskip("openai")
+    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
+        llm = llmnb.LLM([OPENAI, FIRST])
+        routes = [llm("Hi").route for _ in range(FAILURES)]
+        assert {route.why for route in routes if route} == {f"{FIRST} answered ({OPENAI}: out of reach)"}
+        reply = llmnb.LLM(["openai:gpt-4o", FIRST], max_tokens=4_000)("Hi")
+    assert reply.route is not None
+    assert reply.route.hops == (Hop(FIRST, "answered"),)
 
 
 @pytest.mark.parametrize(

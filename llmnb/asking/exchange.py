@@ -19,8 +19,8 @@ from llmnb.asking.figures import figures, rows_of
 from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply, LlmnbError
 from llmnb.messages import models, wire
-from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece
-from llmnb.records import Call, Ended, PromptMarks, Retry, Text, Thinking, Usage, Wait, calling
+from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece, pieces_of
+from llmnb.records import Call, Ended, PromptMarks, Retry, Usage, Wait, calling
 from llmnb.reply import Reply
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Exchange:
         self._owner = slots.this_owner()  # a live answer is read by another thread than the one that waits for it
         self._arguments: dict[str, Any] = {**plan.arguments, "messages": list(messages)}
         self._ledger = plan.ledger if chat is None else {**plan.ledger, "chat": chat}
+        self._tells_input = tells_input
         self._pieces = Accumulator(tells_input=tells_input)
 
     # In one piece -----------------------------------------------------------------------------------------------------
@@ -180,8 +181,7 @@ class Exchange:
             raise self._incomplete(f"the server answered a stream with JSON that is no message: {body[:200]!r}")
         message = Message.construct(**cast("dict[str, Any]", data))
         self._finish(message)
-        thinking = [Thinking(block.thinking) for block in message.content if block.type == "thinking"]
-        return [*thinking, *(Text(block.text) for block in message.content if block.type == "text")]
+        return list(pieces_of(message.content, tells_input=self._tells_input))
 
     # The end ----------------------------------------------------------------------------------------------------------
 

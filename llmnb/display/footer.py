@@ -8,7 +8,7 @@ from html import escape
 from typing import Literal
 
 from llmnb.display.answer import Answer, clean, is_stop
-from llmnb.records import Done, PromptCacheUse, Usage
+from llmnb.records import Done, PromptCacheUse
 
 Kind = Literal["fact", "good", "warning"]
 MODEL_CHARS = 80
@@ -30,7 +30,7 @@ def items(answer: Answer) -> list[Item]:
         return [*_ended_early(answer), Item(shortened(answer.model), "the model asked")] if answer.model else []
     model = Item(shortened(done.model), "the model that answered")
     turns = [Item(f"{done.turns} turns", "answers of the model, tools between them")] if done.turns > 1 else []
-    return [*_endings(done), model, *turns, *_tokens(done.usage), *_cost(done), *_prompt_cache(done), *_speed(done)]
+    return [*_endings(done), model, *turns, *_tokens(done), *_cost(done), *_prompt_cache(done), *_speed(done)]
 
 
 def html(answer: Answer) -> str:
@@ -100,7 +100,9 @@ def _endings(done: Done) -> list[Item]:
     return [item for item in found if item]
 
 
-def _tokens(usage: Usage) -> list[Item]:
+def _tokens(done: Done) -> list[Item]:
+    usage = done.usage
+    about_in = "≈ " if done.input_estimated and usage.estimated else ""
     about = "≈ " if usage.estimated else ""
     cached = f" ({usage.cache_read_tokens:,} cached)" if usage.cache_read_tokens else ""
     detail = f"input tokens: {usage.input_tokens:,} uncached, {usage.cache_read_tokens:,} read from the prompt cache"
@@ -108,7 +110,7 @@ def _tokens(usage: Usage) -> list[Item]:
         detail += f", {usage.cache_write_tokens:,} written to it"
     thinking = f", {usage.thinking_tokens:,} of them thinking" if usage.thinking_tokens else ""
     return [
-        Item(f"{usage.total_input_tokens:,} in{cached}", detail),
+        Item(f"{about_in}{usage.total_input_tokens:,} in{cached}", detail),
         Item(f"{about}{usage.output_tokens:,} out", f"output tokens{thinking}"),
     ]
 

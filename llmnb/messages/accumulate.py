@@ -6,6 +6,8 @@ accumulator (`messages.stream()`) costs about twice the raw events, because it b
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +28,7 @@ class OutOfOrder(Exception):  # noqa: N818 - it says what happened
     """The server sent events that do not fit together, such as a piece of a block that never began."""
 
 
+_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _DELTA_USAGE = (
     "input_tokens",
     "cache_creation_input_tokens",
@@ -131,21 +134,13 @@ class Accumulator:
                 self._parts[index].append(shown)
             return Thinking(shown)
         if block.type.endswith("_tool_result"):
-            return self._result_of(block)
+            return _result_of(block, self._blocks.values())
         return None
-
-    def _result_of(self, block: Any) -> ToolResult:
-        """What a tool that runs on the API's side gave back; it comes in one piece."""
-        called = (known for known in self._blocks.values() if getattr(known, "id", None) == block.tool_use_id)
-        name = next((str(known.name) for known in called), block.type.removesuffix("_tool_result"))
-        content: Any = json_of(block.content)
-        failed = bool(getattr(block, "is_error", False)) or (isinstance(content, dict) and "error_code" in content)
-        return ToolResult(block.tool_use_id, name, result_text(content), is_error=failed)
 
     def _stop_block(self, index: int) -> Piece | None:
         self._finish(index)
         block = self._blocks[index]
-        if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
+        if block.type in _CALLS:
             return ToolCall(block.id, block.name, cast("dict[str, object]", block.input))
         return None
 
@@ -180,6 +175,31 @@ class Accumulator:
         extra = cast("dict[str, object]", usage.model_extra or {})  # such as `iterations`, which the SDK does not type
         for name, value in extra.items():
             setattr(message.usage, name, _typed(name, value))
+
+
+def pieces_of(content: Sequence[Any], *, tells_input: bool = False) -> Iterator[Piece]:
+    """The content of a message that came at once, as the pieces of a stream."""
+    for block in content:
+        if block.type == "text":
+            yield Text(block.text)
+            yield from map(cited, block.citations or ())
+        elif block.type in ("thinking", "redacted_thinking"):
+            yield Thinking(getattr(block, "thinking", ""))
+        elif block.type in _CALLS:
+            if tells_input:
+                yield ToolInput(json.dumps(block.input))
+            yield ToolCall(block.id, block.name, block.input)
+        elif block.type.endswith("_tool_result"):
+            yield _result_of(block, content)
+
+
+def _result_of(block: Any, others: Iterable[Any]) -> ToolResult:
+    """What a tool that runs on the API's side gave back; it comes in one piece."""
+    called = (known for known in others if getattr(known, "id", None) == block.tool_use_id)
+    name = next((str(known.name) for known in called), block.type.removesuffix("_tool_result"))
+    content: Any = json_of(block.content)
+    failed = bool(getattr(block, "is_error", False)) or (isinstance(content, dict) and "error_code" in content)
+    return ToolResult(block.tool_use_id, name, result_text(content), is_error=failed)
 
 
 def _typed(name: str, value: object) -> object:

@@ -153,6 +153,7 @@ def test_footer_of_a_cached_answer() -> None:
     [
         (Done("m", Usage(), None), "unpriced"),
         (Done("m", Usage(output_tokens=7, estimated=True), Decimal("0.01")), "≈ 7 out · ≈ $0.0100"),
+        (Done("m", Usage(5, output_tokens=7, estimated=True), None, input_estimated=True), "≈ 5 in · ≈ 7 out"),
         (Done("m", Usage(), None, "max_tokens"), "cut off at max_tokens"),
         (Done("m", Usage(), None, "refusal"), "refused"),
         (Done("m", Usage(), None, status="cancelled"), "stopped"),
