@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
+    from llmnb.jobs.batches.saved import batches as batches
+    from llmnb.jobs.batches.saved import get_batch as get_batch
     from llmnb.jobs.comparing import Comparison as Comparison
     from llmnb.jobs.comparing import acompare as acompare
     from llmnb.jobs.comparing import compare as compare
@@ -79,6 +81,8 @@ _HOME = {
     "usage": "ledger",
     "calls": "ledger",
     "MapEstimate": "jobs.estimate",
+    "batches": "jobs.batches.saved",
+    "get_batch": "jobs.batches.saved",
     "get_run": "jobs.saved",
     "runs": "jobs.saved",
     "Cost": "records",

@@ -16,6 +16,7 @@ import typer
 
 import llmnb
 from llmnb import settings
+from llmnb.commands import batches as cli_batches
 from llmnb.commands import budget as cli_budget
 from llmnb.commands import cache as cli_cache
 from llmnb.commands import console
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_batches.app, name="batches")
 app.add_typer(cli_budget.app, name="budget")
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_ledger.app, name="ledger")

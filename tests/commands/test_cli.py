@@ -33,6 +33,7 @@ README = Path(__file__).parents[2] / "README.md"
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 
 GROUPS = {
+    "batches": ["cancel", "forget", "list", "results", "show", "wait"],
     "budget": ["list", "remove", "set"],
     "cache": ["clear", "export", "import", "list", "show", "stats"],
     "ledger": ["copy", "prune", "rebuild", "status"],

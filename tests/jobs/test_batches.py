@@ -482,6 +482,18 @@ def held() -> list[Any]:
         return connection.execute("SELECT amount FROM reservations").fetchall()
 
 
+def test_a_network_that_is_down_is_no_reason_to_send_again(sim: Simulator, llm: llmnb.LLM) -> None:
+    """After a restart the API cannot be asked how far the batch is: it is waited for all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_when_all_is_read(patch)
+        with pytest.raises(Killed):
+            llm.map(["a", "busy"], SAY, via="batch")
+    sim.fail("server_error", match=lambda seen: seen.method == "GET", any_route=True, times=4, should_retry=False)
+    assert llm.map(["a", "busy"], SAY, via="batch")["text"].notna().all()
+    assert len(sent(sim)) == 1
+    books_agree(sim)
+
+
 # Which way ------------------------------------------------------------------------------------------------------------
 
 
@@ -546,3 +558,76 @@ def test_progress_says_what_is_waited_for() -> None:
     assert "at the latest" in told
     over = BatchStatus(4, done=4, seconds=130.0, succeeded=2, expired=1, half_nanousd=5_000_000, is_over=True)
     assert said(over) == "4 of 4 rows · $0.0000 · 2 succeeded, 1 expired · half the price saved $0.0050 · 2 min"
+
+
+# Kept batches ---------------------------------------------------------------------------------------------------------
+
+
+def waiting(llm: llmnb.LLM) -> str:
+    """The id of a batch that nobody waits for."""
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_while_waiting(patch)
+        with pytest.raises(Killed):
+            llm.map(WORDS, SAY, via="batch")
+    return str(llmnb.batches()["batch_id"][0])
+
+
+def test_batches_are_listed_and_waited_for(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Also from a kernel that knows no frame: its results are on the books, with the run's labels, and rows once."""
+    assert llmnb.batches().empty
+    batch_id = waiting(llm)
+    asked = len(sim.requests)
+    listed = llmnb.batches()
+    assert (len(sim.requests), listed["state"][0], listed["requests"][0]) == (asked, "in progress", 3)
+    found = llmnb.get_batch(batch_id[:14])
+    assert (found.id, found.look().state, found.counts) == (batch_id, "in progress", {})
+    assert found.wait(progress=False).counts["succeeded"] == 3
+    assert repr(found) == f"<batch {batch_id}, ended: 3 requests, 3 succeeded>"
+    assert {result["message"]["content"][0]["text"] for _, result in found.results()} >= {"echo Say a"}
+    calls = llmnb.calls()
+    assert (set(calls["run_id"]), set(calls["project"]), len(calls)) == ({found.run_id}, {"thesis"}, 3)
+    assert llmnb.batches(refresh=True)["state"].tolist() == ["ended"]
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    row = llmnb.batches().iloc[0]
+    assert (row["state"], row["succeeded"], (row["ended"] - row["created"]).total_seconds()) == ("read", 3, 600)
+    assert (len(llmnb.calls()), len(sent(sim))) == (3, 1)
+    books_agree(sim)
+
+
+def test_a_batch_is_cancelled_or_forgotten(sim: Simulator, llm: llmnb.LLM) -> None:
+    """What is cancelled is not billed; the rows of one that was deleted are asked again when it is forgotten."""
+    batch_id = waiting(llm)
+    llmnb.get_batch(batch_id).cancel().wait(progress=False)
+    with sim.client() as other:
+        other.messages.batches.delete(batch_id)
+    with pytest.raises(anthropic.NotFoundError) as gone:
+        llm.map(WORDS, SAY, via="batch")
+    assert any(f"llmnb batches forget {batch_id}" in note for note in gone.value.__notes__)
+    llmnb.get_batch(batch_id).forget()
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    with pytest.raises(InvalidRequest, match="there is no batch 'x'"):
+        llmnb.get_batch("x")
+    books_agree(sim)
+
+
+def test_the_command_line(sim: Simulator, llm: llmnb.LLM) -> None:
+    """The same from a shell, for people and for scripts."""
+    from typer.testing import CliRunner
+
+    from llmnb.commands import main as cli
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.app, ["batches", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "No batches yet" in run("list")
+    batch_id = waiting(llm)
+    assert f"{batch_id}  " in run("list")
+    assert "in progress" in run("show", batch_id)
+    assert json.loads(run("wait", batch_id, "--json"))["succeeded"] == 3
+    assert len(run("results", batch_id).splitlines()) == 3
+    assert json.loads(run("list", "--refresh", "--json"))[0]["state"] == "ended"
+    assert "ended: 3 requests" in run("cancel", batch_id)
+    assert "is forgotten" in run("forget", batch_id, "--yes")
+    books_agree(sim)

@@ -92,6 +92,8 @@ class Notes:
             name = str(told.pop("name"))
             told["strangers"] = tuple(told.get("strangers") or ())
             if name in found:
+                if not found[name].is_open:  # for good, whatever another process was about to note
+                    told.pop("stage", None)
                 told["strangers"] = (*found[name].strangers, *told["strangers"])
                 found[name] = replace(found[name], **told)
             elif "intended" in told:

@@ -105,7 +105,7 @@ class BatchRun(Run):
 
     def _waiting(self) -> list[Note]:
         names = set(self._in.values())
-        return [note for note in self.notes.open if note.stage == "sent" and note.name in names]
+        return [note for note in self.notes.open if note.name in names]
 
     async def work(self) -> AsyncGenerator[Status]:
         """Does all of it, and tells now and then how far it is. What is finished stays, and so does what was sent.
@@ -168,10 +168,10 @@ class BatchRun(Run):
         self._doing = doing
 
     def _covered(self) -> dict[bytes, str]:
-        """The rows that wait for batches which have not ended."""
+        """The rows that wait for batches whose results have not been read here."""
         found: dict[bytes, str] = {}
         for note in self.notes.open:
-            if note.stage == "sent":
+            if note.name not in self._heard:
                 manifest = Manifest(note.requests_path)
                 found |= {key: note.name for key in manifest if key in self._asking}
                 manifest.close()
@@ -254,7 +254,7 @@ class BatchRun(Run):
             return None
         left = int(self._job.budget_usd * NANO) - self._results.spent_nanousd
         for note in self.notes.open:
-            if note.stage == "sent":
+            if note.name not in self._heard:
                 left -= left if note.most_nanousd is None else note.most_nanousd
         return left
 

@@ -1,0 +1,248 @@
+"""`llmnb.batches()` and `llmnb.get_batch()`: the message batches of runs over rows, of this kernel and of others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmnb import settings as settings_room
+from llmnb.asking.access import OurClients
+from llmnb.asking.runner import from_loop_thread
+from llmnb.errors import InvalidRequest
+from llmnb.jobs.batches import service
+from llmnb.jobs.batches.holding import Holding
+from llmnb.jobs.batches.notes import Note, Notes, noted
+from llmnb.jobs.batches.service import Service
+from llmnb.jobs.batches.status import BatchStatus
+from llmnb.ledger import frames, zones
+from llmnb.middleware.batch_results import BatchFacts, remember
+from llmnb.records import calling
+from llmnb.trouble import quietly
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmnb.settings import Settings
+
+T = TypeVar("T")
+
+_KINDS: dict[str, frames.Kind] = {
+    "batch_id": "text",
+    "run_id": "text",
+    "created": "time",
+    "state": "text",
+    "requests": "int",
+    "succeeded": "int",
+    "errored": "int",
+    "expired": "int",
+    "canceled": "int",
+    "ended": "time",
+    "expires": "time",
+    "model": "text",
+    "project": "text",
+}
+_COUNTS = ("succeeded", "errored", "expired", "canceled")
+_STATES = {
+    "intended": "unknown",
+    "sent": "in progress",
+    "ended": "ended",
+    "read": "read",
+    "dropped": "never sent",
+}
+
+
+def batches(*, refresh: bool = False) -> pd.DataFrame:
+    """The message batches of `llm.map(via="batch")` that are kept here, the newest first.
+
+    Args:
+        refresh: ask the API about those that were in progress when that was last known. Without it no network is used.
+
+    Returns:
+        A row for each: `batch_id` (the API's), `run_id`, `created`, `state` ("in progress", "ended": its results are
+        not rows yet; "read": they are; "unknown": its sending was cut off, and the same call of `llm.map` finds out
+        what came of it), `requests` and what became of them (missing before it has ended), `ended`, `expires`, `model`
+        and `project`. Times are in the timezone of the settings.
+
+    Raises:
+        MissingKey, anthropic.APIError: with `refresh` only.
+    """
+    settings = settings_room.load()
+    found = [note for note in noted(settings) if note.stage != "dropped"]
+    if refresh:
+        found = [SavedBatch(note, settings).look().note if note.stage == "sent" else note for note in found]
+    found.sort(key=lambda note: note.created or note.intended, reverse=True)
+    return frames.frame(_KINDS, [_row(note) for note in found], zones.reporting_zone(settings))
+
+
+def get_batch(batch_id: str) -> SavedBatch:
+    """A message batch by its id, or a beginning of it that no other batch has.
+
+    A whole id may also be of a batch that llmnb did not send, of the same account.
+
+    Raises:
+        InvalidRequest: there is none, or there are several.
+    """
+    settings = settings_room.load()
+    found = [note for note in noted(settings) if batch_id and note.id is not None and note.id.startswith(batch_id)]
+    exact = [note for note in found if note.id == batch_id]
+    if len(exact or found) > 1:
+        raise InvalidRequest(f"several batches begin with {batch_id!r}: {', '.join(str(note.id) for note in found)}")
+    if found:
+        return SavedBatch((exact or found)[0], settings)
+    if not batch_id.startswith("msgbatch_"):
+        raise InvalidRequest(f"there is no batch {batch_id!r}: see llmnb.batches()")
+    stranger = Note(name="", folder=settings.home, intended=0.0, requests=0, model="", server="", id=batch_id)
+    return SavedBatch(replace(stranger, stage="sent"), settings)
+
+
+class SavedBatch:
+    """A message batch at the API. `state` and `counts` are as they were when it was last looked at (`look`)."""
+
+    def __init__(self, note: Note, settings: Settings) -> None:
+        self.note = note
+        self._settings = settings
+
+    @property
+    def id(self) -> str:
+        """The API's id."""
+        return str(self.note.id)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run whose rows are in it; None of a batch that llmnb did not send."""
+        return self.note.run_id if self.note.name else None
+
+    @property
+    def state(self) -> str:
+        """As in `llmnb.batches()`."""
+        return _STATES[self.note.stage]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many requests succeeded, errored, expired and were canceled; empty before it has ended."""
+        return {name: self.note.counts.get(name, 0) for name in _COUNTS} if self.note.counts else {}
+
+    def look(self) -> SavedBatch:
+        """Asks the API how far it is, and gives it as it is now."""
+        for shown in self._at_the_api(lambda api: _once(api.look(self.id))):
+            self._saw(shown)
+        return self
+
+    def wait(self, *, progress: bool = True) -> SavedBatch:
+        """Waits until it has ended, and gives it as it is then; its rows come with the same call of `llm.map`.
+
+        It may be stopped: the batch goes on.
+        """
+        module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
+        with module.progress(shown=progress) as told:
+            for shown in self._at_the_api(self._polled):
+                self._saw(shown)
+                told(self._status())
+            told(replace(self._status(), is_over=True))
+        return self
+
+    def cancel(self) -> SavedBatch:
+        """Has it cancelled: what is processed by then is answered and billed, the rest is neither."""
+        for shown in self._at_the_api(lambda api: _once(api.cancel(self.id))):
+            self._saw(shown)
+        return self
+
+    def results(self) -> Generator[tuple[str, dict[str, Any]]]:
+        """Its results as they come: the `custom_id` of each request, and the API's word on it as plain JSON.
+
+        Each message is on the books then, once, however often this is called.
+
+        Raises:
+            anthropic.AnthropicError: it has not ended, or its results are no longer there (29 days after it was made).
+        """
+        for line in self._at_the_api(lambda api: api.results(self.id)):
+            yield str(line["custom_id"]), line["result"]
+
+    def forget(self) -> None:
+        """Forgets it here, such as one that was deleted at the API: its rows are asked again, and paid again."""
+        if not self.note.name:
+            raise InvalidRequest(f"{self.id} is none of llmnb's batches: there is nothing to forget")
+        notes = Notes(self.note.folder)
+        self.note = notes.tell(self.note, stage="dropped")
+        self.note.requests_path.unlink(missing_ok=True)
+        Holding(self._access().sync(), self.note.model).let_go(self.note.name)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _saw(self, shown: Any) -> None:
+        facts = service.facts_of(shown)
+        remember(self.id, BatchFacts(round(facts["created"] * 1e6), self.note.model or None))
+        if self.note.stage == "read":
+            return
+        counts = {name: int(count) for name, count in shown.request_counts.model_dump().items()}
+        self.note = replace(self.note, **facts, requests=sum(counts.values()))
+        if self.note.name and self.note.stage == "ended":
+            notes = Notes(self.note.folder)
+            try:
+                if notes.all[self.note.name].stage == "sent":
+                    notes.tell(self.note, **facts)
+            except OSError as trouble:
+                quietly("noting that a batch has ended", trouble, but="the API is asked again")
+
+    async def _polled(self, api: Service) -> AsyncGenerator[Any]:
+        pause_s = service.FIRST_POLL_S
+        while True:
+            shown = await api.look(self.id)
+            yield shown
+            if shown.processing_status == "ended":
+                return
+            await service.sleep(pause_s)
+            pause_s = min(pause_s * service.POLL_GROWTH, service.LONGEST_POLL_S)
+
+    def _status(self) -> BatchStatus:
+        note = self.note
+        is_over = note.stage != "sent"
+        waiting = () if is_over else (self.id,)
+        done = note.requests if is_over else 0
+        return BatchStatus(
+            note.requests,
+            done=done,
+            failed=done - note.counts.get("succeeded", 0) if is_over else 0,
+            seconds=max(0.0, (note.ended or service.clock.now()) - (note.created or 0.0)),
+            waiting=waiting,
+            sent=0 if is_over else note.requests,
+            ends_by=note.expires,
+            succeeded=note.counts.get("succeeded", 0),
+            errored=note.counts.get("errored", 0),
+            expired=note.counts.get("expired", 0),
+            canceled=note.counts.get("canceled", 0),
+        )
+
+    def _access(self) -> OurClients:
+        access = OurClients(self._settings)
+        server = self.note.server
+        return access if not server or str(access.sync().base_url) == server else OurClients(self._settings, server)
+
+    def _at_the_api(self, asked: Callable[[Service], AsyncGenerator[T]]) -> Generator[T]:
+        access = self._access()
+        labels = {"run_id": self.run_id, "project": self.note.project} if self.note.name else {}
+
+        async def events() -> AsyncGenerator[T]:
+            with calling(**labels):
+                async for event in asked(Service(access.on_loop_thread())):
+                    yield event
+
+        yield from from_loop_thread(events)
+
+    def __repr__(self) -> str:
+        counts = "".join(f", {count:,} {name}" for name, count in self.counts.items() if count)
+        return f"<batch {self.id}, {self.state}: {self.note.requests:,} requests{counts}>"
+
+
+async def _once(asked: Any) -> AsyncGenerator[Any]:
+    yield await asked
+
+
+def _row(note: Note) -> list[Any]:
+    counts = [note.counts.get(name) for name in _COUNTS]
+    times = [None if moment is None else int(moment * 1e6) for moment in (note.ended, note.expires)]
+    created = int((note.created or note.intended) * 1e6)
+    state = _STATES[note.stage]
+    return [note.id, note.run_id, created, state, note.requests, *counts, *times, note.model, note.project]
