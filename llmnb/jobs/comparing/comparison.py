@@ -97,10 +97,10 @@ class Comparison:
         """One row a contestant, the best first where there are scores.
 
         `score` is the mean over the `scored` prompts (with a judge: the win rate, a tie is half a win), `score_low` and
-        `score_high` its 95 % interval; `wins`, `losses`, `ties` and `disagreed` count pairs, the last those in which
-        the judge contradicted itself once the answers were swapped. `answered` and `failed` count prompts.
-        `full_cost_usd` is for one prompt on average, without the cache; `cost_usd` what was paid for all. Seconds are
-        medians over the answers that did not come from the cache.
+        `score_high` its 95 % interval, by `llmnb.jobs.comparing.scores`; `wins`, `losses`, `ties` and `disagreed` count
+        pairs, the last those in which the judge contradicted itself once the answers were swapped. `answered` and
+        `failed` count prompts. `full_cost_usd` is for one prompt on average, without the cache; `cost_usd` what was
+        paid for all. Seconds are medians over the answers that did not come from the cache.
         """
         import pandas as pd
 
@@ -146,7 +146,8 @@ class Comparison:
 
     def standing(self, label: str) -> Standing:
         """The score of a contestant and how sure it is."""
-        return standing(self.scores.get(label, ()), are_rates=self.criteria is not None)
+        are_rates = all(0 <= score <= 1 for column in self.scores.values() for score in column if score is not None)
+        return standing(self.scores.get(label, ()), are_rates=are_rates)
 
     def _score(self, label: str, row: int) -> float | None:
         return self.scores[label][row] if self.scores else None

@@ -5,8 +5,9 @@ the mean over the prompts. With a judge that is the win rate. A Bradley-Terry mo
 everybody meets everybody equally often, its maximum likelihood has the order of the wins (Ford 1957, Amer. Math.
 Monthly 64:28-33). So there is none here.
 
-How sure that is: for win rates the Wilson score interval (Wilson 1927, JASA 22:209-212) of 95 % with n prompts, and not
-n pairs, as those of one prompt hang together; ties make it wider than it had to be. For numbers of a function the mean
+How sure that is: where all scores lie between 0 and 1, as win rates and shares of right answers do, the Wilson score
+interval (Wilson 1927, JASA 22:209-212) of 95 % with n prompts, and not n pairs, as those of one prompt hang together;
+scores between 0 and 1 vary less than that allows for, so that it is wider than it had to be. For other numbers the mean
 ± 1.96 standard errors, which for less than some 30 prompts is too narrow.
 """
 
