@@ -33,6 +33,17 @@ SHOWN = {
         "max_turns ['user', 'assistant', 'user']",
         "Stay(city='Oslo', nights=2)",
     ),
+    "05_ten_thousand_rows": (
+        "9,850 equal to another row",
+        "{'different questions': 150, 'billed twice, at most 4': True}",
+        "(10000, 10000, ",
+        "BadRequestError: Error code: 400",
+        "(0, 'neutral')",
+        "not asked: it could cost more than is left of budget_usd=0.00028",
+        "the prompt cache saved $0.",
+        "np.float64(0.5)",
+        "30 prompts × 4 contestants",
+    ),
 }
 """What a notebook is about, as its cells show it."""
 

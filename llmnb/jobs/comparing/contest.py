@@ -19,7 +19,6 @@ from llmnb.jobs.comparing.judging import Judge, Pair, prompts_for_judge, ruled
 from llmnb.jobs.comparing.scores import Scores, by_function, by_pairs
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
-from llmnb.jobs.rows import Prompts as RowPrompts
 from llmnb.jobs.run import Run, Status
 from llmnb.records import StreamEvent
 from llmnb.reply import Reply, running_cell
@@ -205,7 +204,7 @@ def _text(answer: Any) -> str | None:
 
 async def _asked_alone(job: Job, purse: Purse | None) -> tuple[Facts, Exception | None]:
     """What became of the one row of a job that is not kept on disk: its answer is in the response cache."""
-    [prompt] = RowPrompts(job.frame, job.prompt)
+    [prompt] = job.prompts()
     try:
         if isinstance(prompt, Exception):
             raise prompt
@@ -297,9 +296,9 @@ class _Runs:
 
 def _kept_nanousd(job: Job) -> int:
     """What the rows of this frame have cost in runs that were broken off."""
-    _, results = job.run()
+    results = job.results()
     keys: set[bytes] = set()
-    for prompt in RowPrompts(job.frame, job.prompt):
+    for prompt in job.prompts():
         with suppress(Exception):  # it will be that row's error
             keys.add(Row.of(prompt).key)
     spent = sum((results.facts(key) or {}).get("cost_nanousd") or 0 for key in keys)

@@ -137,9 +137,7 @@ def ruled(pairs: Sequence[Pair], facts: Sequence[Mapping[str, Any]]) -> list[Pai
 
 def prompts_for_judge(prompts: Prompts, found: Sequence[Contestant]) -> list[Any]:
     """What stands before the judge as the question of each row: the prompt, or its values where prompts differ."""
-    from llmnb.jobs.rows import Prompts as RowPrompts
-
-    said = [[_content_or_none(made) for made in RowPrompts(one.job.frame, one.job.prompt)] for one in found]
+    said = [[_content_or_none(made) for made in one.job.prompts()] for one in found]
     frame = prompts.frame
     told: list[Any] = []
     for number in range(len(frame)):
