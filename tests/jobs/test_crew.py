@@ -1,0 +1,263 @@
+"""What a run on a Dask cluster gives, refuses and sends, on workers that are threads of this process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+import llmnb
+from llmnb.errors import InvalidRequest, LlmnbError
+from llmnb.jobs.cluster.common import Seen
+from llmnb.jobs.cluster.crew import Crew
+from llmnb.jobs.cluster.parcel import outcome_of, told
+from llmnb.simulator import Answer, Fault, Simulator
+from llmnb.trouble import LlmnbWarning, forget_warnings
+
+from .test_map import Interrupting
+
+pytestmark = pytest.mark.xdist_group("dask")
+
+
+class Person(BaseModel):
+    """What a row says."""
+
+    name: str
+    age: int
+
+
+@pytest.fixture(scope="module")
+def _client() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def client(_client: Any, sim: Simulator) -> Any:
+    """A client of a cluster that asks the simulator."""
+    sim.rule(lambda request: f"echo {request.prompt}" if request.prompt else None)
+    return _client
+
+
+@pytest.fixture
+def llm() -> llmnb.LLM:
+    """Without the response cache."""
+    return llmnb.LLM(cache=False, project="thesis")
+
+
+def test_the_same_frame_comes_back(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """As without a cluster: rows in order, each with its cost or its error; what is finished is not asked again."""
+    sim.fail("status", status=400, match=lambda request: "Say c" in request.prompt, times=2)
+    frame = pd.DataFrame({"word": ["a", "b", "c", "a"], "text": [1, 2, 3, 4]}, index=[7, 7, 2, 1])
+    here = llm.map(frame, "Say {{ word }}")
+    there = llm.map(frame, "Say {{ word }}", executor=client, fresh=True)
+    pd.testing.assert_frame_equal(here.drop(columns="error"), there.drop(columns="error"))
+    assert there["text_llm"].tolist()[:2] == ["echo Say a", "echo Say b"]
+    assert "BadRequestError" in there["error"].iloc[2]
+    asked = len(sim.requests)
+    assert there.status.cost_nanousd == llmnb.calls()["cost_nanousd"].sum() / 2
+    again = llm.map(frame, "Say {{ word }}", executor=client)  # what failed at no cost is asked again
+    assert len(sim.requests) == asked + 1
+    assert again["error"].isna().all()
+
+
+def test_what_a_notebook_defines_travels(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """Schemas, tools, and templates with a system prompt of each row."""
+    sim.reset()
+    sim.rule(lambda request: '{"name": "Ann", "age": 30}')
+    got = llm.map(["a"], "{{ value }}", schema=Person, executor=client)
+    assert (got["name"][0], got["age"][0]) == ("Ann", 30)
+    ran = list[int]()
+
+    def word_count(text: str) -> int:
+        """How many words a text has."""
+        ran.append(len(text.split()))
+        return ran[-1]
+
+    sim.reset()
+    sim.script(Answer(tool_calls=[("word_count", {"text": "one two"})]), "two words")
+    template = llmnb.Template("Count", system="For {{ value }}.")
+    got = llm.map(["Bob"], template, tools=[word_count], executor=client)
+    assert (got["text"][0], sim.requests[-1].body["system"]) == ("two words", "For Bob.")
+
+
+async def test_the_async_twin(llm: llmnb.LLM, client: Any) -> None:
+    """With the same client, in a cell that awaits."""
+    got = await llm.amap(["a", "b"], "Say {{ value }}", executor=client)
+    assert got["text"].tolist() == ["echo Say a", "echo Say b"]
+
+
+def test_several_models(sim: Simulator, client: Any) -> None:
+    """A list of models answers at the workers, too; the next one where one is overloaded."""
+    sim.fail("overloaded", retry_after_ms=1, match={"model": "claude-opus-5-5"}, times=9)
+    got = llmnb.LLM(["claude-opus-5-5", "claude-haiku-5-5"], cache=False).map(["a"], "{{ value }}", executor=client)
+    assert got["text"].tolist() == ["echo a"]
+    assert set(llmnb.calls(where={"status": "ok"})["model"]) == {"claude-haiku-5-5"}
+
+
+def test_no_key_goes_through_the_scheduler(
+    sim: Simulator, llm: llmnb.LLM, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither with the run, nor with a row, nor in an error, whose request has it in its headers."""
+    scheduler, said = client.cluster.scheduler, list[bytes]()
+
+    def look(request: Any) -> Answer | Fault:
+        said.extend(pickle.dumps(task.run_spec) for task in tuple(scheduler.tasks.values()))
+        said.extend(scheduler.worker_plugins.values())
+        return Answer(text="yes") if "fine" in request.prompt else Fault("status", status=400)
+
+    sim.reset()
+    sim.rule(look)
+    with pytest.raises(anthropic.BadRequestError) as raised:
+        llm.map(["fine", "bad"], "{{ value }}", executor=client, errors="raise")
+    assert raised.value.status_code == 400
+    said.append(pickle.dumps(raised.value))
+    said.append(repr(scheduler.get_events()).encode())
+    said.append(caplog.text.encode())
+    key = os.environ["ANTHROPIC_API_KEY"].encode()
+    assert len(said) > 5
+    assert not any(key in one for one in said)
+
+
+def test_stopped_it_stops_the_workers(
+    sim: Simulator, llm: llmnb.LLM, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends what is under way there, keeps what is finished, and leaves nothing on the cluster."""
+    sim.reset()
+    sim.rule(
+        lambda request: Answer(text=f"echo {request.prompt}", first_token_s=None if "fast" in request.prompt else 60)
+    )
+    rows = ["fast 1", "fast 2", "slow 1", "slow 2"]
+    with monkeypatch.context() as patched:
+        patched.setattr("llmnb.display.run_progress.progress", lambda **_: Interrupting())
+        with pytest.raises(KeyboardInterrupt, match=r"Stopped\. 2 of 4 rows are answered and kept"):
+            llm.map(rows, "{{ value }}", executor=client)
+    scheduler = client.cluster.scheduler
+    until = time.monotonic() + 30
+    while time.monotonic() < until and (scheduler.tasks or _runs(scheduler) or _left(sim) < 2):
+        time.sleep(0.01)
+    assert (_left(sim), list(scheduler.tasks), _runs(scheduler)) == (2, [], [])
+    assert set(llmnb.calls()["status"]) == {"ok", "cancelled"}
+    sim.reset()
+    sim.rule(lambda request: f"echo {request.prompt}")
+    assert llm.map(rows, "{{ value }}", executor=client).status.kept == 2
+
+
+def _left(sim: Simulator) -> int:
+    return sum(request.disconnected_at is not None for request in sim.requests)
+
+
+def _runs(scheduler: Any) -> list[str]:
+    return [name for name in scheduler.worker_plugins if name.startswith("llmnb-run")]
+
+
+def test_a_cluster_that_goes_away_ends_the_run(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """With what to make of it; what is finished is kept."""
+    sim.reset()
+    slow = threading.Event()
+
+    def answer(request: Any) -> Answer:
+        if "slow" in request.prompt and not slow.is_set():
+            slow.set()
+            return Answer(text="late", first_token_s=60)
+        return Answer(text=f"echo {request.prompt}")
+
+    def lose() -> None:
+        from distributed import Future
+
+        slow.wait(30)
+        client.cancel([Future(key, client) for key in tuple(client.futures)])
+
+    sim.rule(answer)
+    thread = threading.Thread(target=lose)
+    thread.start()
+    with pytest.raises(LlmnbError, match="restarted or closed"):
+        llm.map(["fast", "slow"], "{{ value }}", executor=client, concurrency=1)
+    thread.join()
+    assert llm.map(["fast", "slow"], "{{ value }}", executor=client).status.kept == 1
+
+
+def test_what_cannot_be_asked_elsewhere_is_refused(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """Before anything is sent, with what to do."""
+    own = llmnb.LLM(client=sim.client(), cache=False)
+    refused: list[tuple[llmnb.LLM, dict[str, Any], str]] = [
+        (llm, {"executor": "tcp://10.0.0.1:8786"}, "must be the client of a Dask cluster"),
+        (own, {}, "client= holds a key"),
+        (llm, {"extra_headers": {"X-Api-Key": "sk"}}, "holds a key, which would go through the cluster's scheduler"),
+        (llm, {"tools": [len_of], "approve": True}, "approve=True asks a person"),
+        (llm, {"tools": [len_of], "approve": threading.Lock().acquire}, "cannot be sent to the workers"),
+        (llm, {"via": "batch"}, 'goes with via="live" only'),
+    ]
+    for asked, options, message in refused:
+        with pytest.raises(InvalidRequest, match=message):
+            asked.map(["a"], "{{ value }}", **{"executor": client, **options})
+    assert sim.requests == []
+
+
+def len_of(text: str) -> int:
+    """How long a text is."""
+    return len(text)
+
+
+FOUND = {
+    "in_ledger": True,
+    "in_cache": True,
+    "is_file": True,
+    "is_folder": True,
+    "same_host": True,
+    "ledger": "there.db",
+    "cache": "there",
+}
+"""What a worker on this machine sees."""
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({}, None),
+        ({"same_host": False}, "LLMNB_STORE_URL=postgresql://"),
+        ({"same_host": False, "is_file": False}, None),
+        ({"in_ledger": False, "is_file": False}, "has another ledger"),
+        ({"in_cache": False, "is_folder": False}, "has another response cache"),
+    ],
+    ids=["here", "file elsewhere", "team elsewhere", "other ledger", "other cache"],
+)
+def test_workers_that_keep_other_books(llm: llmnb.LLM, client: Any, found: Any, message: str | None) -> None:
+    """A ledger that is a file of this machine serves no other one."""
+    job = llm._job(["a"], "{{ value }}", {"executor": client})
+    trouble = Crew(job, job.plan)._trouble_of_books(Seen(**{**FOUND, **found}))
+    assert trouble is None if message is None else trouble is not None and message in trouble
+
+
+def test_folders_of_each_worker_are_warned_of(llm: llmnb.LLM, client: Any) -> None:
+    """With a ledger for all, and a response cache for each machine."""
+    job = llm._job(["a"], "{{ value }}", {"executor": client})
+    forget_warnings()
+    with pytest.warns(LlmnbWarning, match="LLMNB_CACHE_URL=redis://"):
+        assert Crew(job, job.plan)._trouble_of_books(Seen(**{**FOUND, "in_cache": False, "is_file": False})) is None
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), anthropic.APIConnectionError(request=None)], ids=["own", "sdk"])  # type: ignore[arg-type]
+def test_any_error_travels(error: Exception) -> None:
+    """As it is, or as a text."""
+    from llmnb.jobs.asking import Outcome
+
+    again = outcome_of(told(Outcome.unasked(error))).error
+    assert (type(again), str(again)) == (type(error), str(error))
+
+    class Local(Exception):  # noqa: N818 - what a user may define
+        """One that another process does not know."""
+
+    again = outcome_of(told(Outcome.unasked(Local("sad")))).error
+    assert (type(again), str(again)) == (RuntimeError, "Local: sad")
