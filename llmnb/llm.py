@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias, TypeVar, Unpack, cast, overload
 
 from llmnb import settings as settings_room
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.mapping import Job
     from llmnb.jobs.options import Errors, MapOptions, Via
+    from llmnb.jobs.written import MappedFile
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
     from llmnb.templates import Template
@@ -301,7 +303,17 @@ class LLM:
     ) -> MapEstimate: ...
     @overload
     def map(
-        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[False] = ..., **options: Unpack[MapOptions]
+        self, rows: Any, prompt: RowPrompt, *, out: str | PathLike[str], **options: Unpack[MapOptions]
+    ) -> MappedFile: ...
+    @overload
+    def map(
+        self,
+        rows: Any,
+        prompt: RowPrompt,
+        *,
+        dry_run: Literal[False] = ...,
+        out: None = ...,
+        **options: Unpack[MapOptions],
     ) -> Mapped: ...
     def map(
         self,
@@ -318,8 +330,9 @@ class LLM:
         via: Via = "live",
         within: Duration | None = None,
         executor: Any = None,
+        out: str | PathLike[str] | None = None,
         **options: Unpack[Options],
-    ) -> Mapped | MapEstimate:
+    ) -> Mapped | MappedFile | MapEstimate:
         """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
 
         Every finished row is on disk when it is finished. When the kernel dies or is stopped, the same call goes on,
@@ -349,6 +362,8 @@ class LLM:
                 with it budgets and rate limits: on several machines set LLMNB_STORE_URL=postgresql://… and, for the
                 response cache, LLMNB_CACHE_URL=redis://…, here and in their environment, which has to hold the API key,
                 too: keys are not sent. A row whose worker is lost is asked again by another one.
+            out: a path of a Parquet file to write the results to, for more rows than fit into memory: a file or an
+                iterator is read in pieces then. It is there when the run is over; what names the rows is a column.
             **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
                 the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
                 long as max_tokens allows, is not asked, and says so.
@@ -356,8 +371,9 @@ class LLM:
         Returns:
             The rows in their order with their index, and with the columns `text` or the schema's fields, `cost_usd`,
             `source`, `error`, `input_tokens`, `output_tokens` and `stop_reason` (`…_llm` where a column has that name
-            already); figures of equal rows stand at the first. `.retry_failed()` asks again what failed; what failed at
-            no cost (no connection, rate limits) the same call asks again by itself. `.run_id` is the ledger's.
+            already); with `out`, a `MappedFile` (`.path`, `.frame()`). Figures of equal rows stand at the first.
+            `.retry_failed()` asks again what failed; what failed at no cost (no connection, rate limits) the same call
+            asks again by itself. `.run_id` is the ledger's.
 
         Raises:
             InvalidRequest: a column is missing, or the rows or settings cannot be asked; nothing was sent.
@@ -367,6 +383,7 @@ class LLM:
         """
         given: dict[str, Any] = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
         given |= {"progress": progress, "confirm": confirm, "via": via, "within": within, "executor": executor}
+        given["out"] = out
         job = self._job(rows, prompt, {**options, **given})
         return job.estimate() if dry_run else job.ask()
 
@@ -376,13 +393,29 @@ class LLM:
     ) -> MapEstimate: ...
     @overload
     async def amap(
-        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[False] = ..., **options: Unpack[MapOptions]
+        self, rows: Any, prompt: RowPrompt, *, out: str | PathLike[str], **options: Unpack[MapOptions]
+    ) -> MappedFile: ...
+    @overload
+    async def amap(
+        self,
+        rows: Any,
+        prompt: RowPrompt,
+        *,
+        dry_run: Literal[False] = ...,
+        out: None = ...,
+        **options: Unpack[MapOptions],
     ) -> Mapped: ...
     async def amap(
-        self, rows: Any, prompt: RowPrompt, *, dry_run: bool = False, **options: Unpack[MapOptions]
-    ) -> Mapped | MapEstimate:
+        self,
+        rows: Any,
+        prompt: RowPrompt,
+        *,
+        dry_run: bool = False,
+        out: str | PathLike[str] | None = None,
+        **options: Unpack[MapOptions],
+    ) -> Mapped | MappedFile | MapEstimate:
         """The async twin of `map`."""
-        job = self._job(rows, prompt, options)
+        job = self._job(rows, prompt, {**options, "out": out})
         return job.estimate() if dry_run else await job.aask()
 
     # Before asking ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.results import Results
-from llmnb.jobs.rows import Prompts, frame_of
+from llmnb.jobs.rows import Prompts
 from llmnb.jobs.run import Run, Status
-from llmnb.jobs.saved import jobs
+from llmnb.jobs.saved import remember
+from llmnb.jobs.sources import Source, source_of
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
 from llmnb.views import views
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from llmnb.jobs.cluster.crew import Crew
     from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
+    from llmnb.jobs.written import MappedFile
 
 RUN_ID_CHARS = 12
 
@@ -44,7 +47,7 @@ RUN_ID_CHARS = 12
 class Job:
     """All that a run is made of, ready to be worked at, once or again for the rows that failed."""
 
-    frame: pd.DataFrame
+    source: Source
     prompt: Template | Callable[..., Any]
     plan: Plan
     access: Access
@@ -63,6 +66,7 @@ class Job:
     """Why it is asked that way, where llmnb chose."""
     executor: Any = None
     """The client of the Dask cluster that asks; None: this process does."""
+    out: Path | None = None
     asks: Callable[..., Question] = Question
     """What a row is asked by; `compare` listens to it."""
 
@@ -75,6 +79,11 @@ class Job:
         schema = None if self.shape is None else self.shape.schema
         models = [] if self.routing is None else [way.plan.model for way in self.routing.ways]
         return key_of([said, self.plan.arguments, schema, sample, self.server, *models]).hex()[:RUN_ID_CHARS]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Its rows, whole."""
+        return self.source.frame()
 
     @property
     def folder(self) -> Path:
@@ -91,7 +100,7 @@ class Job:
         check_none_open(self.folder)
         run = Run(
             self.prompts(),
-            len(self.frame),
+            self.source.count,
             results,
             lambda row: self.question(row, plan),
             concurrency=self.concurrency,
@@ -112,15 +121,15 @@ class Job:
 
     def prompts(self) -> Prompts:
         """The prompts of its rows."""
-        return Prompts(self.frame, self.prompt)
+        return Prompts(self.source, self.prompt)
 
     def cached_plan(self) -> tuple[Plan, bool]:
         """The plan with a long system prompt marked for the prompt cache, and whether the first row has to write it."""
         if self.via == "batch":
             from llmnb.jobs.batches.fitness import batched
 
-            return batched(self.plan, self.access, len(self.frame)), False
-        return _cached(self.plan, self.access, len(self.frame))
+            return batched(self.plan, self.access, 2 if self.source.count is None else self.source.count), False
+        return _cached(self.plan, self.access, self.source.count)
 
     def limits(self) -> dict[str, float]:
         """What the account may do in a minute, by kind (see `llmnb.pacing`), as far as that is known."""
@@ -203,7 +212,7 @@ class Job:
         attempts = 1 if self.shape is None else 1 + self.retries
         return Purse(self.budget_usd, sum(one.spent_nanousd for one in results), most, attempts)
 
-    def ask(self, *, failed_again: bool = False) -> Mapped:
+    def ask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
         from llmnb.asking.runner import from_loop_thread
 
@@ -223,9 +232,9 @@ class Job:
                 raise
             finally:
                 told(replace(run.status, is_over=True))
-        return self._frame(run, results)
+        return self._told(run, results)
 
-    async def aask(self, *, failed_again: bool = False) -> Mapped:
+    async def aask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """The async twin of `ask`, on the running loop."""
         if self.confirms:
             self.confirm()
@@ -238,12 +247,12 @@ class Job:
                         told(status)
             finally:
                 told(replace(run.status, is_over=True))
-        return self._frame(run, results)
+        return await asyncio.to_thread(self._told, run, results) if self.out is not None else self._told(run, results)
 
     @contextmanager
     def described(self, run: Run, results: Results) -> Generator[None]:
         """Keeps beside the rows what they are about, and how far they have come."""
-        jobs[self.settings.home, self.run_id] = self
+        remember(self)
 
         def now(state: State) -> Description:
             status = run.status
@@ -256,7 +265,7 @@ class Job:
             try:
                 yield
             finally:
-                now("stopped" if run.status.left else "finished").write(self.folder)
+                now("stopped" if run.status.left or not run.status.is_counted else "finished").write(self.folder)
 
     @property
     def description(self) -> Description:
@@ -280,20 +289,33 @@ class Job:
         ways = [replace(way, access=_OneClient(way.access, on_loop_thread=on_loop_thread)) for way in self.routing.ways]
         return replace(job, routing=replace(self.routing, ways=tuple(ways)))
 
-    def _frame(self, run: Run, results: Results) -> Mapped:
-        from llmnb.jobs.mapped import mapped
+    def _told(self, run: Run, results: Results) -> Mapped | MappedFile:
+        """The frame of the results, or where they were written."""
+        status = replace(run.status, is_over=True)
+        rows = zip((run.facts(key) for key in run.keys), run.keys.firsts(), strict=True)
+        again = replace(self, confirms=False)
+        remember(again)
+        try:
+            if self.out is None:
+                from llmnb.jobs.mapped import mapped
 
-        facts = (run.facts(key) for key in run.keys)
-        frame = mapped(
-            self.frame,
-            zip(facts, run.keys.firsts(), strict=True),
-            self.shape,
-            run_id=self.run_id,
-            status=replace(run.status, is_over=True),
-            again=lambda: replace(self, confirms=False).ask(failed_again=True),
-        )
-        results.close()
-        return frame
+                return mapped(
+                    self.frame,
+                    rows,
+                    self.shape,
+                    run_id=self.run_id,
+                    status=status,
+                    again=lambda: cast("Mapped", again.ask(failed_again=True)),
+                )
+            from llmnb.jobs.written import MappedFile, write
+
+            write(self.source, rows, self.shape, self.out)
+            return MappedFile(self.out, self.run_id, status, lambda: cast("MappedFile", again.ask(failed_again=True)))
+        except OSError as error:
+            error.add_note(f"llmnb: {_kept(run.status)}")
+            raise
+        finally:
+            results.close()
 
     def _progress(self) -> Any:
         module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
@@ -347,15 +369,20 @@ def job(
         raise InvalidRequest(
             f"the prompt of the rows is a template or a function of a row, not {type(prompt).__name__}"
         )
-    frame = frame_of(rows)
-    Prompts(frame, cast("Any", prompt))  # names its missing columns
+    out = None
+    if given.out is not None:
+        from llmnb.jobs.written import checked
+
+        out = checked(given.out)
+    source = source_of(rows, in_pieces=out is not None)
+    Prompts(source, cast("Any", prompt))  # names its missing columns
     question = asked({**options, "display": "none"})
     if given.via == "batch":
         from llmnb.jobs.batches.fitness import check
 
         check(question)
     made = Job(
-        frame=frame,
+        source=source,
         prompt=cast("Any", prompt),
         plan=question.plan,
         access=question.access,
@@ -371,6 +398,7 @@ def job(
         confirms=given.confirm,
         via=cast("Via", given.via),
         executor=given.executor,
+        out=out,
     )
     if given.within_s is None:
         return made
@@ -384,14 +412,14 @@ _LONG_BYTES = 4_096
 """A system prompt shorter than some 1,000 tokens is below every model's minimum for the prompt cache."""
 
 
-def _cached(plan: Plan, access: Access, rows: int) -> tuple[Plan, bool]:
+def _cached(plan: Plan, access: Access, rows: int | None) -> tuple[Plan, bool]:
     """The plan with the system prompt marked for the API's prompt cache, and whether the first row has to write it.
 
     prompt_cache="auto" would wait for a repetition; here it is certain that it comes.
     """
     system = plan.arguments.get("system")
     mode = plan.ledger.get("prompt_cache", access.prompt_cache)
-    if mode == "off" or access.endpoint is not None or rows < 2 or not isinstance(system, str):
+    if mode == "off" or access.endpoint is not None or rows in (0, 1) or not isinstance(system, str):
         return plan, False
     if len(system.encode()) < _LONG_BYTES or names(system):  # a system prompt with fields is another for each row
         return plan, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmnb.asking.params import Options
@@ -23,7 +24,10 @@ RETRIES = 2
 
 
 class MapOptions(Options, total=False):
-    """What `llm.map` takes besides rows and prompt: its own arguments, and any setting of `LLM` for all rows."""
+    """What `llm.map` takes besides rows and prompt: its own arguments, and any setting of `LLM` for all rows.
+
+    `dry_run` and `out` are apart: what is given back depends on them.
+    """
 
     schema: Any
     concurrency: int | None
@@ -50,6 +54,7 @@ class Given:
     progress: bool = True
     confirm: bool = False
     executor: Any = None
+    out: str | PathLike[str] | None = None
     budget_usd: Decimal | float | str | None = None
     via: str = "live"
     within: Duration | None = None

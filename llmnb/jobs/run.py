@@ -36,7 +36,8 @@ _HOPELESS = 8
 @dataclass(frozen=True, slots=True)
 class Status:
     """How far a run is. Rows that ask the same are counted each; `cost_nanousd` is that of this time, and
-    `saved_nanousd` what the API's prompt cache saved of it.
+    `saved_nanousd` what the API's prompt cache saved of it. While an iterator is read, `is_counted` is False, and
+    `rows` are those that have come.
     """
 
     rows: int
@@ -49,6 +50,7 @@ class Status:
     saved_nanousd: int = 0
     seconds: float = 0.0
     first_error: str = ""
+    is_counted: bool = True
     is_over: bool = False
 
     @property
@@ -63,7 +65,7 @@ class Run:
     def __init__(
         self,
         prompts: Iterable[Any],
-        rows: int,
+        rows: int | None,
         results: Results,
         question: Callable[[Row], Question],
         *,
@@ -102,7 +104,9 @@ class Run:
     def status(self) -> Status:
         """How far it is now."""
         seconds = time.monotonic() - self._began
-        return Status(self._rows, **self._counts, seconds=seconds, first_error=self._first_error)
+        rows = len(self.keys) if self._rows is None else self._rows
+        is_counted = self._rows is not None
+        return Status(rows, **self._counts, seconds=seconds, first_error=self._first_error, is_counted=is_counted)
 
     @property
     def way_back(self) -> str:
@@ -191,6 +195,7 @@ class Run:
                 yield row
             elif passed % _PASSED_OVER == 0:
                 yield None
+        self._rows = len(self.keys)
 
     def _row(self, prompt: Any, number: int) -> Row | None:
         """The row of a prompt, if it is to be asked."""

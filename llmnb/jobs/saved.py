@@ -40,8 +40,16 @@ _KINDS: dict[str, frames.Kind] = {
 }
 _FIGURES = ("source", "error", "model", "input_tokens", "output_tokens", "stop_reason")
 
-jobs: weakref.WeakValueDictionary[tuple[Path, str], Job] = weakref.WeakValueDictionary()
-"""The newest job of each run, by its home and id, as long as its frame is there."""
+_jobs: weakref.WeakValueDictionary[tuple[Path, str], Job] = weakref.WeakValueDictionary()
+_newest: list[Job] = []
+
+
+def remember(job: Job) -> None:
+    """Lets a run of this kernel go on by its id: the newest, which may have been stopped, and those whose frame is
+    there.
+    """
+    _jobs[job.settings.home, job.run_id] = job
+    _newest[:] = [job]
 
 
 def runs() -> pd.DataFrame:
@@ -77,7 +85,7 @@ def get_run(run_id: str) -> SavedRun:
             f"several runs begin with {run_id!r}: {many}" if found else f"there is no run {run_id!r}: see llmnb.runs()"
         )
     description, folder = found[0]
-    return SavedRun(description, folder, jobs.get((settings.home, description.run_id)))
+    return SavedRun(description, folder, _jobs.get((settings.home, description.run_id)))
 
 
 @dataclass(frozen=True, repr=False)

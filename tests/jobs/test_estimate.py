@@ -90,6 +90,7 @@ def test_minutes_by_limits_or_by_answers(sim: Simulator, monkeypatch: pytest.Mon
     sim.rule(Answer(text="word " * 50))
     llm = llmnb.LLM(cache=False)
     llm("Hi", display="none")
+    monkeypatch.setattr(estimating, "latencies_ms", lambda *_: [100.0])  # however busy this machine is
     found = llm.map(ROWS, PROMPT, dry_run=True)
     limits = Pacer(load())  # as of another kernel
     (known,) = [limits.account(scope, model).limits() for scope, model in _accounts()]
@@ -101,7 +102,8 @@ def test_minutes_by_limits_or_by_answers(sim: Simulator, monkeypatch: pytest.Mon
     assert slower.minutes == pytest.approx((slower.output_tokens or 0) / 100)
     monkeypatch.setenv("LLMNB_PACING", "off")
     free = llmnb.LLM(cache=False).map(ROWS, PROMPT, dry_run=True, concurrency=4)
-    assert "4 at once" in free.minutes_by
+    assert free.minutes == pytest.approx(40 * 0.1 / 4 / 60)
+    assert "4 at once, 0.1 s an answer" in free.minutes_by
 
 
 def _accounts() -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ class BatchRun(Run):
         def question(row: Row) -> Question:
             return job.question(row, plan)
 
-        super().__init__(job.prompts(), len(job.frame), results, question, concurrency=1, **options)
+        super().__init__(job.prompts(), job.source.count, results, question, concurrency=1, **options)
         self._job, self._plan = job, plan
         self._settings = job.settings
         self._caches = job.settings.cache != "off" and plan.ledger["caching"].use is not False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmnb.errors import InvalidRequest, UnknownModel
 from llmnb.jobs.comparing.told import Told
 from llmnb.jobs.mapping import Job
-from llmnb.jobs.rows import VALUE, frame_of
+from llmnb.jobs.sources import VALUE, frame_of
 from llmnb.messages import models as models_known
 from llmnb.routing import Router
 from llmnb.templates import Template
