@@ -301,7 +301,7 @@ class ToolLoop:
         count = len(self._turns)
         return ToolLoopLimit(
             f"the loop with tools came to its limit {name}: {told}, after {count} turn{'' if count == 1 else 's'}"
-            f"{waiting}. {_ADVICE}",
+            f"{waiting}. {_ADVICE if count else 'Nothing was sent.'}",
             limit=name,
             messages=[*self._messages, *self._said],
             replies=tuple(self._turns),

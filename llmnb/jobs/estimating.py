@@ -252,6 +252,7 @@ def _minutes(job: Job, live: int, bill: _Bill, answers: _Answers) -> tuple[float
         "requests": float(live),
         "input-tokens": bill.input_tokens - bill.cached_tokens,
         "output-tokens": (bill.typical or 0.0) * live,
+        "total-tokens": bill.input_tokens + (bill.typical or 0.0) * live,
     }
     limits = job.limits()
     for kind, limit in limits.items():

@@ -7,6 +7,7 @@ limits are far, or unknown, it is not there but for one call in many, whose answ
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 from anthropic import APIRequest
@@ -58,7 +59,8 @@ class PacingPart(Part):
         uid = ""
         if account.is_near:
             uid = f"{entry.facts['uid']}:{entry.attempts}"
-            yield from self._admission(account, uid, entry)
+            asked: Any = request.json
+            yield from self._admission(account, uid, entry, int(asked.get("max_tokens") or 0))
         else:
             account.goes()
         http: httpx2.Response | None = None
@@ -75,10 +77,10 @@ class PacingPart(Part):
     def _account(self, entry: Entry) -> Account:
         return self._pacer.account(self._scope, entry.model_requested)
 
-    def _admission(self, account: Account, uid: str, entry: Entry) -> Flow:
+    def _admission(self, account: Account, uid: str, entry: Entry, max_tokens: int) -> Flow:
         clock, context = self._pacer.clock, current_context()
         lane = context.run_id or context.chat or ""
-        need = account.need(entry.estimated_input_tokens)
+        need = account.need(entry.estimated_input_tokens, max_tokens)
         began, is_told = clock.now(), False
         try:
             while True:
@@ -109,7 +111,8 @@ class PacingPart(Part):
         def ended(call: Call, children: tuple[Call, ...], message_id: str | None) -> None:
             try:
                 usage = call.usage  # what is read from the prompt cache does not count
-                used = Need(1.0, usage.input_tokens + usage.cache_write_tokens, usage.output_tokens)
+                total = usage.total_input_tokens + usage.output_tokens
+                used = Need(1.0, usage.input_tokens + usage.cache_write_tokens, usage.output_tokens, total)
                 is_ok = call.status == "ok"
                 account.ended(uid, used, entry.estimated_input_tokens, self._pacer.clock.now(), is_ok=is_ok)
             except Exception as trouble:

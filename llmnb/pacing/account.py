@@ -117,9 +117,14 @@ class Account:
 
     # When they are near -----------------------------------------------------------------------------------------------
 
-    def need(self, estimated_input_tokens: int) -> Need:
-        """What a call is expected to take, by what others took."""
-        return Need(1.0, estimated_input_tokens * self._input_ratio, self._output_tokens)
+    def need(self, estimated_input_tokens: int, max_tokens: int = 0) -> Need:
+        """What a call is expected to take, by what others took.
+
+        Who has one limit for all tokens counts the longest answer that is asked for, not the one that comes
+        (https://platform.openai.com/docs/guides/rate-limits).
+        """
+        read = estimated_input_tokens * self._input_ratio
+        return Need(1.0, read, self._output_tokens, read + max(self._output_tokens, max_tokens))
 
     def ask(self, uid: str, lane: str, need: Need, now: float) -> float:
         """0 when the call may go, which it then has to; else the seconds after which to ask again."""
@@ -205,6 +210,7 @@ class Account:
             need.requests + sum(other.requests for other in ahead),
             need.input_tokens + sum(other.input_tokens for other in ahead),
             need.output_tokens + sum(other.output_tokens for other in ahead),
+            need.total_tokens + sum(other.total_tokens for other in ahead),
         )
         wait, kind = allowance.wait(total, now)
         self._told[uid] = Throttled(wait, kind.replace("-", " "), allowance.limits.get(kind))

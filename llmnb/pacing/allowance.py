@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-KINDS = ("requests", "input-tokens", "output-tokens")
-"""As in the names of the API's headers: `anthropic-ratelimit-requests-limit`, `-remaining`."""
+KINDS = ("requests", "input-tokens", "output-tokens", "total-tokens")
+"""As in the names of the API's headers: `anthropic-ratelimit-requests-limit`, `-remaining`. The last is what other
+providers have instead of the two before it (see `llmnb.providers.refusal`)."""
+_WITHOUT_OUTPUT = ("requests", "input-tokens")
 HELD_S = 600.0
 """A call that has not ended by then is forgotten: its process died. It is the SDK's own default timeout."""
 MARGIN = 0.02
@@ -26,6 +28,7 @@ class Need:
     requests: float = 1.0
     input_tokens: float = 0.0
     output_tokens: float = 0.0
+    total_tokens: float = 0.0
 
     def of(self, kind: str) -> float:
         """The amount of one kind."""
@@ -53,7 +56,12 @@ class Allowance:
     @classmethod
     def read(cls, kept: dict[str, Any] | None) -> Allowance:
         """From what `written` gave."""
-        return cls(**kept) if kept else cls()
+        if not kept:
+            return cls()
+        made = cls(**kept)
+        # another version may have held other kinds
+        made.held = {uid: call for uid, call in made.held.items() if len(call) == len(KINDS) + 2}
+        return made
 
     def written(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -96,9 +104,9 @@ class Allowance:
         is_newest = False
         if held is not None:
             # answers overtake each other, and an older one does not know of the newer calls
-            is_newest, self.newest_answered = held[4] >= self.newest_answered, max(held[4], self.newest_answered)
+            is_newest, self.newest_answered = held[-1] >= self.newest_answered, max(held[-1], self.newest_answered)
             for at, kind in enumerate(KINDS, 1):
-                if kind in told and (kind != "output-tokens" or is_whole):
+                if kind in told and (is_whole or kind in _WITHOUT_OUTPUT):
                     held[at] = 0.0
         for at, kind in enumerate(KINDS, 1):
             if kind not in told:

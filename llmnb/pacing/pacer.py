@@ -40,7 +40,7 @@ class Pacer:
             settings.input_tokens_per_minute,
             settings.output_tokens_per_minute,
         )
-        self._caps = {kind: float(cap) for kind, cap in zip(KINDS, given, strict=True) if cap is not None}
+        self._caps = {kind: float(cap) for kind, cap in zip(KINDS, given, strict=False) if cap is not None}
         self.longest_retry_wait_s = settings.longest_retry_wait_s
         """However long the API asks to wait, nobody waits longer, as between the SDK's attempts."""
         self._settings = settings

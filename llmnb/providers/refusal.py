@@ -35,7 +35,8 @@ _TYPES = {
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached")
 """Codes of a 429 that no waiting helps against (https://platform.openai.com/docs/guides/error-codes)."""
 
-_LIMITS = ("requests", "tokens")
+_LIMITS = {"requests": "requests", "tokens": "total-tokens"}
+"""One limit for all tokens, which the Messages API has none of: its `tokens` say the stricter of two others."""
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _KEPT = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -108,13 +109,13 @@ def told_headers(headers: httpx2.Headers) -> list[tuple[str, str]]:
 
 def _limits(headers: httpx2.Headers) -> Iterable[tuple[str, str]]:
     """`x-ratelimit-*` as `anthropic-ratelimit-*`, so that pacing learns from them; resets are spans there."""
-    for name in _LIMITS:
+    for name, called in _LIMITS.items():
         for what in ("limit", "remaining"):
             if value := headers.get(f"x-ratelimit-{what}-{name}"):
-                yield f"anthropic-ratelimit-{name}-{what}", value
+                yield f"anthropic-ratelimit-{called}-{what}", value
         if (reset := headers.get(f"x-ratelimit-reset-{name}")) and (span := _span_s(reset)) is not None:
             at = datetime.now(UTC) + timedelta(seconds=span)
-            yield f"anthropic-ratelimit-{name}-reset", at.strftime("%Y-%m-%dT%H:%M:%SZ")
+            yield f"anthropic-ratelimit-{called}-reset", at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _span_s(text: str) -> float | None:

@@ -15,9 +15,10 @@ import pytest
 import llmnb
 from llmnb.asking.runner import Cancelled, Stopped
 from llmnb.chat import Chat
-from llmnb.records import StreamEvent, Text, ToolResult
+from llmnb.records import Approval, StreamEvent, Text, ToolResult
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
+from llmnb.views import views
 
 from .test_runner import Watcher, shown_in
 
@@ -155,3 +156,25 @@ def test_stop_in_a_chats_loop(way: str, place: str, sim: Simulator, monkeypatch:
     assert chat("Go").text == "At last."
     assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 3
     assert (tools.ran, len(sim.requests)) == (1, requests + (2 if at == 0 else 1))
+
+
+@pytest.mark.parametrize("way", ["shown", "ashown"])
+def test_stop_while_a_person_is_asked(way: str, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses Stop in the place of a button has said no to all of it: nothing runs, and the chat is as it was."""
+    monkeypatch.setattr("llmnb.display.prompt.can_ask", lambda: True)
+    views.view("none")  # the display room is there
+    tools, watcher = Tools(waits=False), Watcher()
+
+    def on(event: StreamEvent) -> None:
+        if isinstance(event, Approval):
+            assert watcher.stop is not None
+            watcher.stop()
+
+    watcher.on = on
+    chat = llmnb.LLM().chat(tools=[tools.quick])
+    sim.script(Answer(text="Let me see.", tool_calls=CALLS[:1]))
+    with shown_in(monkeypatch, watcher), pytest.raises(Stopped if way == "shown" else Cancelled):
+        chat("Go", approve=True) if way == "shown" else asyncio.run(chat.aask("Go", approve=True))
+    assert (tools.ran, chat.messages) == (0, [])
+    assert llmnb.calls()["status"].tolist() == ["ok"]
+    assert chat.usage.total_input_tokens == sim.billed().input_tokens

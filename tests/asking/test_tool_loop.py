@@ -397,9 +397,10 @@ def test_a_dollar_ceiling_is_one(way: str, sim: Simulator) -> None:
 
 def test_a_first_turn_that_could_pass_the_ceiling_is_not_sent(sim: Simulator) -> None:
     """The error says what it could cost and what makes it cheaper; the row says that a ceiling was in the way."""
-    with pytest.raises(
-        ToolLoopLimit, match=r"up to \$0\.0\d+ \(less with a lower max_tokens\), and \$0\.0005 is left, af"
-    ):
+    told = (
+        r"up to \$0\.0\d+ \(less with a lower max_tokens\), and \$0\.0005 is left, after 0 turns\. Nothing was sent\."
+    )
+    with pytest.raises(ToolLoopLimit, match=told):
         llmnb.LLM(tools=[look])("Q", budget_usd=0.0005)
     assert sim.requests == []
     row = llmnb.calls().iloc[0]

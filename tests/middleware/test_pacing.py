@@ -55,6 +55,23 @@ def test_calls_keep_inside_the_limits_that_answers_tell(account: tuple[Simulator
     assert rows["cost_nanousd"].sum() == simulator.billed().price_nanousd
 
 
+def test_another_providers_calls_are_paced_by_its_own_headers(
+    account: tuple[Simulator, anthropic.Anthropic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits that are told as `x-ratelimit-*`: thirty calls on an account of twenty a minute, and hardly a 429."""
+    pytest.importorskip("openai")
+    simulator, _ = account
+    for name, value in simulator.environ().items():
+        monkeypatch.setenv(name, value)
+    llm = llmnb.LLM("openai:gpt-4o", max_tokens=20, cache=False)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: llm(f"{number}"), range(30)))
+    statuses = [seen.status for seen in simulator.requests]
+    assert statuses.count(200) == 30
+    assert len(statuses) <= 31
+    assert llmnb.calls()["wait_ms"].max() > 0
+
+
 def test_a_stream_holds_its_place_until_it_ends(account: tuple[Simulator, anthropic.Anthropic]) -> None:
     """What it is expected to write is held until then, and not longer."""
     _, client = account

@@ -40,6 +40,24 @@ def test_the_scarcest_kind_decides_and_refills() -> None:
     assert known(outputs=0).wait_s(ONE, 1_000) == pytest.approx(0.6 + SPARE_S)
 
 
+def test_one_limit_for_all_tokens_is_kept() -> None:
+    """Other providers count input and the longest answer together, and what was not written comes back."""
+    allowance = Allowance(at=1_000)
+    allowance.told("", {"total-tokens": (30_000, 10_000)}, 1_000, is_whole=True)
+    need = Need(1, 1_000, 256, 9_000)
+    assert allowance.wait_s(need, 1_000) == 0
+    allowance.take("a", need, 1_000)
+    assert allowance.wait_s(need, 1_000) == pytest.approx((9_000 + 30_000 * MARGIN - 1_000) * 60 / 30_000)
+    allowance.ended("a", Need(1, 1_000, 500, 1_500), 1_000, is_ok=True)
+    assert allowance.levels["total-tokens"] == 8_500
+
+
+def test_what_another_version_held_is_left() -> None:
+    """Kept in the shared store by an llmnb that knew fewer kinds."""
+    kept = Allowance(held={"old": [1_000.0, 1, 0, 0, 7]}).written()
+    assert Allowance.read(kept).held == {}
+
+
 def test_what_is_larger_than_a_minute_goes_alone() -> None:
     """It waits for a full bucket, and not for ever."""
     assert known(inputs=9_000).wait_s(Need(1, 50_000, 1), 1_000) == 6

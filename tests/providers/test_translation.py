@@ -403,6 +403,8 @@ def test_limits_are_told_in_the_words_that_pacing_reads() -> None:
     given = {"x-ratelimit-limit-requests": "50", "x-ratelimit-remaining-requests": "49"}
     headers = dict(refusal.told_headers(httpx2.Headers({**given, "x-ratelimit-reset-requests": "1m0.5s"})))
     assert headers["anthropic-ratelimit-requests-remaining"] == "49"
+    headers_of_tokens = dict(refusal.told_headers(httpx2.Headers({"x-ratelimit-limit-tokens": "30000"})))
+    assert headers_of_tokens == {"anthropic-ratelimit-total-tokens-limit": "30000"}
     assert headers["anthropic-ratelimit-requests-reset"].endswith("Z")
 
 
