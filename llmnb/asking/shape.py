@@ -59,6 +59,8 @@ class Shape:
         """
         if into is None:
             raise InvalidRequest(f"no type to extract. {_GIVE} Nothing was sent.")
+        if isinstance(into, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
+            raise InvalidRequest(f"{_called(into)} is a function, and no type to extract. {_GIVE} Nothing was sent.")
         if isinstance(into, Mapping):
             return _shape_of_schema(cast("Mapping[str, Any]", into))
         try:

@@ -72,10 +72,11 @@ def new_call_id() -> str:
 
 def _tool_use(call: Json) -> Json:
     function = as_dict(call.get("function"))
-    signatures.remember(call)
+    uid = call.get("id") or new_call_id()
+    signatures.remember(uid, call)
     return {
         "type": "tool_use",
-        "id": call.get("id") or new_call_id(),
+        "id": uid,
         "name": function.get("name"),
         "input": _arguments(function.get("arguments")),
     }

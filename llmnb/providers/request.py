@@ -27,7 +27,7 @@ _TRANSLATED = (
     "thinking", "tool_choice", "tools", "top_k",
 )  # fmt: skip
 _MOST_STOPS = 4
-_SKIPPED_SIGNATURE = "skip_thought_signature_validator"
+_STAND_IN = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 """Stands for the signature of a call whose own is lost (Google's guide "Thought signatures")."""
 
 MARK = "_llmnb"
@@ -168,6 +168,8 @@ class _Translation:
         for block in blocks:
             if block.get("type") == "tool_result":
                 text, images = self._result(block)
+                if block.get("is_error") and not text.startswith("Error"):  # there is no field for it
+                    text = f"Error: {text}"
                 yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
                 parts += images
         parts += [self._part(block) for block in blocks if block.get("type") != "tool_result"]
@@ -237,16 +239,21 @@ class _Translation:
                 calls.append(self._call(block))
             elif kind not in ("thinking", "redacted_thinking"):
                 raise self._refusal(f"it takes back no {kind!r} of an earlier turn")
+        if self._abilities.thought_signatures:
+            _sign(calls)
         message: Json = {"role": "assistant", "content": "".join(texts) or (None if calls else "")}
         return message | {"tool_calls": calls} if calls else message
 
     def _call(self, block: Json) -> Json:
         function = {"name": block.get("name"), "arguments": json.dumps(block.get("input"), ensure_ascii=False)}
-        call: Json = {"id": block.get("id"), "type": "function", "function": function}
-        if self._abilities.thought_signatures:
-            signed = signatures.of(block.get("id")) or {"google": {"thought_signature": _SKIPPED_SIGNATURE}}
-            call["extra_content"] = signed
-        return call
+        return {"id": block.get("id"), "type": "function", "function": function}
+
+
+def _sign(calls: list[Json]) -> None:
+    """Puts back what calls were signed with. Of calls side by side the first alone is, and has the stand-in."""
+    signed = [(call, found) for call in calls if (found := signatures.of(call["id"]))]
+    for call, found in signed or [(call, _STAND_IN) for call in calls[:1]]:
+        call["extra_content"] = found
 
 
 def _titled(title: object, text: str) -> str:

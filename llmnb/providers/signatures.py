@@ -15,10 +15,10 @@ MOST = 4_096
 _known: OrderedDict[str, Any] = OrderedDict()
 
 
-def remember(call: dict[str, Any]) -> None:
-    """Keeps what came with a call, if something did."""
-    if call.get("id") and call.get("extra_content"):
-        _known[call["id"]] = call["extra_content"]
+def remember(uid: str, call: dict[str, Any]) -> None:
+    """Keeps what came with the call of this id, if something did."""
+    if call.get("extra_content"):
+        _known[uid] = call["extra_content"]
         while len(_known) > MOST:
             _known.popitem(last=False)
 

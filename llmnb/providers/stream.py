@@ -165,7 +165,7 @@ class Translation:
             call = self._calls[at] = _Call(piece.get("id") or new_call_id(), self._blocks)
             self._blocks += 1
             block: Json = {"type": "tool_use", "id": call.uid, "name": function.get("name") or "", "input": {}}
-            signatures.remember(piece)
+            signatures.remember(call.uid, piece)
             started = {"type": "content_block_start", "index": call.block, "content_block": block}
             self._event("content_block_start", started)
         arguments = function.get("arguments")

@@ -215,8 +215,8 @@ def test_a_model_that_thinks_is_not_forced(sim: Simulator) -> None:
 
 @pytest.mark.parametrize(
     "into",
-    ["Person", {"type": "thing"}, {"name": "str"}, None, object(), print],
-    ids=["text", "no schema", "no type", "nothing", "object", "function"],
+    ["Person", {"type": "thing"}, {"name": "str"}, None, object(), print, lambda: 3],
+    ids=["text", "no schema", "no type", "nothing", "object", "function", "lambda"],
 )
 def test_what_is_no_type_is_refused(sim: Simulator, into: Any) -> None:
     """Nothing is sent for what no schema can be made of, and the sentence says what to give."""

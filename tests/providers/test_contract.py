@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
     return list(reversed(llmnb.calls().to_dict("records")))
 
 
-@pytest.mark.parametrize("name", ["claude-sonnet-5-5", "openai:gpt-5.2", "ollama:qwen3:8b"])
+@pytest.mark.parametrize("name", ["claude-sonnet-5-5", "openai:gpt-5.2", "gemini:gemini-2.5-flash", "ollama:qwen3:8b"])
 class TestContract:
     """One model, asked in every way there is."""
 

@@ -20,6 +20,7 @@ from llmnb.providers.strict_schema import all_required, is_strict
 OPENAI = endpoint(BY_PREFIX["openai"], None, {})
 GEMINI = endpoint(BY_PREFIX["gemini"], None, {})
 OLLAMA = endpoint(BY_PREFIX["ollama"], None, {})
+_STAND_IN_TEXT = "skip_thought_signature_validator"
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
 
@@ -361,6 +362,27 @@ def test_signatures_go_back_to_who_sent_them_only(streamed: bool) -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [block]}]
     assert asked(messages=messages, at=GEMINI)["messages"][1]["tool_calls"][0]["extra_content"] == extra
     assert "extra_content" not in asked(messages=messages)["messages"][1]["tool_calls"][0]
+
+
+def test_of_calls_side_by_side_the_first_is_signed() -> None:
+    """As Gemini sends them; where what it sent is lost, the first has the stand-in, and no other."""
+    for extra in ({"google": {"thought_signature": "s"}}, None):
+        made = [{"function": {"name": "f", "arguments": "{}"}} for _ in range(2)]
+        if extra:
+            made[0]["extra_content"] = extra
+        blocks = message_of({"choices": [{"message": {"tool_calls": made}}]})["content"]
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": blocks}]
+        first, second = asked(messages=messages, at=GEMINI)["messages"][1]["tool_calls"]
+        assert first["extra_content"]["google"]["thought_signature"] == ("s" if extra else _STAND_IN_TEXT)
+        assert "extra_content" not in second
+
+
+def test_a_failed_tool_says_so() -> None:
+    """The other wire has no field for it, so that the text says it."""
+    call = {"type": "tool_use", "id": "c1", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "no network", "is_error": True}
+    messages = [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    assert asked(messages=messages)["messages"][1]["content"] == "Error: no network"
 
 
 def test_an_error_in_a_stream_is_told_as_one() -> None:
