@@ -48,7 +48,7 @@ def waiting_text(part: Waiting) -> str:
     """A wait in words; '' for one that is over and of which nobody needs to know any more."""
     retry = part.wait
     if isinstance(retry, Throttled):
-        return "" if part.over else f"⧗ waiting {max(1, ceil(retry.wait_s))} s for {shortened(retry.reason, 200)}"
+        return "" if part.over else f"◷ waiting {max(1, ceil(retry.wait_s))} s for {shortened(retry.reason, 200)}"
     of = f" of {retry.max_attempts}" if retry.max_attempts else ""
     reason = f" ({shortened(retry.reason, 200)})" if retry.reason else ""
     verb = "waited" if part.over else "waiting"

@@ -107,7 +107,9 @@ class Account:
             with self._lock:  # of those that are under way the answer may not know
                 limit, left = told.get("requests", (0.0, 0.0))
                 told = {**told, "requests": (limit, left - self._unheld)} if limit else told
-                self._update(lambda allowance: allowance.told("", told, now, is_whole=True))
+                self._update(
+                    lambda allowance: allowance.told("", self._within_caps(told, allowance, now), now, is_whole=True)
+                )
                 self.is_near = True
             return
         # a quarter of what may go before the limits are near: other processes may do the same meanwhile
@@ -160,7 +162,7 @@ class Account:
         """The head of an answer has come."""
 
         def change(allowance: Allowance) -> float:
-            allowance.told(uid, told, now, is_whole=is_whole)
+            allowance.told(uid, self._within_caps(told, allowance, now), now, is_whole=is_whole)
             if refused:
                 allowance.refused(retry_after_s, now, tells_limits=bool(told))
             return allowance.share_left() if allowance.window is None else 0.0
@@ -217,6 +219,16 @@ class Account:
         if wait <= 0:  # there is room for those ahead, too
             allowance.take(uid, need, now)
         return wait
+
+    def _within_caps(self, told: Told, allowance: Allowance, now: float) -> Told:
+        """What the API says, where it says less than the user's own limits: those are counted here."""
+        allowance.refill(now)
+        known: dict[str, tuple[float, float]] = {}
+        for kind, (limit, left) in told.items():
+            cap = self._caps.get(kind, limit)
+            if limit <= cap or left < allowance.levels.get(kind, cap):
+                known[kind] = min(limit, cap), left
+        return known
 
     def _update(self, change: Change) -> float:
         if self._updating:

@@ -79,7 +79,7 @@ class Allowance:
 
     def wait(self, need: Need, now: float) -> tuple[float, str]:
         """The same, and the kind of limit that is waited for; '' where it is none of `KINDS`."""
-        self._refill(now)
+        self.refill(now)
         wait, waited_for = max(0.0, self.blocked_until - now), ""
         for kind, limit in self.limits.items():
             # one that needs more than all takes all
@@ -99,7 +99,7 @@ class Allowance:
 
     def told(self, uid: str, told: Told, now: float, *, is_whole: bool) -> None:
         """An answer has come, and with it what is left; `is_whole` when its output is in that, too."""
-        self._refill(now)
+        self.refill(now)
         held = self.held.get(uid)
         is_newest = False
         if held is not None:
@@ -126,7 +126,7 @@ class Allowance:
 
     def ended(self, uid: str, used: Need, now: float, *, is_ok: bool) -> None:
         """A call has ended: what it was thought to take gives way to what it took."""
-        self._refill(now)
+        self.refill(now)
         held = self.held.pop(uid, None)
         if held is None:
             return
@@ -143,7 +143,8 @@ class Allowance:
         shares = [self.levels[kind] / limit for kind, limit in self.limits.items()]
         return min(shares, default=1.0)
 
-    def _refill(self, now: float) -> None:
+    def refill(self, now: float) -> None:
+        """What came back since the last time; calls that nobody can be waiting for any more are forgotten."""
         passed = max(0.0, now - self.at)
         self.at = max(now, self.at)
         for kind, limit in self.limits.items():

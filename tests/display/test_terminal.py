@@ -89,7 +89,7 @@ def test_a_wait_for_a_rate_limit_is_shown_while_it_lasts() -> None:
     screen = Screen()
     screen.feed(out.getvalue())
     assert not [line for line in screen.lines if "waiting" in line]
-    assert plain.getvalue().splitlines()[:2] == [f"⧗ {said.format(12)}", "Here it is."]
+    assert plain.getvalue().splitlines()[:2] == [f"◷ {said.format(12)}", "Here it is."]
 
 
 def test_thinking_and_tools_are_single_lines() -> None:

@@ -114,7 +114,7 @@ def test_a_call_that_is_held_back_says_so(
     assert {(event.limit, event.per_minute) for event in waits} == {("requests", 20.0)}
     assert waits[0].wait_s > 1
     assert told[-1] == Throttled(0.0)
-    assert "⧗ waiting 3 s for the account's limit of 20 requests a minute" in lines
+    assert "◷ waiting 3 s for the account's limit of 20 requests a minute" in lines
     assert lines[-1] == ""
     assert isinstance(answer.parts[-1], Prose)
 

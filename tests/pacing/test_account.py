@@ -52,6 +52,22 @@ def _lane(uid: str) -> str:
     return "chat" if uid == "question" else "map"
 
 
+def test_a_limit_of_the_users_own_holds_whatever_the_api_allows() -> None:
+    """The API's much higher one does not lift it, and what others have used of the account counts."""
+    account = limited(MemoryShelf())
+    use_up(account, 1_000, 57)
+    assert account.ask("last", "", ONE, 1_000) == 0
+    account.answered("last", {"requests": (4_000, 3_940)}, 1_000, is_whole=True, refused=False, retry_after_s=None)
+    account.ended("last", ONE, 0, 1_000, is_ok=True)
+    assert account.ask("one more", "", ONE, 1_000) > 0
+    account.give_up("one more")
+    for number in range(57):
+        account.ended(f"1000 {number}", ONE, 0, 1_000, is_ok=True)
+    account.answered("", {"requests": (4_000, 3)}, 1_030, is_whole=True, refused=False, retry_after_s=None)
+    use_up(account, 1_030, 1)
+    assert account.ask("after others", "", Need(2, 0, 0), 1_030) > 0
+
+
 def test_who_gives_up_holds_nobody_up() -> None:
     """The next one is told the time of the first."""
     account = limited(MemoryShelf())
