@@ -13,12 +13,12 @@ import json
 import sys
 
 TEXT = "Write-ahead logging appends each change to a log before it touches the table, so that readers go on. " * 3
-_MESSAGE = json.dumps(
+_MESSAGE = json.dumps(  # written as the API writes it
     {
+        "model": "claude-sonnet-5-5",
         "id": "msg_01LeanServerLeanServerLean",
         "type": "message",
         "role": "assistant",
-        "model": "claude-sonnet-5-5",
         "content": [{"type": "text", "text": TEXT}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
@@ -26,10 +26,13 @@ _MESSAGE = json.dumps(
             "input_tokens": 24,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
             "output_tokens": 70,
             "service_tier": "standard",
+            "inference_geo": "not_available",
         },
-    }
+    },
+    separators=(",", ":"),
 ).encode()
 _LIMITS = "".join(  # as the API sends them, and so far away that nothing has to be held back
     f"anthropic-ratelimit-{kind}-{what}: {value}\r\n"

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 import weakref
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -66,18 +66,23 @@ def _is_installed() -> bool:
     return (int(major), int(minor)) >= _OLDEST
 
 
-def http_client(settings: Settings | None = None) -> httpx2.AsyncClient | None:
+def http_client(settings: Settings | None = None) -> AioClient | None:
     """What an SDK client is given as its `http_client`; None where it shall have its own."""
     if kind(settings) == "httpx":
         return None
     from anthropic import DEFAULT_CONNECTION_LIMITS, DEFAULT_TIMEOUT
 
     transport = AioTransport(DEFAULT_CONNECTION_LIMITS)
-    return AioClient(transport=transport, timeout=DEFAULT_TIMEOUT, follow_redirects=True)
+    return AioClient(transport, timeout=DEFAULT_TIMEOUT, follow_redirects=True)
 
 
 class AioClient(httpx2.AsyncClient):
-    """An HTTP client over aiohttp, with the SDK's own defaults."""
+    """An HTTP client over aiohttp."""
+
+    def __init__(self, transport: AioTransport, **options: Any) -> None:
+        super().__init__(transport=transport, **options)
+        self.aio = transport
+        """Its connections."""
 
 
 class AioTransport(httpx2.AsyncBaseTransport):
@@ -90,9 +95,6 @@ class AioTransport(httpx2.AsyncBaseTransport):
         self._quietly: weakref.finalize[Any, Any] | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        session = self._session or self._open()
-        extensions = request.extensions
-        timeout: dict[str, float | None] = extensions.get("timeout") or {}
         data: Any
         try:
             data = request.content or None
@@ -101,21 +103,29 @@ class AioTransport(httpx2.AsyncBaseTransport):
         headers = [(name.decode("ascii"), _text(value)) for name, value in request.headers.raw]
         if data is request.stream:
             headers = [pair for pair in headers if pair[0].lower() != "transfer-encoding"]  # aiohttp's to say
-        with _as_httpx(request):
-            answer = await session.request(
-                request.method,
-                _url(str(request.url)),
-                headers=headers,
-                data=data,
-                allow_redirects=False,
-                timeout=_timeout(timeout.get("connect"), timeout.get("read"), timeout.get("pool")),
-                server_hostname=extensions.get("sni_hostname"),
-            )
+        with as_httpx(request):
+            answer = await self.send(request.method, str(request.url), headers, data, request.extensions)
         told: dict[str, Any] = {"http_version": b"HTTP/1.0" if answer.version == (1, 0) else b"HTTP/1.1"}
         if answer.reason:
             told["reason_phrase"] = answer.reason.encode("latin-1", "replace")
         return httpx2.Response(
             answer.status, headers=answer.raw_headers, stream=_Body(answer, request), request=request, extensions=told
+        )
+
+    async def send(
+        self, method: str, url: str, headers: Iterable[tuple[str, str]], data: Any, extensions: Mapping[str, Any]
+    ) -> aiohttp.ClientResponse:
+        """What aiohttp gives, whose errors are its own; `extensions` are those of httpx2's request."""
+        session = self._session or self._open()
+        timeout: Mapping[str, float | None] = extensions.get("timeout") or {}
+        return await session.request(
+            method,
+            _url(url),
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            timeout=_timeout(timeout.get("connect"), timeout.get("read"), timeout.get("pool")),
+            server_hostname=extensions.get("sni_hostname"),
         )
 
     def _open(self) -> aiohttp.ClientSession:
@@ -167,7 +177,7 @@ class _Body(httpx2.AsyncByteStream):
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx(self._request):
+        with as_httpx(self._request):
             content = self._answer.content
             while chunk := await content.readany():
                 yield chunk
@@ -180,7 +190,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 @contextlib.contextmanager
-def _as_httpx(request: httpx2.Request) -> Generator[None]:
+def as_httpx(request: httpx2.Request) -> Generator[None]:
     """Raises what goes wrong as the error of httpx2 that says the same."""
     try:
         yield

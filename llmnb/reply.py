@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, ToolCall, ToolResult, Usage
+from llmnb.unread import Unread
 from llmnb.views import views
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Reply:
         shown_in: str | None = None,
         prompt_cache: PromptCacheUse | None = None,
     ) -> None:
-        self._message = message
+        self._message: Message | Unread = message
         self._shown_in = shown_in
         self._figures: Figures | None = Figures(usage, cost, call, prompt_cache or PromptCacheUse())
         self._worked_out: Callable[[], Figures] | None = None
@@ -57,7 +58,7 @@ class Reply:
     @classmethod
     def of(
         cls,
-        message: Message,
+        message: Message | Unread,
         worked_out: Callable[[], Figures],
         shown_in: str | None = None,
         turns: tuple[Reply, ...] = (),
@@ -83,7 +84,10 @@ class Reply:
     @property
     def message(self) -> Message:
         """The SDK's `Message`, exactly as the API sent it."""
-        return self._message
+        message = self._message
+        if isinstance(message, Unread):
+            self._message = message = message.message()
+        return message
 
     @property
     def route(self) -> Route | None:
@@ -148,6 +152,8 @@ class Reply:
     @property
     def text(self) -> str:
         """The text of the answer, without thinking."""
+        if isinstance(unread := self._message, Unread):
+            return unread.text
         return "".join(block.text for block in self.message.content if block.type == "text")
 
     @property
@@ -158,12 +164,12 @@ class Reply:
     @property
     def model(self) -> str:
         """The model that answered, which can differ from the one that was asked."""
-        return self.message.model
+        return self._message.model
 
     @property
     def stop_reason(self) -> str | None:
         """Why the model stopped: end_turn, max_tokens, stop_sequence, refusal, …"""
-        return self.message.stop_reason
+        return self._message.stop_reason
 
     @property
     def truncated(self) -> bool:

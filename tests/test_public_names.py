@@ -96,7 +96,7 @@ FLOORS = (
     {"providers"},
     {"client"},
     {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "routing", "templates",
-     "tools"},
+     "tools", "unread"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},
 )  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb import slots
+from llmnb import slots, unread
 from llmnb.asking.figures import figures, rows_of
 from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply, LlmnbError
@@ -22,6 +22,7 @@ from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece, pieces_of
 from llmnb.records import Call, Ended, PromptMarks, Retry, Usage, Wait, calling
 from llmnb.reply import Reply
+from llmnb.unread import Unread
 
 if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
@@ -76,7 +77,12 @@ class Exchange:
                 pass
             return self.replied()
         with self._slot(), self._calling(), _Advice(self.plan):
-            message = cast("Any", client()).messages.create(**self._arguments)
+            asked: Any = client()
+            if unread.is_enough(asked):
+                response = asked.messages.with_raw_response.create(**self._arguments)
+                message = unread.of(response) or _parsed(response)
+            else:
+                message = asked.messages.create(**self._arguments)
         return self._finish(message)
 
     async def aask(self, client: AsyncClient) -> Reply:
@@ -87,7 +93,12 @@ class Exchange:
             return self.replied()
         async with self._aslot():
             with self._calling(), _Advice(self.plan):
-                message = await cast("Any", client()).messages.create(**self._arguments)
+                asked: Any = client()
+                if unread.is_enough(asked):
+                    response = await asked.messages.with_raw_response.create(**self._arguments)
+                    message = unread.of(response) or await _aparsed(response)
+                else:
+                    message = await asked.messages.create(**self._arguments)
         return self._finish(message)
 
     # Piece by piece ---------------------------------------------------------------------------------------------------
@@ -237,12 +248,12 @@ class Exchange:
             raise self._incomplete("the stream ended before the answer did")
 
     def _finish(self, message: Any) -> Reply:
-        if not hasattr(message, "usage"):  # the SDK passes on what it cannot read
+        if not isinstance(message, Unread) and not hasattr(message, "usage"):  # the SDK passes on what it cannot read
             raise IncompleteReply(f"the server answered with something that is no message: {str(message)[:200]!r}")
         self.reply = self._reply(message)
         return self.reply
 
-    def _reply(self, message: Message, usage: Usage | None = None) -> Reply:
+    def _reply(self, message: Message | Unread, usage: Usage | None = None) -> Reply:
         worked_out = partial(figures, message, self.plan.model, self._call, self._marks, usage)
         return Reply.of(message, worked_out, self.shown_in)
 
@@ -283,6 +294,15 @@ class Exchange:
             return None
         output = wire.estimated_tokens(len(text.encode()))
         return replace(wire.read_usage(message.usage.to_dict(warnings=False)), output_tokens=output, estimated=True)
+
+
+def _parsed(response: Any) -> Any:
+    """What the SDK makes of a response; a part of the user's own may have given something else."""
+    return response.parse() if hasattr(response, "parse") else response
+
+
+async def _aparsed(response: Any) -> Any:
+    return await response.parse() if hasattr(response, "parse") else response
 
 
 def _why(broke: Exception) -> str:

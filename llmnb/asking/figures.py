@@ -13,6 +13,7 @@ from llmnb.pricing import Terms, cost_of, saved_by_caching
 from llmnb.records import Call, Cost, Ended, PromptCacheUse, PromptMarks, Usage
 from llmnb.reply import Figures, Reply
 from llmnb.trouble import quietly
+from llmnb.unread import Unread
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -28,7 +29,7 @@ def rows_of(ended: Ended | None) -> tuple[Call, ...]:
 
 
 def figures(
-    message: Message, model: str, ended: Ended | None, marks: PromptMarks | None, usage: Usage | None = None
+    message: Message | Unread, model: str, ended: Ended | None, marks: PromptMarks | None, usage: Usage | None = None
 ) -> Figures:
     """The figures of an answer.
 
@@ -68,7 +69,7 @@ def _together(uses: Sequence[PromptCacheUse]) -> PromptCacheUse:
     )
 
 
-def _usage(message: Message, model: str, call: Call | None) -> Usage:
+def _usage(message: Message | Unread, model: str, call: Call | None) -> Usage:
     if call is not None and call.source == "live":
         return call.usage
     # of an answer that was kept: what it took when it was asked; its row has what it took now, which is nothing
@@ -76,7 +77,7 @@ def _usage(message: Message, model: str, call: Call | None) -> Usage:
     return known.usage or Usage()
 
 
-def _cost(message: Message, usage: Usage, rows: tuple[Call, ...]) -> Cost:
+def _cost(message: Message | Unread, usage: Usage, rows: tuple[Call, ...]) -> Cost:
     if not rows:
         return cost_of(usage, message.model)
     # what a compaction, an advisor or a model that declined cost is part of what this answer cost
@@ -85,7 +86,7 @@ def _cost(message: Message, usage: Usage, rows: tuple[Call, ...]) -> Cost:
 
 
 def _prompt_cache(
-    message: Message, usage: Usage, cost: Cost, rows: tuple[Call, ...], marks: PromptMarks | None
+    message: Message | Unread, usage: Usage, cost: Cost, rows: tuple[Call, ...], marks: PromptMarks | None
 ) -> PromptCacheUse:
     if rows and rows[0].source != "live":  # answered from disk: the API's cache did nothing
         return PromptCacheUse(saved_nanousd=0)
@@ -103,12 +104,12 @@ def _prompt_cache(
     )
 
 
-def _bound(message: Message, marks: PromptMarks | None) -> int | None:
+def _bound(message: Message | Unread, marks: PromptMarks | None) -> int | None:
     tokens = None if marks is None else marks.bound_tokens
     return None if tokens is None else cost_of(Usage(tokens), message.model).nanousd
 
 
-def _saved(message: Message, usage: Usage, cost: Cost, rows: tuple[Call, ...]) -> int | None:
+def _saved(message: Message | Unread, usage: Usage, cost: Cost, rows: tuple[Call, ...]) -> int | None:
     """Nano-dollars that the prompt cache saved, those of other models that worked on the answer among them."""
     if cost.nanousd is None:
         return None

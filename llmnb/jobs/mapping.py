@@ -20,6 +20,7 @@ from llmnb.jobs.batches.notes import check_none_open
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
+from llmnb.jobs.quick_bound import quick_bound
 from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts
 from llmnb.jobs.run import Run, Status
@@ -210,7 +211,8 @@ class Job:
             return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
-        return Purse(self.budget_usd, sum(one.spent_nanousd for one in results), most, attempts)
+        spent = sum(one.spent_nanousd for one in results)
+        return Purse(self.budget_usd, spent, most, attempts, quick_bound(self.settings))
 
     def ask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
@@ -332,7 +334,9 @@ class _OneClient:
 
     def here(self) -> Any:
         if self._client is None:
-            self._client = self._find()
+            from llmnb.middleware.direct import for_many
+
+            self._client = for_many(self._find())
         return self._client
 
     def __getattr__(self, name: str) -> Any:

@@ -22,15 +22,21 @@ class Purse:
         spent_nanousd: what of them is gone already.
         most: the most that a question can cost, in dollars; None when there is no price.
         attempts: how often a row may be asked.
+        quick: more than that, but told at once; None where it cannot be told. Default: it never can.
     """
 
     def __init__(
-        self, usd: Decimal, spent_nanousd: int, most: Callable[[Question], Decimal | None], attempts: int
+        self,
+        usd: Decimal,
+        spent_nanousd: int,
+        most: Callable[[Question], Decimal | None],
+        attempts: int,
+        quick: Callable[[Question], Decimal | None] | None = None,
     ) -> None:
         self.usd = usd
         self._left = int(usd * NANO) - spent_nanousd
         self._held = 0
-        self._most, self._attempts = most, attempts
+        self._most, self._attempts, self._quick = most, attempts, quick
         self._changed = asyncio.Event()
 
     async def take(self, question: Question) -> int | None:
@@ -41,6 +47,11 @@ class Purse:
         Raises:
             InvalidRequest: there is no price.
         """
+        if self._quick is not None and (enough := self._quick(question)) is not None:
+            wanted = int(enough * NANO) * self._attempts
+            if self._held + wanted <= self._left:
+                self._held += wanted
+                return wanted
         most = self._most(question)
         if most is None:
             raise InvalidRequest(f"budget_usd wants a price, and there is none for {question.plan.model}: set one")

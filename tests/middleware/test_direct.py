@@ -1,0 +1,93 @@
+"""Requests of a run that are sent without being built anew: to the server and to the user they are the SDK's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+
+import llmnb
+from llmnb.middleware.direct import for_many
+from llmnb.simulator import Fault, SeenRequest, Simulator
+
+pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'llmnb[aiohttp]'")
+FAULTS = (
+    Fault("rate_limited", retry_after_ms=1),
+    Fault("overloaded", retry_after_ms=1),
+    Fault("status", status=400),
+    Fault("reset_before_headers"),
+    Fault("close_before_headers"),
+    Fault("drop"),
+    Fault("gzip"),
+)
+
+
+def asked(rows: list[str], **options: Any) -> Any:
+    """One row after the other, so that the first shows the way and the second takes it."""
+    return llmnb.LLM(max_tokens=50, cache=False).map(rows, "Say {{ value }}", concurrency=1, progress=False, **options)
+
+
+def without_own(request: SeenRequest) -> dict[str, str]:
+    """The headers of a request but those that are another's for each."""
+    own = ("idempotency-key", "x-stainless-retry-count")
+    return {name.lower(): value for name, value in dict(request.headers).items() if name.lower() not in own}
+
+
+def test_the_server_cannot_tell(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers and bodies are those that the SDK sends by itself."""
+    assert asked(["a", "b", "sjø"], extra_headers={"x-of-mine": "1"}).error.isna().all()
+    direct = list(sim.requests)
+    monkeypatch.setenv("LLMNB_TRANSPORT", "httpx")
+    assert asked(["a", "b", "sjø"], extra_headers={"x-of-mine": "1"}, fresh=True).error.isna().all()
+    for ours, theirs in zip(direct, sim.requests[len(direct) :], strict=True):
+        assert without_own(ours) == without_own(theirs)
+        assert ours.body == theirs.body
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.kind)
+def test_what_goes_wrong_is_told_as_over_the_sdk(sim: Simulator, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows in the frame and in the books, to the token."""
+    told: list[Any] = []
+    for transport in ("auto", "httpx"):
+        monkeypatch.setenv("LLMNB_TRANSPORT", transport)
+        sim.fail(fault, match=f"two {transport}")
+        frame = asked([f"one {transport}", f"two {transport}"])
+        books = llmnb.calls(where={"run_id": frame.run_id}).sort_values("ts").tail(2)
+        facts = ["status", "attempts", "input_tokens", "output_tokens", "estimated", "error_type", "cost_usd"]
+        told.append(
+            (
+                re.sub(f"req_\\w+|{transport}", "…", frame[["error", "input_tokens", "output_tokens"]].to_json()),
+                json.loads(books[facts].to_json(orient="values")),
+            )
+        )
+    (ours, our_books), (theirs, their_books) = told
+    assert ours == theirs
+    for mine, its in zip(our_books, their_books, strict=True):  # a prompt is a letter longer
+        assert mine[0:2] == its[0:2]
+        assert mine[4] == its[4]
+        assert abs(mine[2] - its[2]) <= 4
+
+
+def test_attempts_of_a_call_are_counted(sim: Simulator) -> None:
+    """As the API is told of retries."""
+    sim.fail(Fault("overloaded", retry_after_ms=1), match="two", times=2)
+    assert asked(["one", "two"]).error.isna().all()
+    counts = [dict(request.headers).get("x-stainless-retry-count") for request in sim.requests]
+    assert counts == ["0", "0", "1", "2"]
+
+
+def test_whoever_listens_to_the_sdk_hears_of_every_call(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    """With its logging on, each goes the SDK's way."""
+    with caplog.at_level(logging.DEBUG, "anthropic"):
+        asked(["one", "two", "three"])
+    assert sum(record.message.startswith("HTTP Response") for record in caplog.records) == 3
+
+
+async def test_other_clients_stay_as_they_are(sim: Simulator) -> None:
+    """One with connections of its own, and one of another class."""
+    async with sim.async_client() as plain:
+        assert not for_many(llmnb.wrap(plain))._client.__class__.__name__.startswith("Aio")
+        assert len(for_many(plain).middleware) == 0
