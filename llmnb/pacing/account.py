@@ -200,7 +200,7 @@ class Account:
         """Keeps limits that are far, for estimates in other kernels, too; apart from what calls are held back by."""
         if limits and limits != self._remembered:
             self._remembered = limits
-            self._shelf.update(self.key + _TOLD, lambda allowance: allowance.limits.update(limits) or 0.0)
+            self._shelf.note(self.key + _TOLD, lambda allowance: allowance.limits.update(limits) or 0.0)
 
     def _turn(self, uid: str) -> tuple[int, int]:
         lane, arrival, _ = self._waiting[uid]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -30,6 +31,10 @@ class Shelf(Protocol):
         """Has an allowance changed, and gives what the change gave."""
         ...
 
+    def note(self, key: str, change: Changed) -> None:
+        """The same of what is only good to know: where others cannot be reached, there is nothing to be said of it."""
+        ...
+
 
 class MemoryShelf:
     """For one process, and for the time in which the others cannot be reached."""
@@ -41,6 +46,9 @@ class MemoryShelf:
     def update(self, key: str, change: Changed) -> float:
         with self._lock:
             return change(self._kept.setdefault(key, Allowance()))
+
+    def note(self, key: str, change: Changed) -> None:
+        self.update(key, change)
 
     def put(self, key: str, allowance: Allowance) -> None:
         """What is known elsewhere, to go on with."""
@@ -63,6 +71,10 @@ class SharedShelf:
             return self._alone.update(key, change)
         self._alone.put(key, allowance)
         return result
+
+    def note(self, key: str, change: Changed) -> None:
+        with suppress(Exception):
+            self._changed(key, change)
 
 
 def in_store(opened: Callable[[], Store]) -> Shelf:
