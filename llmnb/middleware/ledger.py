@@ -68,7 +68,7 @@ class LedgerPart(Part):
             http, response = yield from self._begun(entry, request, http, response)
         if (
             http is not None
-            and not http.is_success
+            and not 200 <= http.status_code < 300  # `is_success` makes an enum of it
             and not (is_retried(http) and (yield from self._told_of_retry(entry, request, http)))
         ):
             entry.given_up()
