@@ -27,8 +27,8 @@ def export(
     """Writes the answers of the response cache into a cassette, oldest first, in place of what is in the file.
 
     `llmnb.replay` answers from it, and `llmnb.cache.import_` puts its answers into another cache. Secrets are kept out
-    as `record` does. What was streamed has its pieces put together and no times. Entries that are damaged, or of which
-    the request is not known any more, are left out.
+    as `record` does. What was streamed has its pieces put together and no times. An answer that has a `ttl` keeps it.
+    Entries that are damaged or have expired, or of which the request is not known any more, are left out.
 
     Args:
         path: the file.
@@ -80,5 +80,16 @@ def _interaction(number: int, answer: StoredAnswer, kept: dict[str, Any]) -> Int
         body=b"" if streamed else answer.body,
         events=tuple(split_events([(0, answer.body)])) if streamed else None,
     )
-    created = datetime.fromtimestamp(answer.created_us / 1e6, timezone.utc).isoformat()  # noqa: UP017
-    return Interaction(number, request, response, source="cache", key=answer.key, created=created)
+    return Interaction(
+        number,
+        request,
+        response,
+        source="cache",
+        key=answer.key,
+        created=_moment(answer.created_us),
+        expires=None if answer.expires_us is None else _moment(answer.expires_us),
+    )
+
+
+def _moment(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, timezone.utc).isoformat()  # noqa: UP017

@@ -121,8 +121,8 @@ class Interaction:
     `number` is its place in the order in which requests were sent, from 1. `cell` and `run` are the notebook cell that
     asked and its execution count. `instead` is True when it was recorded in place of earlier ones to the same request.
     `source` is `live`, or `cache` when llmnb's cache answered while it was recorded. Where it was exported from the
-    response cache, `key` is its key there, and `created` when the answer came (ISO 8601). `line` is where it begins in
-    its file, from 1.
+    response cache, `key` is its key there, `created` when the answer came (ISO 8601), and `expires` until when it is
+    used, where that is not for ever. `line` is where it begins in its file, from 1.
     """
 
     number: int
@@ -134,6 +134,7 @@ class Interaction:
     source: str = "live"
     key: str | None = None
     created: str | None = None
+    expires: str | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -166,6 +167,7 @@ def lines_of(interaction: Interaction) -> list[Json]:
         "source": None if interaction.source == "live" else interaction.source,
         "key": interaction.key,
         "created": interaction.created,
+        "expires": interaction.expires,
     }
     head |= {name: value for name, value in more.items() if value is not None}
     return [head, *_outcome_lines(interaction.outcome)]
@@ -266,6 +268,7 @@ class Assembly:
             source=str(line.get("source", "live")),
             key=_text(line.get("key")),
             created=_text(line.get("created")),
+            expires=_text(line.get("expires")),
             line=number,
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,7 +96,7 @@ def import_(
 
     Taken are whole answers of models to requests of which the key is known: an export of the cache tells it, of a
     recording it is computed. An answer that is in the cache gives way to one that came later, but stays where the
-    cassette does not say when its own came, as recordings do not.
+    cassette does not say when its own came, as recordings do not. An answer that expires does so when it would have.
 
     Args:
         *paths: cassettes, written by `export` or `llmnb.record`.
@@ -110,6 +112,7 @@ def import_(
     if not paths:
         raise InvalidRequest("name at least one cassette to import, such as 'thesis.cassette.jsonl'")
     found: dict[str, _Found] = {}
+    now_us = time.time_ns() // 1000
     refused: dict[str, str] = {}
     damaged: dict[str, str] = {}
     repeated = 0
@@ -119,7 +122,7 @@ def import_(
         dated_us, threads = _written_us(path), Threads(lambda name: None)
         for interaction in tape.interactions:
             try:
-                one = _answer(interaction, dated_us, threads)
+                one = _answer(interaction, dated_us, now_us, threads)
             except _Refused as why:
                 refused[f"{path}, line {interaction.line}"] = str(why)
                 continue
@@ -145,7 +148,7 @@ def _written_us(path: Path) -> int:
 # One interaction ------------------------------------------------------------------------------------------------------
 
 
-def _answer(interaction: Interaction, written_us: int, threads: Threads) -> _Found:
+def _answer(interaction: Interaction, written_us: int, now_us: int, threads: Threads) -> _Found:
     """What the cache would keep of an interaction.
 
     Raises:
@@ -178,6 +181,10 @@ def _answer(interaction: Interaction, written_us: int, threads: Threads) -> _Fou
         headers=response.headers.items,
         turn=turn,
     )
+    if (expires_us := _time_us(interaction.expires)) is not None:
+        arrived.ttl_s = (expires_us - arrived.created_us) / 1e6
+        if expires_us <= now_us:
+            raise _Refused(f"it has expired ({interaction.expires})")
     if arrived.answer is None:
         raise _Refused("its answer is not whole, an error, or a refusal")
     if turn is not None:
@@ -235,13 +242,20 @@ def _put(cache: ResponseCache, found: Sequence[_Found], *, replace: bool, dry_ru
         fate = _fate(_there(cache, one.arrived.key), one, replace=replace)
         fates.append(fate)
         if fate in ("added", "replaced") and not dry_run:
-            batch += items(one.arrived)
+            batch += [_from_now(item, one.arrived, cache.now_us()) for item in items(one.arrived)]
         if len(batch) >= _BATCH:
             cache.backend.put(batch)
             batch = []
     if batch:
         cache.backend.put(batch)
     return fates
+
+
+def _from_now(item: Item, arrived: Arrived, now_us: int) -> Item:
+    """The item, to be kept until the answer expires: it came some time ago."""
+    if arrived.ttl_s is None:
+        return item
+    return dataclasses.replace(item, ttl_s=max(0.0, arrived.ttl_s - (now_us - arrived.created_us) / 1e6))
 
 
 def _there(cache: ResponseCache, key: str) -> StoredAnswer | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import pandas
 import pytest
 from typer.testing import CliRunner
 
 import llmnb
+from llmnb.cache.responses import responses
 from llmnb.commands.main import app
 from llmnb.errors import CassetteError, InvalidRequest, StoreError
 from llmnb.records import Caching, calling
@@ -80,6 +83,30 @@ def test_there_and_back(sim: Simulator, client: anthropic.Anthropic, tmp_path: P
     assert run("import", tmp_path / "a.jsonl", tmp_path / "b.jsonl").startswith(
         "0 put into the response cache, 9 there already, 9 asked again later"
     )
+
+
+def test_what_expires_does_so_in_another_cache_too(sim: Simulator, client: anthropic.Anthropic, tmp_path: Path) -> None:
+    """An answer with a ttl takes its end along, and is left out once that is over."""
+    with calling(caching=Caching(ttl_s=3600)):
+        client.messages.create(**ask("For an hour"))
+    client.messages.create(**ask("For ever"))
+    responses().settle()
+    before = llmnb.cache.entries().set_index("key")["expires"]
+    assert before.notna().sum() == 1
+    path = tmp_path / "a.jsonl"
+    assert llmnb.cache.export(path) == 2
+    llmnb.cache.clear()
+    assert llmnb.cache.import_(path).added == 2
+    after = llmnb.cache.entries().set_index("key")["expires"]
+    assert (after.dropna() - before.dropna()).abs().max() < pandas.Timedelta(milliseconds=1)
+    assert llmnb.cache.import_(path).already_there == 2
+
+    [expires] = re.findall(r'"expires": "([^"]+)"', path.read_text())
+    path.write_text(path.read_text().replace(expires, "2026-01-01T00:00:00+00:00"))
+    llmnb.cache.clear()
+    over = llmnb.cache.import_(path)
+    assert over.added == 1
+    assert list(over.refused.values()) == ["it has expired (2026-01-01T00:00:00+00:00)"]
 
 
 def test_what_was_recorded_is_not_paid_again(sim: Simulator, tmp_path: Path) -> None:
