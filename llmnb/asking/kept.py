@@ -27,7 +27,8 @@ def kept_answer(question: Question, body: Mapping[str, Any], settings: Settings)
     caching: Caching = question.plan.ledger["caching"]
     sent = {name: value for name, value in body.items() if name not in _NOT_IN_BODY}
     is_off = settings.cache == "off" or caching.use is False or caching.fresh
-    if is_off or question.access.provider != "anthropic" or (caching.use != "all" and depends_on_the_world(sent)):
+    is_elsewhere = question.access.endpoint is not None  # other providers' clients are only made to ask
+    if is_off or is_elsewhere or (caching.use != "all" and depends_on_the_world(sent)):
         return None
     if settings.cache_url is None and not settings.cache_folder.exists():
         return None

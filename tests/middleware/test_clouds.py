@@ -184,6 +184,23 @@ async def test_an_async_cloud_call_is_a_row(gateway: Gateway, simulator: Simulat
     held_against_the_bill(simulator, name)
 
 
+@cloud
+def test_an_estimate_finds_a_clouds_answer_in_the_cache(gateway: Gateway, simulator: Simulator, name: str) -> None:
+    """What was asked through a cloud before costs nothing, and is not confused with what the API itself said."""
+    make, _, model, _ = CLOUDS[name]
+    with make(gateway.url) as plain, simulator.client() as direct:
+        llm = llmnb.LLM(model, client=plain, display="none")
+        before = llm.estimate("Hi")
+        reply = llm.ask("Hi")
+        found = llm.estimate("Hi")
+        assert llmnb.LLM(model, client=direct, display="none").estimate("Hi").kept is None
+    assert before.kept is None
+    assert found.kept is not None
+    assert found.kept.output_tokens == reply.usage.output_tokens
+    assert found.cost_most_usd == 0
+    assert len(simulator.requests) == 1
+
+
 def test_frames_that_stop_are_a_truncated_answer(gateway: Gateway) -> None:
     """A Bedrock stream that ends before message_stop keeps its input and an estimated output."""
     needs_frames("bedrock", True)
