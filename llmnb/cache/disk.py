@@ -313,13 +313,11 @@ class DiskBackend:
     # Claims -----------------------------------------------------------------------------------------------------------
 
     def claim(self, name: str) -> bool:
-        if self._claims is None:
-            with self._writing:
-                if self._claims is None:
-                    self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    self._claims = os.open(self._folder / "asking.lock", os.O_RDWR | os.O_CREAT, 0o600)
         place = _place(name)
         with self._claiming:
+            if self._claims is None:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._claims = os.open(self._folder / "asking.lock", os.O_RDWR | os.O_CREAT, 0o600)
             is_ours = locks.try_lock_byte(self._claims, place)
             if is_ours:
                 self._claimed.add(place)
@@ -341,6 +339,7 @@ class DiskBackend:
         with self._writing, self._reading:
             self._close_cache()
             self._close_reader()
+        with self._claiming:  # else another thread might unlock what has the descriptor's number next
             if self._claims is not None:
                 os.close(self._claims)
             self._claims = None
