@@ -258,9 +258,13 @@ def _last_event(body: bytes, name: bytes) -> Json | None:
 
 
 def _event_at(body: bytes, position: int) -> Json | None:
-    begin = max(body.rfind(b"\n", 0, position), body.rfind(b"\r", 0, position)) + 1
-    ends = [end for end in (body.find(b"\n", position), body.find(b"\r", position)) if end >= 0]
-    return _data_line(body[begin : min(ends, default=len(body))])
+    # a line may end with either: the second is looked for in what the first leaves, not in all of a long body
+    begin = body.rfind(b"\n", 0, position) + 1
+    begin = max(begin, body.rfind(b"\r", begin, position) + 1)
+    end = body.find(b"\n", position)
+    end = len(body) if end < 0 else end
+    sooner = body.find(b"\r", position, end)
+    return _data_line(body[begin : end if sooner < 0 else sooner])
 
 
 def _data_line(line: bytes) -> Json | None:
