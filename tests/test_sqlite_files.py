@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,3 +64,30 @@ def test_damage_is_told_from_trouble(tmp_path: Path) -> None:
     connection.close()
     assert not sqlite_files.is_damaged(path)
     assert not sqlite_files.is_corrupt(ValueError())
+
+
+@pytest.mark.parametrize("goes", [True, False], ids=["for a moment", "for good"])
+def test_what_looks_like_a_crash_while_a_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: bool
+) -> None:
+    """A reader that comes between a commit and the end of its journal must not stay blind for what is written next."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("CREATE TABLE t (x)")
+        made.execute("INSERT INTO t VALUES (1)")
+        made.commit()
+    journal = Path(f"{path}-journal")
+    journal.write_bytes(b"\xd9" * 600)  # nobody holds a lock: a reader takes it for one of a process that died
+
+    def pause(seconds: float) -> None:
+        if goes:
+            journal.unlink(missing_ok=True)
+
+    monkeypatch.setattr(sqlite_files, "time", SimpleNamespace(sleep=pause))
+    with closing(sqlite_files.open_reader(path, 1.0)) as reader:
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (1,)
+        journal.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as writer:
+            writer.execute("INSERT INTO t VALUES (2)")
+            writer.commit()
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == ((2,) if goes else (1,))
