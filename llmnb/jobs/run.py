@@ -177,10 +177,14 @@ class Run:
         if self._crew is None:
             outcome = await asked(question, self._shape, self._retries)
         else:
-            outcome = await self._crew.ask(row)
+            outcome = await self._crew.ask(row, lambda: self._lose(held))
         if self._purse is not None:  # if that was stopped, the run is, too
             self._purse.settle(held, outcome.facts["cost_nanousd"])
         self._finish(row, outcome)
+
+    def _lose(self, held: int) -> None:
+        if self._purse is not None:
+            self._purse.lose(held)
 
     def _leave(self, row: Row, told: str) -> None:
         """A row is not asked this time, and is the next."""

@@ -19,6 +19,7 @@ from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.jobs.cluster.common import Seen
 from llmnb.jobs.cluster.crew import Crew
 from llmnb.jobs.cluster.parcel import outcome_of, told
+from llmnb.jobs.purse import Purse
 from llmnb.simulator import Answer, Fault, Simulator
 from llmnb.trouble import LlmnbWarning, forget_warnings
 
@@ -186,6 +187,38 @@ def test_a_cluster_that_goes_away_ends_the_run(sim: Simulator, llm: llmnb.LLM, c
         llm.map(["fast", "slow"], "{{ value }}", executor=client, concurrency=1)
     thread.join()
     assert llm.map(["fast", "slow"], "{{ value }}", executor=client).status.kept == 1
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_a_lost_worker_cost_is_gone(sim: Simulator, llm: llmnb.LLM, client: Any, is_lost: bool) -> None:
+    """Of `budget_usd`, too: as much as its rows could cost, since nobody heard what they did."""
+    sim.reset()
+
+    def answer(request: Any) -> str:
+        scheduler = client.cluster.scheduler
+        if "1" in request.prompt and is_lost:  # as the scheduler says of a worker that is gone
+            event = {"action": "remove-worker", "processing-tasks": set(scheduler.tasks)}
+            client.loop.add_callback(scheduler.log_event, "all", event)
+            until = time.monotonic() + 30
+            while time.monotonic() < until and len(lost) < 1:
+                time.sleep(0.01)
+        return "yes"
+
+    lost = list[int]()
+    with pytest.MonkeyPatch.context() as patched:
+        lose = Purse.lose
+        patched.setattr(Purse, "lose", lambda purse, held: (lose(purse, held), lost.append(held)))
+        sim.rule(answer)
+        got = llm.map(
+            ["row 1", "row 2", "row 3"],
+            "{{ value }}",
+            executor=client,
+            concurrency=1,
+            max_tokens=1_000,  # a cent each, at most
+            budget_usd=0.018,
+        )
+    assert got["text"].notna().tolist() == [True, not is_lost, not is_lost]
+    assert got["error"].str.startswith("not asked").sum() == 2 * is_lost
 
 
 def test_what_cannot_be_asked_elsewhere_is_refused(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:

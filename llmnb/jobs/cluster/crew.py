@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import llmnb
@@ -18,8 +21,6 @@ from llmnb.settings import Settings
 from llmnb.trouble import quietly, warn_once
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from llmnb.asking.params import Plan
     from llmnb.jobs.cluster.worker import Report
     from llmnb.jobs.mapping import Job
@@ -50,6 +51,7 @@ class Crew:
         self._client = checked(job.executor)
         self._name = f"llmnb-run-{job.run_id}-{secrets.token_hex(3)}"
         self._server = job.server
+        self._has_purse = job.budget_usd is not None
         self._settings = job.settings
         routing = job.routing
         self._parcel = Parcel(
@@ -62,10 +64,12 @@ class Crew:
             router=None if routing is None else routing.router,
             ways=() if routing is None else tuple((way.plan, way.access.elsewhere()) for way in routing.ways),
         )
-        self._opening: asyncio.Future[Executor] | None = None
+        self._opening: asyncio.Future[Any] | None = None
+        self._numbers = itertools.count()
+        self._under_way: dict[str, Callable[[], object]] = {}
 
-    async def ask(self, row: Row) -> Outcome:
-        """Has a row asked. When its worker is lost, another one asks it again.
+    async def ask(self, row: Row, lost: Callable[[], None]) -> Outcome:
+        """Has a row asked. When its worker is lost, another one asks it again, and `lost` is called before.
 
         Raises:
             InvalidRequest: a worker cannot ask, or has another ledger; nothing was sent.
@@ -76,7 +80,9 @@ class Crew:
         executor = await asyncio.shield(self._opening)
         from llmnb.jobs.cluster.worker import ask_row
 
-        future = executor.submit(ask_row, self._name, row)
+        key = f"{self._name}-{next(self._numbers)}"
+        self._under_way[key] = partial(asyncio.get_running_loop().call_soon_threadsafe, lost)
+        future = executor.submit(ask_row, self._name, row, key=key)
         try:
             # shielded: to cancel them one by one would take a call of the scheduler each
             return outcome_of(await asyncio.shield(asyncio.wrap_future(future)))
@@ -87,6 +93,14 @@ class Crew:
         except Exception as error:
             # of a worker that died while it was asking nobody knows what that cost
             return Outcome.unasked(error, is_free=type(error).__name__ != "KilledWorker")
+        finally:
+            del self._under_way[key]
+
+    def heard(self, keys: Iterable[str]) -> None:
+        """A worker is gone, and what it was asking is given to another one."""
+        for key in keys:
+            if (lost := self._under_way.get(key)) is not None:
+                lost()
 
     async def close(self) -> None:
         """Nothing more is asked, and what is under way is stopped."""
@@ -98,7 +112,7 @@ class Crew:
             return
         await asyncio.to_thread(self._let_go, executor)
 
-    def _open(self) -> Executor:
+    def _open(self) -> Any:
         from llmnb.jobs.cluster.worker import Presence, report
 
         packed = self._parcel.packed()
@@ -107,9 +121,12 @@ class Crew:
         for address, said in reports.items():
             self._check(address, said)
         self._client.register_plugin(Presence(self._name, packed), name=self._name)
+        if self._has_purse:
+            _listen(self._client, self)
         return self._client.get_executor(pure=False)
 
-    def _let_go(self, executor: Executor) -> None:
+    def _let_go(self, executor: Any) -> None:
+        _crews.get(self._client, set()).discard(self)
         try:
             executor.shutdown(wait=False)
             self._client.unregister_worker_plugin(self._name)
@@ -159,6 +176,29 @@ class Crew:
             "before it was lost is asked again. LLMNB_CACHE_URL=redis://… gives all of them one.",
         )
         return None
+
+
+_crews: weakref.WeakKeyDictionary[Any, set[Crew]] = weakref.WeakKeyDictionary()
+
+
+def _listen(client: Any, crew: Crew) -> None:
+    """Has a crew hear of workers that are lost. A client takes one listener a topic: ours serves all runs, and where
+    the user has one, theirs stays.
+    """
+    is_new = client not in _crews
+    crews = _crews.setdefault(client, set())
+    crews.add(crew)
+    if not is_new or "all" in getattr(client, "_event_handlers", ()):
+        return
+
+    def heard(event: tuple[float, Any]) -> None:
+        told = event[1]
+        if isinstance(told, dict) and told.get("action") == "remove-worker":  # pyright: ignore[reportUnknownMemberType]
+            keys: Any = (*told.get("processing-tasks", ()), *told.get("lost-computed-tasks", ()))  # pyright: ignore[reportUnknownMemberType]
+            for one in tuple(crews):
+                one.heard(keys)
+
+    client.subscribe_topic("all", heard)
 
 
 def _for_all(settings: Settings) -> dict[str, Any]:
