@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -81,7 +82,15 @@ def _plain(value: Any) -> Any:
 class Extraction:
     """One value on its way: `question` is what to ask next, until `heard` says that the value is there."""
 
-    def __init__(self, question: Question, shape: Shape, retries: int, attempts: int = 0) -> None:
+    def __init__(
+        self,
+        question: Question,
+        shape: Shape,
+        retries: int,
+        attempts: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`attempts` were made before, elsewhere, and are none of the `retries`."""
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
@@ -90,6 +99,9 @@ class Extraction:
         self._shape = shape
         self._left = retries
         self._attempts = attempts
+        time_limit_s = None if question.plan.tools is None else question.plan.tools.time_limit_s
+        self._clock = clock
+        self._ends_at = None if time_limit_s is None else clock() + time_limit_s
         plan = _by_tool(question.plan, shape) if self.by_tool else _by_format(question.plan, shape)
         self.question = dataclasses.replace(question, plan=plan, shown_as=None if self.by_tool else Fenced)
 
@@ -113,7 +125,7 @@ class Extraction:
             self._left -= 1
             self.question = dataclasses.replace(
                 self.question,
-                plan=_less(self.question.plan, reply),
+                plan=_less(self.question.plan, reply, None if self._ends_at is None else self._ends_at - self._clock()),
                 messages=[*self.question.messages, *self._objection(reply, misfit)],
             )
             return False
@@ -165,14 +177,15 @@ class Extraction:
         return [*reply.between, *said, objection]
 
 
-def _less(plan: Plan, reply: Reply) -> Plan:
-    """The plan with what an attempt cost taken off its ceiling, which is of all attempts together."""
+def _less(plan: Plan, reply: Reply, left_s: float | None) -> Plan:
+    """The plan with what an attempt took taken off the ceilings of dollars and time: all attempts share them."""
     spent, box, left = reply.cost.nanousd or 0, plan.tools, plan.ledger.get("ceiling_nanousd")
-    if box is not None and box.limit_nanousd is not None:
-        return dataclasses.replace(
-            plan, tools=dataclasses.replace(box, limit_nanousd=max(0, box.limit_nanousd - spent))
-        )
-    return plan if left is None else dataclasses.replace(plan, ledger={**plan.ledger, "ceiling_nanousd": left - spent})
+    if box is None:
+        ledger = plan.ledger if left is None else {**plan.ledger, "ceiling_nanousd": left - spent}
+        return dataclasses.replace(plan, ledger=ledger)
+    limit = None if box.limit_nanousd is None else max(0, box.limit_nanousd - spent)
+    time_s = None if left_s is None else max(0.0, left_s)
+    return dataclasses.replace(plan, tools=dataclasses.replace(box, limit_nanousd=limit, time_limit_s=time_s))
 
 
 def _by_format(plan: Plan, shape: Shape) -> Plan:

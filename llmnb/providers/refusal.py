@@ -58,7 +58,8 @@ def refused(response: httpx2.Response) -> tuple[bytes, list[tuple[str, str]]]:
 
 def error_of_event(chunk: Json) -> Json:
     """An error in a stream, as the event that says so."""
-    error = as_dict(chunk.get("error")) or {"message": chunk.get("error")}
+    told = chunk.get("error")
+    error = as_dict(told) or ({"message": told} if told else chunk)  # vLLM has put it at the top
     code = error.get("code")
     kind = _TYPES.get(code, "api_error") if isinstance(code, int) else _kind_of(str(error.get("type")), str(code))
     return {"type": "error", "error": {"type": kind, "message": str(error.get("message") or "error in the stream")}}

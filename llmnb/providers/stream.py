@@ -88,7 +88,7 @@ class Translation:
         self._chunk(chunk)
 
     def _chunk(self, chunk: Json) -> None:
-        if chunk.get("error"):
+        if chunk.get("error") or chunk.get("object") == "error":
             self._over = True
             self._event("error", error_of_event(chunk))
             return

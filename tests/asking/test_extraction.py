@@ -422,6 +422,25 @@ def test_tools_come_before_the_value(sim: Simulator) -> None:
     assert [tool["name"] for tool in sim.requests[-1].body["tools"]] == ["who", "Scores"]
 
 
+def test_all_attempts_share_the_time(sim: Simulator) -> None:
+    """What is left of time_limit= is what the next attempt has."""
+
+    def who() -> str:
+        """Who it is."""
+        return "Ann"
+
+    now = [100.0]
+    question = llmnb.LLM(NEW)._question([], {"tools": [who], "time_limit": 30, "budget_usd": 1})
+    extraction = Extraction(question, Shape.of(Person), 2, clock=lambda: now[0])
+    sim.script("no JSON")
+    reply = llmnb.LLM(NEW)("Who?")
+    for passed, left in ((10.0, 20.0), (25.0, 0.0)):
+        now[0] += passed
+        assert not extraction.heard(reply)
+        assert extraction.question.plan.tools is not None
+        assert extraction.question.plan.tools.time_limit_s == left
+
+
 # Display --------------------------------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ def test_another_providers_calls_are_paced_by_its_own_headers(
         list(threads.map(lambda number: llm(f"{number}"), range(30)))
     statuses = [seen.status for seen in simulator.requests]
     assert statuses.count(200) == 30
-    assert len(statuses) <= 31
+    assert len(statuses) <= 33  # unpaced it would be twice that
     assert llmnb.calls()["wait_ms"].max() > 0
 
 

@@ -392,6 +392,10 @@ def test_an_error_in_a_stream_is_told_as_one() -> None:
     assert events[-1]["error"] == {"type": "overloaded_error", "message": "Overloaded"}
     assert out.startswith(b": keep-alive")
     assert wire.read_stream(out, "m").error_type == "overloaded_error"
+    events, _ = translated(
+        b'data: {"object":"error","message":"too long","type":"invalid_request_error","code":400}\n\n'
+    )
+    assert events[-1]["error"] == {"type": "invalid_request_error", "message": "too long"}
 
 
 # Errors and headers ---------------------------------------------------------------------------------------------------
