@@ -126,7 +126,7 @@ def estimate(job: Job) -> MapEstimate:
         cost_most_usd=bill.usd(bill.most, 1),
         saved_usd=bill.saved_usd,
         minutes=minutes,
-        minutes_by=minutes_by,
+        minutes_by=f"{minutes_by}; {job.why}" if job.why else minutes_by,
         budget_usd=job.budget_usd,
         budget_left_usd=None if job.budget_usd is None else max(Decimal(0), job.budget_usd - spent),
         more=_more(job),

@@ -543,6 +543,7 @@ def test_an_estimate_at_the_price_of_a_batch(sim: Simulator, llm: llmnb.LLM) -> 
     live, batch = (llm.map(WORDS, SAY, dry_run=True, **options) for options in ({}, {"via": "batch"}))
     assert batch.cost_most_usd == live.cost_most_usd / 2
     assert "at the price of message batches" in str(batch)
+    assert "live: a batch might take up to 24 hours" in str(llm.map(WORDS, SAY, dry_run=True, via="auto", within="2h"))
     assert sim.requests == []
 
 

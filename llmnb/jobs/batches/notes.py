@@ -31,6 +31,7 @@ Stage = Literal["intended", "sent", "ended", "read", "dropped"]
 class Note:
     """One batch. Times are seconds since 1970; `counts` are the API's, once it has ended.
 
+    `before` is the account's newest batch when this one was about to be sent: it comes after that one in the list.
     `strangers` are batches at the API that looked like this one and were not.
     """
 
@@ -40,6 +41,7 @@ class Note:
     requests: int
     model: str
     server: str
+    before: str = ""
     stage: Stage = "intended"
     project: str | None = None
     id: str | None = None

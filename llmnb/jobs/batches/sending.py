@@ -70,6 +70,7 @@ class Sender:
         for left in reversed(range(service.LOST_TRIES)):
             note = self._notes.intend(
                 (entry.line() for entry in packing.entries),
+                before=await self._api.newest(),
                 intended=service.clock.now(),
                 requests=len(packing.entries),
                 most_nanousd=packing.most_nanousd,

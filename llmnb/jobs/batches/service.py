@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 from collections.abc import AsyncGenerator, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -33,8 +34,9 @@ POLL_GROWTH = 1.25
 """Each wait is longer by a quarter: that a batch has ended is known before it has taken a quarter longer."""
 SETTLED_S = 60.0
 """A send whose answer was lost is looked for until it is so old; what is at the API by then is in its list."""
-SKEW_S = 900.0
-"""So much may this machine's clock differ from the API's."""
+LOOK_S = 15.0
+SKEW_S = 24 * 3600.0
+"""Nobody looks at batches made so long before a send: by more than that this machine's clock is not wrong."""
 LOST_TRIES = 3
 """How often a batch is sent whose sends were all lost, and of which nothing came."""
 _READ_TRIES = 5
@@ -91,29 +93,35 @@ class Service:
             except (APIConnectionError, APITimeoutError) as error:
                 raise Lost(error) from None
 
+    async def newest(self) -> str:
+        """The id of the batch that was made last; empty where there is none. What is made later comes before it."""
+        page = await self._client.messages.batches.list(limit=1)
+        return page.data[0].id if page.data else ""
+
     async def find(self, note: Note, taken: Collection[str]) -> MessageBatch | None:
         """The batch at the API that is most likely the one that was noted and whose id is not known, or None.
 
         The list tells no more of a batch than when it was made and how many requests it has; whether it is the right
         one, its results will tell. `taken` are ids that are known to be others'.
         """
-        age_s = clock.now() - note.intended
-        while (found := await self._listed(note, taken)) is None and age_s < SETTLED_S:
-            await sleep(max(1.0, SETTLED_S / 4))
-            age_s += max(1.0, SETTLED_S / 4)
-        return found
+        age_s = min(max(0.0, clock.now() - note.intended), SETTLED_S)
+        looks = 1 + math.ceil((SETTLED_S - age_s) / LOOK_S)
+        for left in reversed(range(looks)):
+            if (found := await self._listed(note, taken)) is not None or not left:
+                return found
+            await sleep(LOOK_S)
+        return None
 
     async def _listed(self, note: Note, taken: Collection[str]) -> MessageBatch | None:
-        found: list[MessageBatch] = []
+        found: MessageBatch | None = None
         async for batch in self._client.messages.batches.list(limit=_PAGE):
-            created = batch.created_at.timestamp()
-            if created < note.intended - SKEW_S:
+            # the second where the batch that was newest then is gone
+            if batch.id == note.before or batch.created_at.timestamp() < note.intended - SKEW_S:
                 break
             counts = batch.request_counts.model_dump()
-            fits = sum(int(count) for count in counts.values()) == note.requests
-            if fits and created < note.intended + SKEW_S and batch.id not in taken:
-                found.append(batch)
-        return min(found, key=lambda batch: abs(batch.created_at.timestamp() - note.intended), default=None)
+            if sum(int(count) for count in counts.values()) == note.requests and batch.id not in taken:
+                found = batch  # the oldest of them
+        return found
 
     async def first_row(self, batch_id: str) -> str | None:
         """The `custom_id` of one of the requests of a batch that has ended; nothing is booked of it."""
