@@ -1,8 +1,7 @@
 // The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
-// handover.js and math.js are put before this script.
+// control.js, handover.js and math.js are put before this script.
 
-const CONTROL = "llmnb.control";
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
 const GROUP = 16; // blocks that are laid out, or not, together
@@ -10,7 +9,6 @@ const KEEPS = 8; // how many changes a drawing may lag behind and still know wha
 const ASK_MS = 400; // a page that was loaded again has missed the beginning: it asks when nothing comes
 const KEEP_MS = 1000; // when the bundle has not taken the view's place by then, its message went to an earlier page
 const VIEW = "application/vnd.jupyter.widget-view+json";
-const ACK_MS = { subshells: 1500, none: 200 }; // a late interrupt would strike the next cell: give subshells time
 
 /** What the messages so far say, shared by all views of one model. */
 class Scene {
@@ -221,26 +219,11 @@ function alike(old, fresh) {
   return old.nodeType === Node.ELEMENT_NODE && old.tagName === fresh.tagName && old.className === fresh.className;
 }
 
-/** Ask the kernel through a comm of our own, which its subshell serves while the cell blocks. */
-async function askKernel(kernel, request, acknowledged) {
-  const comm = kernel.createComm(CONTROL);
-  comm.onMsg = (message) => acknowledged(message.content.data);
-  if (kernel.supportsSubshells) await comm.subshellStarted;
-  comm.open(request);
-}
-
-/** Stop by three legs: the widget's comm (cells that await), our own comm (subshells), the kernel's interrupt. */
 function stop(model, state) {
   if (state.stopping) return;
   state.stopping = true;
   state.changed();
-  const kernel = model.widget_manager?.kernel;
-  const acknowledged = (data) => (state.acknowledged ||= Boolean(data?.ack));
-  model.send({ stop: model.get("answer_id") });
-  if (!kernel?.createComm) return;
-  askKernel(kernel, { stop: model.get("answer_id") }, acknowledged).catch(() => {});
-  const wait = kernel.supportsSubshells ? ACK_MS.subshells : ACK_MS.none;
-  setTimeout(() => state.acknowledged || state.closed || kernel.interrupt(), wait);
+  askToStop(model, model.get("answer_id"), () => state.closed || state.acknowledged);
 }
 
 /** A person's word on a tool call, by the widget's comm and by our own, which is heard while the cell blocks. */

@@ -56,7 +56,9 @@ def _rule(selectors: str, body: str, used: frozenset[str]) -> str:
 @cache
 def script() -> str:
     """The script of a live view."""
-    return "\n".join((_HERE / name).read_text("utf-8") for name in ("math.js", "handover.js", "response.js"))
+    return "\n".join(
+        (_HERE / name).read_text("utf-8") for name in ("control.js", "math.js", "handover.js", "response.js")
+    )
 
 
 @cache

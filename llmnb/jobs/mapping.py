@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
-from llmnb.interrupts import Stopped
+from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.asking import Row, key_of
 from llmnb.jobs.batches.notes import check_none_open
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.written import MappedFile
+    from llmnb.pacing import Account
 
 RUN_ID_CHARS = 12
 
@@ -112,6 +113,7 @@ class Job:
             raises=self.errors == "raise",
             purse=purse or self.purse(results),
             warms=warms,
+            held=self.held,
             crew=self._crew(plan),
         )
         return run, results
@@ -134,12 +136,21 @@ class Job:
 
     def limits(self) -> dict[str, float]:
         """What the account may do in a minute, by kind (see `llmnb.pacing`), as far as that is known."""
+        account = self._account()
+        return {} if account is None else account.limits()
+
+    def held(self) -> tuple[int, str]:
+        """How many calls are held back now, and for what limit of the account."""
+        account = self._account()
+        return (0, "") if account is None else account.held()
+
+    def _account(self) -> Account | None:
         from llmnb.pacing.pacer import pacer, scope_of
 
         client = self.access.known()
         if client is None or self.settings.pacing == "off":
-            return {}
-        return pacer(self.settings).account(scope_of(client), self.plan.model).limits()
+            return None
+        return pacer(self.settings).account(scope_of(client), self.plan.model)
 
     def estimate(self) -> MapEstimate:
         """What it would do, cost and take; nothing is sent."""
@@ -222,13 +233,15 @@ class Job:
             self.confirm()
         job = self.with_one_client(on_loop_thread=True)
         run, results = job.run(failed_again=failed_again)
-        with self.described(run, results), self._progress() as told:
+        with self.described(run, results), self._progress(Stopped) as told:
             try:
                 with closing(from_loop_thread(run.work)) as events:
                     for status in events:
                         told(status)
-            except KeyboardInterrupt:
-                raise Stopped(f"Stopped. {_kept(run.status)}{run.way_back}") from None
+            except KeyboardInterrupt as pressed:
+                error = Stopped(f"Stopped. {_kept(run.status)}{run.way_back}")
+                error.by_view = isinstance(pressed, Stopped) and pressed.by_view
+                raise error from None
             except Exception as error:
                 error.add_note(f"llmnb: {_kept(run.status)}{run.way_back}")
                 raise
@@ -242,11 +255,13 @@ class Job:
             self.confirm()
         job = self.with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
-        with self.described(run, results), self._progress() as told:
+        with self.described(run, results), self._progress(Cancelled) as told:
             try:
                 async with aclosing(run.work()) as events:
                     async for status in events:
                         told(status)
+            except Cancelled:
+                raise Cancelled(f"Stopped. {_kept(run.status)}{run.way_back}") from None
             finally:
                 told(replace(run.status, is_over=True))
         return await asyncio.to_thread(self._told, run, results) if self.out is not None else self._told(run, results)
@@ -319,9 +334,9 @@ class Job:
         finally:
             results.close()
 
-    def _progress(self) -> Any:
+    def _progress(self, stops: type[BaseException]) -> Any:
         module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
-        return module.progress(shown=self.progress, why=self.why)
+        return module.progress(shown=self.progress, why=self.why, run_id=self.run_id, stops=stops)
 
 
 class _OneClient:

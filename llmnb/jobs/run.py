@@ -37,7 +37,7 @@ _HOPELESS = 8
 class Status:
     """How far a run is. Rows that ask the same are counted each; `cost_nanousd` is that of this time, and
     `saved_nanousd` what the API's prompt cache saved of it. While an iterator is read, `is_counted` is False, and
-    `rows` are those that have come.
+    `rows` are those that have come. `held` rows are held back, for the account's limit `held_for`.
     """
 
     rows: int
@@ -51,6 +51,8 @@ class Status:
     seconds: float = 0.0
     first_error: str = ""
     is_counted: bool = True
+    held: int = 0
+    held_for: str = ""
     is_over: bool = False
 
     @property
@@ -77,6 +79,7 @@ class Run:
         raises: bool = False,
         purse: Purse | None = None,
         warms: bool = False,
+        held: Callable[[], tuple[int, str]] = lambda: (0, ""),
         crew: Crew | None = None,
     ) -> None:
         self.keys = Keys()
@@ -91,6 +94,7 @@ class Run:
         self._rows = rows
         self._purse = purse
         self._warms = warms
+        self._held = held
         self._crew = crew
         self._first_error = ""
         self._began = time.monotonic()
@@ -106,7 +110,16 @@ class Run:
         seconds = time.monotonic() - self._began
         rows = len(self.keys) if self._rows is None else self._rows
         is_counted = self._rows is not None
-        return Status(rows, **self._counts, seconds=seconds, first_error=self._first_error, is_counted=is_counted)
+        held, held_for = self._held()
+        return Status(
+            rows,
+            **self._counts,
+            seconds=seconds,
+            first_error=self._first_error,
+            is_counted=is_counted,
+            held=held,
+            held_for=held_for,
+        )
 
     @property
     def way_back(self) -> str:

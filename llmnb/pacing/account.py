@@ -189,6 +189,11 @@ class Account:
                 self._shelf.update(key, lambda allowance: known.update(allowance.limits) or 0.0)
             return {kind: min(limit, self._caps.get(kind, limit)) for kind, limit in {**self._caps, **known}.items()}
 
+    def held(self) -> tuple[int, str]:
+        """How many calls of this process are held back, and for what, in words."""
+        told = tuple(self._told.values())
+        return len(self._waiting), max(told, key=lambda one: one.wait_s).reason if told else ""
+
     @property
     def waiting(self) -> int:
         """How many calls of this process wait for their turn."""

@@ -225,7 +225,7 @@ def test_the_first_error_can_be_raised(sim: Simulator, llm: llmnb.LLM) -> None:
         (["a"], 7, {}, "a template or a function"),
         (["a"], "{{ value }}", {"concurrency": 0}, "whole number"),
         (["a"], "{{ value }}", {"errors": "ignore"}, "must be"),
-        (["a"], "{{ value }}", {"schema": print}, "no JSON schema"),
+        (["a"], "{{ value }}", {"schema": print}, "no type to extract"),
         (["a"], "{{ value }}", {"max_tokens": 0}, "max_tokens"),
         (["a"], "{{ value }}", {"budget_usd": 0}, "dollars above 0"),
         (["a"], "{{ value }}", {"budget_usd": 1, "model": "claude-nova-9"}, "there is none for claude-nova-9"),

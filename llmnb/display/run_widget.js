@@ -1,0 +1,31 @@
+// The front end of a run over many rows: shows the HTML that Python made, with all text in it escaped there, and Stop.
+// control.js is put before this script.
+
+function render({ model, el }) {
+  const place = document.createElement("div");
+  const button = document.createElement("button");
+  const state = { stopping: false, closed: false };
+  el.classList.add("llmnb-run");
+  button.type = "button";
+  button.className = "llmnb-stop";
+  button.textContent = "Stop";
+  button.setAttribute("aria-label", "Stop this run; what is finished is kept");
+  button.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes Enter and Space for itself
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    button.textContent = "Stopping…";
+    askToStop(model, model.get("run_key"), () => state.closed);
+  });
+  const draw = () => {
+    place.innerHTML = model.get("html");
+  };
+  model.on("change:html", draw);
+  draw();
+  el.append(place, button);
+  return () => {
+    state.closed = true;
+    model.off("change:html", draw);
+  };
+}
+
+export default { render };
