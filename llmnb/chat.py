@@ -73,7 +73,8 @@ class Chat:
 
     When it grows out of the model's context window, `when_full` says what is done: "error" refuses the question, "trim"
     sends the oldest turns no more, "compact" has them summarised, which is a call of its own; either is said in a
-    warning. `window_tokens` is how large the window is; default: the model's. `chat.messages` keeps everything.
+    warning. `window_tokens` is how large the window is; default: the model's, where it is known: for models that ollama
+    runs, give it (ollama itself leaves out what is too long, and says nothing). `chat.messages` keeps everything.
 
     Make one with `llm.chat()`; read one with `Chat.load(path)`.
     """

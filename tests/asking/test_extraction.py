@@ -173,7 +173,7 @@ def test_each_type_comes_back_as_itself(sim: Simulator, into: Any, answer: Any, 
     assert ("format" in body.get("output_config", {})) != by_tool
 
 
-@pytest.mark.parametrize("model", [NEW, "openai:gpt-5.2", "openai:gpt-4-turbo"])
+@pytest.mark.parametrize("model", [NEW, "openai:gpt-5.2"])
 @pytest.mark.parametrize(
     "into",
     [Person, list[Person], Point, Paper, Colour, Person | Point, list[str], Scores, Tree, Settings, list[Loose], Pets],
