@@ -28,24 +28,27 @@ DRAWN = 0.01
 def run(rows: int = ROWS) -> list[dict[str, object]]:
     """The measurements."""
     with tempfile.TemporaryDirectory() as home, server() as (url, pid):
-        os.environ.update(LLMNB_HOME=f"{home}/rates", ANTHROPIC_API_KEY="sk-ant-benchmark", LLMNB_DISPLAY="none")
-        found = [*_rates(url, pid), *_progress(url)]
-        os.environ["LLMNB_HOME"] = f"{home}/rows"
-        return [*found, *_long(url, rows, Path(home))]
+        os.environ.update(ANTHROPIC_API_KEY="sk-ant-benchmark", LLMNB_DISPLAY="none")
+        os.environ["LLMNB_HOME"] = home
+        return [*_rates(url, pid), *_progress(url, Path(home)), *_long(url, rows, Path(home))]
 
 
 def _rates(url: str, server_pid: int) -> Iterator[dict[str, object]]:
     with ExitStack() as stack:
-        contestants = {name: stack.enter_context(Contestant(name)) for name in ("default", "aiohttp", "map")}
+        names = ("default", "aiohttp", "same", "map", "map_day")
+        contestants = {name: stack.enter_context(Contestant(name)) for name in names}
         for each in contestants.values():
             each.ask(f"{url}/0", 200, 64)  # whatever is made on first use
         before = _cpu_s(server_pid)
         took = _in_turn(contestants, f"{url}/0", 64)
         served = _cpu_s(server_pid) - before
-        yield from _compared(took, "aiohttp", "zero-delay calls at 64, map ÷ a bare gather on the same transport", 0.85)
-        yield from _compared(took, "default", "the same ÷ a bare gather over the default AsyncAnthropic", None)
-        more = [statistics.median(turn["peak_mb"] for turn in took[name]) for name in ("map", "aiohttp")]
-        yield figure("peak memory, map − bare gather", more[0] - more[1], "MB", most=MORE_MB)
+        what = "zero-delay calls at 64, map ÷ a bare gather"
+        yield _compared(took, "map", "aiohttp", f"{what} over the SDK's aiohttp", 0.85)
+        yield _compared(took, "map", "same", f"{what} over the same client of aiohttp", 0.85)
+        yield _compared(took, "map_day", "aiohttp", "the same with a budget of the day, too ÷ the SDK's aiohttp", None)
+        yield _compared(took, "map", "default", f"{what} over the default AsyncAnthropic", None)
+        more = [max(turn["peak_mb"] for turn in took[name]) for name in ("map", "aiohttp")]
+        yield figure(f"peak memory of {CALLS:,} calls, map − bare gather", more[0] - more[1], "MB", most=MORE_MB)
         yield figure("peak memory, map", more[0], "MB")
         for name, turns in took.items():
             cpu = min(turn["cpu_s"] for turn in turns) / CALLS
@@ -56,7 +59,7 @@ def _rates(url: str, server_pid: int) -> Iterator[dict[str, object]]:
         for delay_ms, target in ((0, 2.0), (200, 1.4)):
             took = _in_turn(pair, f"{url}/{delay_ms}", 256)
             what = f"calls of {delay_ms} ms at 256, map ÷ a bare gather over the default AsyncAnthropic"
-            yield from _compared(took, "default", what, target)
+            yield _compared(took, "map", "default", what, target)
             for name, turns in took.items():
                 rate = max(CALLS / turn["wall_s"] for turn in turns)
                 yield figure(f"rate at 256, {delay_ms} ms, {name}", rate, "calls/s")
@@ -71,12 +74,10 @@ def _in_turn(contestants: dict[str, Contestant], url: str, concurrency: int) -> 
 
 
 def _compared(
-    took: dict[str, list[dict[str, float]]], other: str, name: str, target: float | None
-) -> Iterator[dict[str, object]]:
-    pairs = list(zip(took["map"], took[other], strict=True))
-    yield figure(
-        name, statistics.median(theirs["wall_s"] / ours["wall_s"] for ours, theirs in pairs), "×", least=target
-    )
+    took: dict[str, list[dict[str, float]]], ours: str, theirs: str, name: str, target: float | None
+) -> dict[str, object]:
+    ratios = [other["wall_s"] / own["wall_s"] for own, other in zip(took[ours], took[theirs], strict=True)]
+    return figure(name, statistics.median(ratios), "×", least=target)
 
 
 # A long run -----------------------------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ began = time.perf_counter()
 result = ask_all(Path({str(path)!r}), 64)
 print(json.dumps({{"wall_s": time.perf_counter() - began, "peak_mb": peak_mb(), "failed": result.status.failed}}))
 """
-    environment = {**os.environ, "ANTHROPIC_BASE_URL": url}
+    environment = {**os.environ, "ANTHROPIC_BASE_URL": url, "LLMNB_HOME": f"{path.parent}/rows"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     told = json.loads(done.stdout)
     assert not told["failed"]
@@ -151,12 +152,11 @@ print(json.dumps(spent[0] / (time.perf_counter() - began)))
 """
 
 
-def _progress(url: str) -> Iterator[dict[str, object]]:
+def _progress(url: str, folder: Path) -> Iterator[dict[str, object]]:
     """How much of one core the display takes in a real kernel, while rows are answered as fast as can be."""
     from jupyter_client.manager import start_new_kernel
 
-    home = tempfile.mkdtemp(dir=Path(os.environ["LLMNB_HOME"]).parent)
-    environment = {"ANTHROPIC_BASE_URL": f"{url}/0", "LLMNB_HOME": home, "LLMNB_DISPLAY": "widget"}
+    environment = {"ANTHROPIC_BASE_URL": f"{url}/0", "LLMNB_HOME": f"{folder}/shown", "LLMNB_DISPLAY": "widget"}
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(Path(__file__).parents[1]))
     printed: list[str] = []
     drawn = [0]
@@ -190,7 +190,11 @@ class Contestant:
 
     def __enter__(self) -> Contestant:
         command = [sys.executable, "-m", "benchmarks.map_contestant", self._name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        home = f"{os.environ['LLMNB_HOME']}/{self._name}"  # each on a ledger and a cache of its own
+        environment = {**os.environ, "LLMNB_HOME": home}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,9 +1,9 @@
 """`python -m benchmarks.map_contestant NAME`: asks many rows its own way, as often as it is told.
 
 A line of JSON on stdin says how many rows, at which concurrency, of which server; a line on stdout says how long it
-took. `default` and `aiohttp` are what a person would write with the SDK alone: a semaphore and a gather, over its own
-default connections and over those that llmnb uses. `map` is `llm.map` with everything on: ledger, cache, pacing, a
-budget of the day and one of the run, and every row on disk when it is finished.
+took. `default`, `aiohttp` and `same` are what a person would write with the SDK alone, a semaphore and a gather: over
+its default connections, over its own of aiohttp, and over those that llmnb uses. `map` is `llm.map` with everything on:
+ledger, cache, pacing, `budget_usd`, and every row on disk when it is finished. `map_day` has a budget of the day, too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(name: str) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         answered = CONTESTANTS[name](frame, told["concurrency"])
         wall = time.perf_counter() - wall
-        if name == "map":
+        if name.startswith("map"):
             settle()  # what is written behind is charged to who had it written
         spent = time.process_time() - cpu
         assert len(answered) == told["rows"]
@@ -67,6 +67,13 @@ def bare(frame: pd.DataFrame, concurrency: int, http_client: Any = None) -> pd.S
     return pd.Series(asyncio.run(asked()))
 
 
+def over_aiohttp(frame: pd.DataFrame, concurrency: int) -> pd.Series[str]:
+    """The same over the SDK's own client of aiohttp."""
+    import anthropic
+
+    return bare(frame, concurrency, anthropic.DefaultAioHttpClient())
+
+
 def same_transport(frame: pd.DataFrame, concurrency: int) -> pd.Series[str]:
     """The same over llmnb's connections."""
     from llmnb import connections
@@ -81,12 +88,19 @@ def mapped(frame: pd.DataFrame | Path, concurrency: int, **options: Any) -> pd.S
     return ask_all(frame, concurrency, **options)["text"]
 
 
-def ask_all(frame: pd.DataFrame | Path, concurrency: int, **options: Any) -> Any:
-    """What `llm.map` gives."""
+def mapped_in_a_day(frame: pd.DataFrame, concurrency: int) -> pd.Series[str]:
+    """The same where each call is held against a budget that all kernels share."""
     import llmnb
 
     if not llmnb.budgets().shape[0]:
         llmnb.set_budget(usd=1_000_000, per="day")
+    return mapped(frame, concurrency)
+
+
+def ask_all(frame: pd.DataFrame | Path, concurrency: int, **options: Any) -> Any:
+    """What `llm.map` gives."""
+    import llmnb
+
     llm = llmnb.LLM(MODEL, max_tokens=MAX_TOKENS)
     return llm.map(
         frame, "In short: {{ text }}", concurrency=concurrency, **{"progress": False, "budget_usd": 100_000, **options}
@@ -102,7 +116,13 @@ def settle() -> None:
     responses().settle()
 
 
-CONTESTANTS = {"default": bare, "aiohttp": same_transport, "map": mapped}
+CONTESTANTS = {
+    "default": bare,
+    "aiohttp": over_aiohttp,
+    "same": same_transport,
+    "map": mapped,
+    "map_day": mapped_in_a_day,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1])

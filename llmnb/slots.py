@@ -11,9 +11,8 @@ import asyncio
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncGenerator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TypeAlias
 
 Owner: TypeAlias = tuple[int, int]
@@ -49,9 +48,12 @@ class Slots:
                 self._give_up(waiter, owner)
                 raise
 
-    @asynccontextmanager
-    async def ahold(self, limit: int, owner: Owner) -> AsyncGenerator[None]:
+    def ahold(self, limit: int, owner: Owner) -> AbstractAsyncContextManager[None]:
         """`hold` without blocking the event loop."""
+        return _AsyncHeld(self, limit, owner)
+
+    async def aenter(self, limit: int, owner: Owner) -> None:
+        """`enter` without blocking the event loop."""
         waiter = self._enter(owner, limit)
         if waiter is not None:
             try:
@@ -59,10 +61,6 @@ class Slots:
             except BaseException:
                 self._give_up(waiter, owner)
                 raise
-        try:
-            yield
-        finally:
-            self.leave(owner)
 
     def _enter(self, owner: Owner, limit: int) -> Future[None] | None:
         """Takes a slot, or a place in the queue: then what to wait for."""
@@ -138,6 +136,19 @@ class _Held(AbstractContextManager[None]):
         self._slots.enter(self._limit, self._owner)
 
     def __exit__(self, *_: object) -> None:
+        self._slots.leave(self._owner)
+
+
+class _AsyncHeld(AbstractAsyncContextManager[None]):
+    __slots__ = ("_limit", "_owner", "_slots")
+
+    def __init__(self, slots: Slots, limit: int, owner: Owner) -> None:
+        self._slots, self._limit, self._owner = slots, limit, owner
+
+    async def __aenter__(self) -> None:
+        await self._slots.aenter(self._limit, self._owner)
+
+    async def __aexit__(self, *_: object) -> None:
         self._slots.leave(self._owner)
 
 

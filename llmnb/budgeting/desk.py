@@ -133,6 +133,9 @@ class Desk:
         if needed > left:
             free_us = counting.free_again_us(self.connection, budget, self.ask.ts, needed - left)
             return Refused(budget, left, needed, free_us, (*alerts, *self.used_up(budget)))
+        most, excess = counting.held_at_most(self.connection, budget, besides=self.ask.uid)
+        if most + needed + max(excess, need.excess) <= left:
+            return None
         held = self.held(budget)
         # room for one call that costs more than is held for it; where no other is under way, there is no such call
         if held.uids and held.amount + needed + max(held.excess, need.excess) > left:

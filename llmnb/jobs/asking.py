@@ -102,7 +102,7 @@ async def asked(question: Question, shape: Shape | None, retries: int) -> Outcom
     try:
         reply, said = await _answer(question, shape, retries)
         facts |= said
-        facts |= {"model": reply.model, "stop_reason": reply.stop_reason, "source": reply.source}
+        facts |= {"model": reply.model, "stop_reason": reply.stop_reason, "source": _source(reply, calls)}
         if reply.refused:
             facts["error"] = "the model refused to answer"
     except Exception as failure:
@@ -124,8 +124,15 @@ async def _answer(question: Question, shape: Shape | None, retries: int) -> tupl
     return reply, {"value": shape.plain(extraction.value)}
 
 
+def _source(reply: Reply, calls: dict[str, Call]) -> str:
+    """Where the answer came from: what its only call says, without working out all other figures of a reply."""
+    return next(iter(calls.values())).source if len(calls) == 1 else reply.source
+
+
 def billed(calls: dict[str, Call]) -> dict[str, Any]:
     """What the calls of a row used and cost, as it is kept with the row."""
+    if len(calls) == 1:
+        return _billed_once(*calls.values())
     costs = [call.cost_nanousd for call in calls.values()]
     return {
         "cost_nanousd": None if None in costs else sum(cost or 0 for cost in costs),
@@ -136,6 +143,21 @@ def billed(calls: dict[str, Call]) -> dict[str, Any]:
         "cache_read_tokens": sum(call.cache_read_tokens for call in calls.values()),
         "latency_ms": sum(call.latency_ms or 0.0 for call in calls.values() if call.is_call),
         "ttft_ms": next((call.ttft_ms for call in calls.values() if call.is_call), None),
+    }
+
+
+def _billed_once(call: Call) -> dict[str, Any]:
+    """The same of one call, which is what most rows take."""
+    is_live = call.source == "live"
+    return {
+        "cost_nanousd": call.cost_nanousd,
+        "full_nanousd": call.cost_nanousd if is_live else call.saved_nanousd,
+        "saved_nanousd": (call.saved_nanousd or 0) if is_live else 0,
+        "input_tokens": call.usage.total_input_tokens,
+        "output_tokens": call.output_tokens,
+        "cache_read_tokens": call.cache_read_tokens,
+        "latency_ms": (call.latency_ms or 0.0) if call.is_call else 0.0,
+        "ttft_ms": call.ttft_ms if call.is_call else None,
     }
 
 

@@ -210,6 +210,22 @@ def test_a_row_that_says_running_lets_nothing_go(store: Reservations, ledger: St
     assert statuses(at_us=NOON_US)[0].spent_amount == 0
 
 
+@in_both
+def test_what_is_reserved_in_all_is_no_less_than_what_is_held(store: Reservations, ledger: Store, make_call) -> None:
+    """It is looked at first, which is quick; an earlier attempt on the books is taken off what is held only."""
+    store.reserve(ask("a", 40 * CENT), ME)
+    store.reserve(ask("a", 40 * CENT, attempt=2), ME)
+    store.reserve(ask("b", 10 * CENT), ME)
+    ledger.write(make_call(uid="a", status="error", attempts=1, cost_nanousd=15 * CENT))
+    with ledger.transaction(reading=True) as connection:
+        [budget] = all_budgets(connection)
+        most = counting.held_at_most(connection, budget, besides="c")
+        exactly = counting.held(connection, budget, budget.period(NOON_US), besides="c")
+    assert most[0] >= exactly.amount > 0
+    assert most[1] == exactly.excess
+    assert isinstance(store.reserve(ask("c", 45 * CENT), ME), Granted)  # by a closer look
+
+
 # Answers that go on ---------------------------------------------------------------------------------------------------
 
 
