@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import llmnb
-from llmnb.errors import BudgetExceeded, InvalidRequest
+from llmnb.errors import BudgetExceeded, InvalidRequest, LlmnbError
+from llmnb.jobs.cluster.crew import Crew
 from llmnb.jobs.purse import Purse
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.limits import Limits
@@ -68,7 +69,7 @@ def _site(
     ):
         environ |= sim.environ()
         get_mp_context().set_forkserver_preload(PRELOADED)
-        options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None, "env": environ}
+        options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": ":0", "env": environ}
         with LocalCluster(**options) as cluster, Client(cluster) as client:
             yield Site(cluster, client, sim, environ)
         assert sim.crashes == []
@@ -119,6 +120,22 @@ def test_it_stays_inside_a_budget_of_the_store(site: Site) -> None:
     site.sim.settle()
     assert 0 < (site.sim.billed().price_nanousd or 0) <= 1_200_000
     assert llmnb.usage()["cost_nanousd"].sum() == site.sim.billed().price_nanousd
+
+
+def test_a_worker_that_comes_late_and_cannot_ask_ends_the_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go through all rows in no time, each with an error."""
+    first, *_ = site.client.scheduler_info()["workers"]
+
+    def checked(crew: Crew, address: str, said: Any) -> None:
+        site.client.run(_set, {"LLMNB_CACHE": "perhaps"}, workers=[first])  # after it was looked at
+
+    monkeypatch.setattr(Crew, "_check", checked)
+    site.sim.reset()
+    try:
+        with pytest.raises(LlmnbError, match=f"the Dask worker {first} cannot ask: SettingsError"):
+            llmnb.LLM().map([f"Late {n}" for n in range(6)], "{{ value }}", executor=site.client)
+    finally:
+        site.client.run(_set, {"LLMNB_CACHE": None}, workers=[first])
 
 
 def test_a_row_that_kills_its_workers(site: Site) -> None:

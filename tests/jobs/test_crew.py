@@ -39,7 +39,7 @@ class Person(BaseModel):
 def _client() -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
-    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         yield client
 

@@ -44,6 +44,12 @@ def checked(executor: object) -> Any:
     return client
 
 
+_SECRETS = (
+    "API keys and the addresses of your services are not sent through the scheduler: set them in the environment of "
+    "the workers."
+)
+
+
 class Crew:
     """The workers of one run. Nobody is called before the first row is to be asked."""
 
@@ -73,12 +79,12 @@ class Crew:
 
         Raises:
             InvalidRequest: a worker cannot ask, or has another ledger; nothing was sent.
-            LlmnbError: the cluster is gone.
+            LlmnbError: the cluster is gone, or a worker that came later cannot ask.
         """
         if self._opening is None:
             self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         executor = await asyncio.shield(self._opening)
-        from llmnb.jobs.cluster.worker import ask_row
+        from llmnb.jobs.cluster.worker import CannotAsk, ask_row
 
         key = f"{self._name}-{next(self._numbers)}"
         self._under_way[key] = partial(asyncio.get_running_loop().call_soon_threadsafe, lost)
@@ -90,6 +96,8 @@ class Crew:
             if not future.cancelled():
                 raise
             raise LlmnbError("the Dask cluster was restarted or closed, or its scheduler is out of reach.") from None
+        except CannotAsk as error:
+            raise LlmnbError(f"the Dask worker {error} {_SECRETS}") from None
         except Exception as error:
             # of a worker that died while it was asking nobody knows what that cost
             return Outcome.unasked(error, is_free=type(error).__name__ != "KilledWorker")
@@ -144,10 +152,7 @@ class Crew:
         if said.version != llmnb.__version__:
             return f"has llmnb {said.version}, and here is {llmnb.__version__}: install the same."
         if said.seen is None:
-            return (
-                f"cannot ask: {said.trouble} API keys and the addresses of your services are not sent through the "
-                "scheduler: set them in the environment of the workers."
-            )
+            return f"cannot ask: {said.trouble} {_SECRETS}"
         if said.server != self._server:
             return f"asks {said.server}, and here is {self._server}: set ANTHROPIC_BASE_URL in its environment."
         return self._trouble_of_books(said.seen)

@@ -68,16 +68,16 @@ class Presence(WorkerPlugin):
         loop_thread().call(self._cancel)
         await asyncio.to_thread(self._settle)
 
-    def ask(self, row: Row) -> Told:
+    def ask(self, work: Work, row: Row) -> Told:
         """Asks a row, on llmnb's loop thread, and waits for what becomes of it."""
-        work = self._opened()
         done: Future[Outcome] = Future()
         loop_thread().call(lambda: self._begin(work, row, done))
         outcome = done.result()
         work.keep()  # who asks this row again, because this worker died before anybody heard of it, finds the answer
         return told(outcome)
 
-    def _opened(self) -> Work:
+    def opened(self) -> Work:
+        """What the rows have in common, unpacked with the first of them; raises what that raises."""
         with self._lock:
             if self._work is None:
                 work = Work(self._packed)
@@ -116,6 +116,10 @@ class RunOver(Exception):  # noqa: N818 - it says what happened
     """The run has ended, and this row was not asked, or not to its end."""
 
 
+class CannotAsk(Exception):  # noqa: N818 - it says what happened
+    """This worker, which came late, cannot ask: it would go through all rows in no time."""
+
+
 def ask_row(name: str, row: Row) -> Told:
     """The task: asks a row of the run `name` on this worker."""
     worker = get_worker()
@@ -123,12 +127,15 @@ def ask_row(name: str, row: Row) -> Told:
     if not isinstance(presence, Presence):
         raise RunOver(f"the run {name} is not on this worker")
     secede()  # it waits, and others may ask meanwhile
+    # errors as text only: what Dask makes of them goes through its scheduler, and may be logged
     try:
-        return presence.ask(row)
+        work = presence.opened()
+    except Exception as error:
+        raise CannotAsk(f"{worker.address} cannot ask: {type(error).__name__}: {error}") from None
+    try:
+        return presence.ask(work, row)
     except RunOver:
         raise
-    except (
-        Exception
-    ) as error:  # as text only: what Dask makes of an error goes through its scheduler, and may be logged
+    except Exception as error:
         error.add_note(f"llmnb: on the Dask worker {worker.address}")
         return told(Outcome.unasked(error))
