@@ -23,6 +23,7 @@ from llmnb.jobs.batches.run import BatchRun
 from llmnb.jobs.batches.sending import Sender
 from llmnb.jobs.batches.service import Service
 from llmnb.ledger import open_ledger, settle
+from llmnb.places import PostgresPlace
 from llmnb.simulator import Clock, Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.testing import serve_simulator
@@ -473,6 +474,21 @@ def test_set_budget_is_asked_before_a_batch_is_sent(sim: Simulator, llm: llmnb.L
         small("Hi", max_tokens=8_000)
     assert small.map([str(n) for n in range(9)], SAY, via="batch")["text"].notna().all()
     assert held() == []
+    books_agree(sim)
+
+
+def test_a_teams_ledger(sim: Simulator, postgres: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In PostgreSQL the money of a batch is held, and its rows are there once, as in a file."""
+    monkeypatch.setenv("LLMNB_STORE_URL", postgres.url)
+    llmnb.set_budget(usd="0.05", per="day", project="thesis")
+    llm = llmnb.LLM(cache=False, project="thesis", max_tokens=500)
+    with pytest.MonkeyPatch.context() as patch:
+        _kill_in_the_results(patch)
+        with pytest.raises(Killed):
+            llm.map(WORDS, SAY, via="batch")
+    assert len(held()) == 1
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert (held(), len(llmnb.calls()), len(sent(sim))) == ([], 3, 1)
     books_agree(sim)
 
 
