@@ -89,6 +89,16 @@ async def test_llms_async_client_has_them(sim: Simulator, monkeypatch: pytest.Mo
     assert (await llmnb.LLM(display="none").aask("Hi there")).text
 
 
+async def test_so_has_the_twin_of_a_client_of_the_users(sim: Simulator) -> None:
+    """One that was made for threads is asked in a loop through another that is like it."""
+    with sim.client(timeout=7) as client:
+        llm = llmnb.LLM(client=client, display="none")
+        twin = llm._access.here()
+        assert isinstance(twin._client, connections.AioClient)
+        assert twin.timeout == 7
+        assert (await llm.aask("Hi")).text
+
+
 async def test_the_server_is_told_the_same(sim: Simulator) -> None:
     """Not a header more or less, whichever way a request goes."""
     seen: list[dict[str, str]] = []

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Never, Protocol, cast
 
-from llmnb import forks
+from llmnb import connections, forks
 from llmnb.cassette import scope
 from llmnb.client import marking_mode, provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest, LlmnbError
@@ -189,8 +189,12 @@ class UserClient:
                 f"this LLM was given {kind} client, and this call needs {needed} one, which cannot be made from it: "
                 f"{self._obstacle}. Make a second LLM with client= {needed} client."
             )
-        make = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
-        return wrap_like(self._client, make(**_settings_of(self._client)))
+        known = _settings_of(self._client)
+        if asynchronous:
+            plain = anthropic.AsyncAnthropic(http_client=connections.http_client(), **known)
+        else:
+            plain = anthropic.Anthropic(**known)
+        return wrap_like(self._client, plain)
 
 
 def stays_here() -> InvalidRequest:
