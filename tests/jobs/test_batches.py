@@ -356,17 +356,17 @@ async def test_a_batch_that_looks_like_ours_is_not_taken_for_it(sim: Simulator, 
 @pytest.mark.parametrize("arrives", [True, False])
 async def test_a_send_whose_answer_is_lost(sim: Simulator, llm: llmnb.LLM, arrives: bool) -> None:
     """It is looked for at the API, and only sent again if it is not there."""
-    create, lost = Service.send, []
+    create, lost = anthropic.resources.messages.AsyncBatches.create, []
 
-    async def losing(self: Service, *given: Any) -> Any:
-        made = await create(self, *given) if arrives or lost else None
+    async def losing(self: Any, **given: Any) -> Any:
+        made = await create(self, **given) if arrives or lost else None
         if not lost:
             lost.append(made)
-            raise service.Lost(anthropic.APIConnectionError(request=None))  # type: ignore[arg-type]
+            raise ValueError("half a JSON document")
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Service, "send", losing)
+        patch.setattr(anthropic.resources.messages.AsyncBatches, "create", losing)
         got = await llm.amap(WORDS, SAY, via="batch")
     assert (got["text"].notna().all(), len(sent(sim))) == (True, 1)
     books_agree(sim)

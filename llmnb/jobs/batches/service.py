@@ -76,7 +76,7 @@ class Service:
             Lost: it may have arrived, or not.
             anthropic.APIStatusError: it was refused.
         """
-        from anthropic import APIConnectionError, APIStatusError, APITimeoutError, RateLimitError
+        from anthropic import APIStatusError, RateLimitError
 
         wait_s = FIRST_POLL_S
         while True:
@@ -90,7 +90,7 @@ class Service:
                 if error.status_code not in (408, 409) and error.status_code < 500:
                     raise
                 raise Lost(error) from None
-            except (APIConnectionError, APITimeoutError) as error:
+            except Exception as error:  # no connection, or no answer that can be read: it may have arrived
                 raise Lost(error) from None
 
     async def newest(self) -> str:
