@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
+from llmnb.later import Later
 from llmnb.pacing.allowance import Allowance, Need, Told
 from llmnb.pacing.shelves import Shelf
 from llmnb.records import Throttled
@@ -64,6 +65,7 @@ class Account:
         self._waiting: dict[str, tuple[str, int, Need]] = {}
         self._told: dict[str, Throttled] = {}
         self._remembered: dict[str, float] = {}
+        self._later = Later(self._note_limits)
         self._served: dict[str, int] = {}
         self._arrivals = 0
         self._output_tokens = _FIRST_OUTPUT_TOKENS
@@ -185,6 +187,8 @@ class Account:
         """What the account may do in a minute, by kind, as far as it was told to anybody on this store."""
         with self._lock:
             known: dict[str, float] = {}
+            if self._remembered:  # by this process, and perhaps not noted yet
+                self._note_limits()
             for key in (self.key + _TOLD, self.key):  # what is held back by is the newest
                 self._shelf.update(key, lambda allowance: known.update(allowance.limits) or 0.0)
             return {kind: min(limit, self._caps.get(kind, limit)) for kind, limit in {**self._caps, **known}.items()}
@@ -205,7 +209,11 @@ class Account:
         """Keeps limits that are far, for estimates in other kernels, too; apart from what calls are held back by."""
         if limits and limits != self._remembered:
             self._remembered = limits
-            self._shelf.note(self.key + _TOLD, lambda allowance: allowance.limits.update(limits) or 0.0)
+            self._later.ask()  # no caller waits for a ledger, and the first call's row opens it
+
+    def _note_limits(self) -> None:
+        limits = self._remembered
+        self._shelf.note(self.key + _TOLD, lambda allowance: allowance.limits.update(limits) or 0.0)
 
     def _turn(self, uid: str) -> tuple[int, int]:
         lane, arrival, _ = self._waiting[uid]
