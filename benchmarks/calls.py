@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 ROUNDS = 15
 CALLS = 250
+FIRST_TOKENS = 300
 DELTAS = 3_000
 TOKENS_A_DELTA = 3  # as the simulator cuts its answers
 TEXT = "Write-ahead logging appends each change to a log before it touches the table. " * 52
@@ -37,7 +38,7 @@ def run() -> list[dict[str, object]]:
         os.environ.update(
             LLMNB_HOME=home, ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY="sk-ant-benchmark", LLMNB_DISPLAY="none"
         )
-        return [*_short(), *_long()]
+        return [*_short(), *_long(), *_first_token()]
 
 
 def _short() -> Iterator[dict[str, object]]:
@@ -98,6 +99,46 @@ def _long() -> Iterator[dict[str, object]]:
     yield ratio(name, cpu["wrap"] / cpu["raw"], 1.05)
     yield ratio(f"LLM.stream, {counted:,} deltas, CPU ÷ messages.stream()", cpu["stream"] / cpu["helper"], 0.75)
     yield {"name": "raw stream, CPU", "value": cpu["raw"] * 1e3, "unit": "ms", "target": None, "ok": True}
+
+
+def _first_token() -> Iterator[dict[str, object]]:
+    """What it costs to look for an error event before any content, which is repeated then: the body is read ahead."""
+    import anthropic
+
+    import llmnb
+    from llmnb.middleware import ledger
+
+    headers = {"x-simulator-reply": quote(TEXT)}
+    raw = anthropic.Anthropic(default_headers=headers)
+    wrapped = llmnb.wrap(raw)
+    looks = ledger.may_be_read_ahead
+    seconds: dict[str, list[float]] = {"raw": [], "looking": [], "not looking": []}
+    try:
+        for _ in range(FIRST_TOKENS + 1):
+            seconds["raw"].append(_seconds_to_text(raw))
+            seconds["looking"].append(_seconds_to_text(wrapped))
+            ledger.may_be_read_ahead = lambda request, http: False
+            seconds["not looking"].append(_seconds_to_text(wrapped))
+            ledger.may_be_read_ahead = looks
+    finally:
+        ledger.may_be_read_ahead = looks
+    ms = {name: statistics.median(times[1:]) * 1e3 for name, times in seconds.items()}
+    names = {
+        "raw": "first token of a stream, raw",
+        "not looking": "through wrap, without a look for an early error",
+        "looking": "through wrap",
+    }
+    for name, told in names.items():
+        yield {"name": told, "value": ms[name], "unit": "ms", "target": None, "ok": True}
+
+
+def _seconds_to_text(client: Any) -> float:
+    begin = time.perf_counter()
+    with client.messages.create(**QUESTION, stream=True) as stream:
+        for event in stream:
+            if event.type == "content_block_delta":
+                return time.perf_counter() - begin
+    raise AssertionError("no text came")
 
 
 def _read(stream: Any) -> None:
