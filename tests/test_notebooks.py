@@ -41,7 +41,7 @@ SHOWN = {
         "(0, 'neutral')",
         "not asked: it could cost more than is left of budget_usd=0.00028",
         "the prompt cache saved $0.",
-        "np.float64(0.5)",
+        "'50% of the price'",
         "30 prompts × 4 contestants",
     ),
 }

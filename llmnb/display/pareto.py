@@ -41,6 +41,7 @@ def pareto(summary: pd.DataFrame) -> Any:
     if points.empty:
         raise InvalidRequest("there is nothing to plot: no contestant has both a score and a price")
     points["usd_per_1000"] = points["full_cost_usd"] * 1_000
+    points["place"] = points["full_cost_usd"].rank(method="first")
     points["front"] = on_front(points["full_cost_usd"].tolist(), points["score"].tolist())
     return _chart(alt, points)
 
@@ -54,7 +55,7 @@ def on_front(costs: list[float], scores: list[float]) -> list[bool]:
 def _chart(alt: Any, points: Any) -> Any:
     names = ["contestant", "front", "score", "score_low", "score_high", "usd_per_1000", "cost_usd", "seconds"]
     # numbers of no value are null, as JSON wants them
-    values = alt.Data(values=[_known(row) for row in points[[*names, "answered"]].to_dict("records")])
+    values = alt.Data(values=[_known(row) for row in points[[*names, "answered", "place"]].to_dict("records")])
     cost = points["usd_per_1000"]
     title, form = "dollars per 1,000 answers", alt.Axis(format="$.3~r", grid=False, tickCount=6)
     x = alt.X("usd_per_1000:Q", title=title, axis=form, scale=_scale(alt, cost.min(), cost.max()))
@@ -73,7 +74,12 @@ def _chart(alt: Any, points: Any) -> Any:
         interval.encode(x=x, y=low, y2="score_high:Q", color=colour),
         line.encode(x=x, y=y),
         base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=colour, tooltip=list(_TIPS)),
-        base.mark_text(align="left", dx=9, dy=-7).encode(x=x, y=y, text="contestant:N", color=colour),
+        *(
+            base.transform_filter(f"datum.place % 2 == {odd}")
+            .mark_text(align="left", dx=9, dy=14 if odd else -7)
+            .encode(x=x, y=y, text="contestant:N", color=colour)
+            for odd in (0, 1)  # names of neighbours stand above and below
+        ),
     ]
     return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost")
 

@@ -145,7 +145,7 @@ def test_templates_scored_by_a_function(sim: Simulator) -> None:
     assert asked(sim) == 4
     assert float(told["cost_usd"].sum()) == pytest.approx(float(llmnb.usage(by=[])["cost_usd"].sum()))
     chart = got.pareto().to_dict()
-    assert len(chart["layer"]) == 4
+    assert len(chart["layer"]) == 5
     assert "| word | want | short | long |" in got._repr_mimebundle_()["text/markdown"]
 
 
