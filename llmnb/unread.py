@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from anthropic.types import Message
 
 Json = dict[str, Any]
-_RECORDS_SPANS = "opentelemetry.sdk.trace"
+RECORDS_SPANS = "opentelemetry.sdk.trace"
+"""The module that is loaded where somebody may record the SDK's spans, which say of the message what it is."""
 
 
 class Unread:
@@ -44,7 +45,7 @@ class Unread:
 
 def is_enough(client: Any) -> bool:
     """Whether nobody but the caller looks at what a client makes of an answer: no recorded span, no validation."""
-    return _RECORDS_SPANS not in sys.modules and not getattr(client, "_strict_response_validation", False)
+    return RECORDS_SPANS not in sys.modules and not getattr(client, "_strict_response_validation", False)
 
 
 def of(response: Any) -> Unread | None:

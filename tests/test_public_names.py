@@ -88,7 +88,7 @@ FLOORS = (
     {"durations", "errors", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords", "places",
      "records", "sqlite_files", "trouble"},
     {"connections", "hearing", "messages", "metrics", "origin", "pricing", "settings", "simulator", "slots", "testing",
-     "tokens", "views"},
+     "tokens", "unread", "views"},
     {"prompt_cache"},
     {"cache", "cassette", "ledger"},
     {"budgeting", "pacing"},
@@ -96,7 +96,7 @@ FLOORS = (
     {"providers"},
     {"client"},
     {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "routing", "templates",
-     "tools", "unread"},
+     "tools"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},
 )  # fmt: skip

@@ -30,8 +30,8 @@ from opentelemetry import trace
 from llmnb.connections import AioClient, AioTransport, as_httpx
 from llmnb.middleware.answering import dressed, http_of
 from llmnb.middleware.ledger import is_billable
+from llmnb.unread import RECORDS_SPANS
 
-_RECORDS_SPANS = "opentelemetry.sdk.trace"
 _LISTENERS = tuple((logging.getLogger(name), level) for name, level in (("anthropic", 10), ("httpx2", 20)))
 """Who says what is sent, and at which level."""
 _COUNTED = b"x-stainless-retry-count"
@@ -195,4 +195,4 @@ def _is_plain(request: APIRequest) -> bool:
 
 
 def _is_listened_to() -> bool:
-    return _RECORDS_SPANS in sys.modules or any(logger.isEnabledFor(level) for logger, level in _LISTENERS)
+    return RECORDS_SPANS in sys.modules or any(logger.isEnabledFor(level) for logger, level in _LISTENERS)
