@@ -230,6 +230,7 @@ class Reply:
 
     def done(self) -> Done:
         """The `Done` event that ends a stream of this answer."""
+        extra: dict[str, Any] = getattr(self.message.usage, "model_extra", None) or {}
         return Done(
             model=self.model,
             usage=self.usage,
@@ -243,7 +244,7 @@ class Reply:
             prompt_cache=self.prompt_cache,
             turns=len(self.turns),
             # said by llmnb itself, in the place of who counts them only at the end
-            input_estimated=bool((self.message.usage.model_extra or {}).get("estimated")),
+            input_estimated=bool(extra.get("estimated")),
         )
 
     def _saved(self) -> Cost:

@@ -218,3 +218,11 @@ def test_running_cell_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reply_module.running_cell() == "m-1"
     monkeypatch.setattr(reply_module, "_shell", lambda: None)
     assert reply_module.running_cell() is None
+
+
+def test_a_message_without_usage_is_shown() -> None:
+    """A program may make one, and a server that is like the API may leave it out."""
+    message = Message.model_construct(
+        id="msg_1", type="message", role="assistant", model="m", content=[], stop_reason="end_turn"
+    )
+    assert not Reply(message, Usage()).done().input_estimated
