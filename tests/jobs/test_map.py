@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
 from llmnb.trouble import LlmnbWarning, forget_warnings
-
-from .. import processes
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de")
 
@@ -315,49 +311,6 @@ def test_a_torn_line_is_passed_over(sim: Simulator, llm: llmnb.LLM, llmnb_home: 
         assert llm.map(["a", "b"], "Say {{ value }}")["text"].tolist() == ["echo Say a", "echo Say b"]
         assert len(sim.requests) == before + 1
         assert llm.map(["a", "b"], "Say {{ value }}").status.kept == 2
-
-
-CHILD = """
-import llmnb
-llm = llmnb.LLM(cache=False)
-llm.map([f"row {n}" for n in range(60)], "Say {{ value }}", concurrency=6)
-"""
-
-
-def test_killed_at_any_moment_it_asks_nothing_twice(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
-    """kill -9 in a loop: a finished row is never asked again; of those in flight, at most `concurrency` each time."""
-    sim.reset()
-    sim.rule(lambda request: Answer(text=f"echo {request.prompt}", first_token_s=0.01))
-    kills, runs = 0, llmnb_home / "runs"
-    for wanted in (5, 35):
-        child = processes.Python(["-c", CHILD], env={**os.environ, **sim.environ()})
-        until = time.monotonic() + 60
-        while _lines(runs) < wanted and child.poll() is None and time.monotonic() < until:
-            time.sleep(0.002)
-        child.kill()
-        kills += child.wait() != 0
-        finished = {json.loads(line)["row"]["text"] for line in _whole_lines(runs)}
-        asked = {f"echo {request.prompt}" for request in sim.requests}
-        assert finished <= asked
-        before, known = len(sim.requests), finished
-    got = llm.map([f"row {n}" for n in range(60)], "Say {{ value }}", concurrency=6)
-    assert got["text"].tolist() == [f"echo Say row {n}" for n in range(60)]
-    assert kills
-    assert got.status.kept == len(known)
-    assert not {f"echo {request.prompt}" for request in sim.requests[before:]} & known
-    assert len(sim.requests) <= 60 + kills * 6
-    billed = sum(row["output_tokens"] for row in (json.loads(line)["row"] for line in _whole_lines(runs)))
-    assert got["output_tokens"].sum() == billed <= sim.billed().output_tokens
-
-
-def _whole_lines(runs: Path) -> list[bytes]:
-    return [
-        line for path in runs.glob("*/rows.jsonl") for line in path.read_bytes().splitlines(True) if line[-1:] == b"\n"
-    ]
-
-
-def _lines(runs: Path) -> int:
-    return len(_whole_lines(runs)) if runs.exists() else 0
 
 
 def test_stopped_it_keeps_what_is_finished(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
