@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 import weakref
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
@@ -35,6 +36,8 @@ _OLDEST = (3, 12)
 """The first aiohttp that lets one make the sockets."""
 _HEADER_BYTES = 65_536
 """How long a line or header of an answer may be: as much as httpx allows for all of them."""
+_LARGE_BYTES = 2**20
+"""Of bytes above this aiohttp warns that to send them at once holds up the event loop (`TOO_LARGE_BYTES_BODY`)."""
 
 
 def kind(settings: Settings | None = None) -> Kind:
@@ -117,6 +120,8 @@ class AioTransport(httpx2.AsyncBaseTransport):
     ) -> aiohttp.ClientResponse:
         """What aiohttp gives, whose errors are its own; `extensions` are those of httpx2's request."""
         session = self._session or self._open()
+        if isinstance(data, bytes) and len(data) > _LARGE_BYTES:
+            data = io.BytesIO(data)  # which is sent in pieces
         timeout: Mapping[str, float | None] = extensions.get("timeout") or {}
         return await session.request(
             method,

@@ -110,6 +110,19 @@ async def test_the_server_is_told_the_same(sim: Simulator) -> None:
     assert seen[0] == seen[1]
 
 
+async def test_pictures_of_megabytes_are_sent_without_a_word(sim: Simulator) -> None:
+    """A body that is large arrives as it is, with the headers of any other one; aiohttp warns of such bytes."""
+    sim.rule("Hi")
+    large = {**QUESTION, "messages": [{"role": "user", "content": "word " * 300_000}]}
+    for transport in ("auto", "httpx"):
+        async with client_of(sim, transport) as client:
+            await client.messages.create(**large)
+    ours, theirs = sim.requests
+    assert ours.raw == theirs.raw
+    assert len(ours.raw) > 2**20
+    assert ours.headers | {"idempotency-key": ""} == theirs.headers | {"idempotency-key": ""}
+
+
 async def test_a_client_has_the_sdks_own_limits(sim: Simulator) -> None:
     """Timeouts, connections and redirects are those of a client that is given nothing."""
     async with client_of(sim, "auto") as ours, sim.async_client() as theirs:
