@@ -7,9 +7,11 @@ memory there is a number a row, which says where its line is and how the row end
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -39,6 +41,7 @@ class Results:
         self._lock = Lock()
         self._file: int | None = None
         self._reader: BinaryIO | None = None
+        self._is_torn = False
         self._unsaved: dict[bytes, bytes] = {}
         self._known: dict[bytes, int] = {}
         self.spent_nanousd = 0
@@ -111,8 +114,9 @@ class Results:
         return len(self._known)
 
     def close(self) -> None:
-        """No more rows are added or read; whoever does opens the file again."""
+        """No more rows are added or read; whoever does opens the file again. What found no room before is saved now."""
         with self._lock:
+            self._save_the_rest()
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
@@ -120,17 +124,29 @@ class Results:
                 self._reader.close()
                 self._reader = None
 
+    def _save_the_rest(self) -> None:
+        with suppress(OSError):  # it was said
+            for key, line in tuple(self._unsaved.items()):
+                self._known[key] = self._write(line) << _OFFSET | self._known[key] & (_NEW | _STATE)
+                del self._unsaved[key]
+
     def _write(self, line: bytes) -> int:
-        """Appends a line, and gives the offset at which it stands."""
+        """Appends a line, and gives the offset at which it stands.
+
+        Raises:
+            OSError: the disk is full; a part of the line may be there, and is closed before the next one.
+        """
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._file = os.open(self._path, flags, 0o600)
-            if _is_torn(self._path):
-                os.write(self._file, b"\n")
-        if os.write(self._file, line) != len(line):
+            self._is_torn = _is_torn(self._path)
+        if self._is_torn:
             os.write(self._file, b"\n")
-            raise OSError("the disk is full")
+            self._is_torn = False
+        if os.write(self._file, line) != len(line):
+            self._is_torn = True
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return os.lseek(self._file, 0, os.SEEK_CUR) - len(line)  # others may append, too
 
     def _line_at(self, offset: int) -> bytes | None:
