@@ -8,6 +8,7 @@ rows are asked once; and with another template or model it is another run.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
@@ -276,6 +277,8 @@ class Run:
         error = outcome.error
         if outcome.state != "free" or error is None:
             self._is_hopeful = True
+        elif _is_of_the_row(error):
+            return
         elif isinstance(error, (MissingKey, SettingsError, BudgetExceeded)) or _status_of(error) in _ALL:
             self._fatal = self._fatal or error
         elif not self._is_hopeful:
@@ -289,6 +292,13 @@ class Run:
 
 def _status_of(error: Exception) -> int | None:
     return getattr(error, "status_code", None)
+
+
+def _is_of_the_row(error: Exception) -> bool:
+    """Whether it is refused for what this row says, and not for what all rows have in common."""
+    return _status_of(error) == _TOO_LARGE or (
+        _status_of(error) == 400 and _OF_THE_ROW.search(_said(error)) is not None
+    )
 
 
 def _said(error: Exception) -> str:
@@ -307,3 +317,6 @@ _LOST: dict[str, Any] = {
 }
 _ALL = (401, 403, 404)
 """Statuses of the API that every row would get: no key, no right, no such model."""
+_TOO_LARGE = 413
+_OF_THE_ROW = re.compile(r": messages\.|too long|context.length|could not process", re.IGNORECASE)
+"""How the API, and those compatible with it, refuse a prompt: by its path in the request, its length, or a picture."""
