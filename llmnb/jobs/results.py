@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Any, BinaryIO
 from llmnb.trouble import quietly
 
 KEY_CHARS = 32
-_KEY_AT = len(b'{"key":"')
+_BEGINNING = b'{"key":"'
+_KEY_AT = len(_BEGINNING)
 _STATE_AT = _KEY_AT + KEY_CHARS + len(b'","state":"')
+_HEAD = re.compile(rb'\{"key":"[0-9a-f]{32}","state":"[afu]","row":\{')
 _COST = b',"cost_nanousd":'
 _LETTERS = {"answered": b"a", "failed": b"f", "free": b"u"}
 """`failed` cost something, `free` cost nothing: the network, a rate limit, a refused request. It is asked again."""
@@ -54,11 +57,13 @@ class Results:
         for line in self._lines(offset):
             if not line.endswith(b"\n"):  # it is being written
                 break
-            if (key := _key_of(line)) is not None and self._known.get(key, -1) >> _OFFSET != offset:
-                self._known[key] = offset << _OFFSET | _CODES.get(line[_STATE_AT : _STATE_AT + 1], 3)
-                self.spent_nanousd += _cost_of(line)
-                added.append(key)
             offset += len(line)
+            whole = _whole(line)
+            at = offset - len(whole)
+            if (key := _key_of(whole)) is not None and self._known.get(key, -1) >> _OFFSET != at:
+                self._known[key] = at << _OFFSET | _CODES.get(whole[_STATE_AT : _STATE_AT + 1], 3)
+                self.spent_nanousd += _cost_of(whole)
+                added.append(key)
         self._read_to = offset
         return added
 
@@ -179,9 +184,20 @@ def _is_torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
+def _whole(line: bytes) -> bytes:
+    """A line without what stands before it of one that another process could not end, because the disk was full."""
+    if line.rfind(_BEGINNING) <= 0:
+        return line
+    try:
+        json.loads(line)  # an answer may have such a field
+    except ValueError:
+        return line[max((found.start() for found in _HEAD.finditer(line)), default=0) :]
+    return line
+
+
 def _key_of(line: bytes) -> bytes | None:
     """The key of a line; None of a torn one."""
-    if not (line.startswith(b'{"key":"') and line.endswith(b"}}\n")):
+    if not (line.startswith(_BEGINNING) and line.endswith(b"}}\n")):
         return None
     try:
         return bytes.fromhex(line[_KEY_AT : _KEY_AT + KEY_CHARS].decode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -170,3 +171,19 @@ def test_a_disk_that_fills(
     assert again["text"].tolist() == got["text"].tolist()
     assert again.status.kept == (fit if refusals is None else 20)
     assert len(sim.requests) == asked + 20 - again.status.kept
+
+
+def test_a_line_that_another_process_was_cut_off_in(sim: Simulator, llm: llmnb.LLM, llmnb_home: Path) -> None:
+    """The line that stands right behind it is read, and only the row that was cut off is asked again."""
+    sim.reset()
+    sim.rule('{"key":"a","of":["b"]}')
+    schema = {"type": "object", "properties": {"key": {"type": "string"}, "of": {"type": "array"}}}
+    rows = [f"row {n}" for n in range(4)]
+    llm.map(rows, "{{ value }}", schema=schema, concurrency=1)
+    (path,) = llmnb_home.glob("runs/*/rows.jsonl")
+    first, second, *others = path.read_bytes().splitlines(keepends=True)
+    for cut in (len(first) - 1, 100, 9):
+        path.write_bytes(b"".join([first[:cut], second, *others]))
+        got = llm.map(rows, "{{ value }}", schema=schema)
+        assert (got.status.kept, got["key"].tolist()) == (3, ["a"] * 4)
+        assert llm.map(rows, "{{ value }}", schema=schema).status.kept == 4
