@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import io
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from functools import cache, lru_cache
@@ -38,6 +39,9 @@ _HEADER_BYTES = 65_536
 """How long a line or header of an answer may be: as much as httpx allows for all of them."""
 _LARGE_BYTES = 2**20
 """Of bytes above this aiohttp warns that to send them at once holds up the event loop (`TOO_LARGE_BYTES_BODY`)."""
+
+_IDLE_S = 0.5
+"""After this time without a request a server may have closed a connection without the event loop having heard of it."""
 
 
 def kind(settings: Settings | None = None) -> Kind:
@@ -95,6 +99,7 @@ class AioTransport(httpx2.AsyncBaseTransport):
         self._limits = limits or httpx2.Limits()
         self._ssl = httpx2.create_ssl_context()  # with the certificates that httpx would trust
         self._session: aiohttp.ClientSession | None = None
+        self._used_at = 0.0
         self._quietly: weakref.finalize[Any, Any] | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -120,6 +125,11 @@ class AioTransport(httpx2.AsyncBaseTransport):
     ) -> aiohttp.ClientResponse:
         """What aiohttp gives, whose errors are its own; `extensions` are those of httpx2's request."""
         session = self._session or self._open()
+        now = time.monotonic()
+        if now - self._used_at > _IDLE_S:  # the loop hears now of connections that ended while it was held up
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        self._used_at = now
         if isinstance(data, bytes) and len(data) > _LARGE_BYTES:
             data = io.BytesIO(data)  # which is sent in pieces
         timeout: Mapping[str, float | None] = extensions.get("timeout") or {}
@@ -184,7 +194,15 @@ class _Body(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with as_httpx(self._request):
             content = self._answer.content
-            while chunk := await content.readany():
+            while True:
+                try:
+                    chunk = await content.readany()
+                except Exception:  # which aiohttp tells first, with what had come before still unread
+                    if rest := content._read_nowait(-1):  # pyright: ignore[reportPrivateUsage] - no public word
+                        yield rest
+                    raise
+                if not chunk:
+                    return
                 yield chunk
 
     async def aclose(self) -> None:
@@ -232,7 +250,7 @@ def _translated(error: Exception) -> type[httpx2.RequestError] | None:
 def _url(address: str) -> yarl.URL:
     from yarl import URL
 
-    return URL(address, encoded=True)
+    return URL(address, encoded=True).with_user(None)  # httpx2 has made a header of it
 
 
 @lru_cache(64)

@@ -220,6 +220,67 @@ async def test_an_answer_that_is_no_http_is_an_error_of_the_protocol() -> None:
             await client.get("gopher://127.0.0.1/")
 
 
+async def test_what_came_before_an_answer_broke_off_is_read() -> None:
+    """However slowly: the end of an answer may be in it, with what the answer costs."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    reading, read = asyncio.Event(), []
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head + b"3\r\none\r\n")
+        await writer.drain()
+        await reading.wait()
+        writer.write(b"5\r\nthree\r\n")
+        writer.write_eof()
+
+    async def slowly(stream: Any) -> None:
+        async for piece in stream:
+            read.append(piece)
+            reading.set()
+            if piece == b"one":
+                await until(lambda: stream._answer.content.exception() is not None)
+
+    async with served(answer) as url:
+        transport = connections.AioTransport()
+        response = await transport.handle_async_request(httpx2.Request("GET", url))
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await slowly(response.stream)
+        await response.aclose()
+        await transport.aclose()
+    assert read == [b"one", b"three"]
+
+
+async def test_a_connection_that_ended_while_the_loop_was_held_up_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook works with pandas between two questions, longer than the server keeps a connection."""
+    monkeypatch.setattr(connections, "_IDLE_S", 0.0)
+    ended = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ended
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        await writer.drain()
+        writer.write_eof()  # without a word of it in the headers
+        ended += 1
+
+    async with served(answer) as url, httpx2.AsyncClient(transport=connections.AioTransport()) as client:
+        for asked in (1, 2, 3):
+            assert (await client.get(url)).text == "hi"
+            assert ended == asked
+
+
+async def test_a_base_url_may_hold_a_password() -> None:
+    """httpx2 makes a header of it, and aiohttp would have only one of both."""
+    told: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi")
+
+    async with served(answer) as url, httpx2.AsyncClient(transport=connections.AioTransport()) as client:
+        assert (await client.get(url.replace("//", "//me:secret@"))).text == "hi"
+    assert b"authorization: Basic bWU6c2VjcmV0" in told[0] or b"Authorization: Basic bWU6c2VjcmV0" in told[0]
+
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
