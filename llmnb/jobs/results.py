@@ -129,6 +129,15 @@ class Results:
                 self._reader.close()
                 self._reader = None
 
+    def is_saved(self) -> bool:
+        """Whether all rows are on disk, and would be there after a power cut."""
+        with self._lock:
+            self._save_the_rest()
+            if self._file is not None:
+                with suppress(OSError):  # a file system that knows no fsync
+                    os.fsync(self._file)
+            return not self._unsaved
+
     def _save_the_rest(self) -> None:
         with suppress(OSError):  # it was said
             for key, line in tuple(self._unsaved.items()):

@@ -17,16 +17,18 @@ from pydantic import BaseModel
 
 import llmnb
 from llmnb.errors import BudgetExceeded, InvalidRequest, StoreError
-from llmnb.jobs.batches import service
+from llmnb.jobs.batches import notes, service
 from llmnb.jobs.batches.notes import Notes
 from llmnb.jobs.batches.run import BatchRun
 from llmnb.jobs.batches.sending import Sender
 from llmnb.jobs.batches.service import Service
+from llmnb.jobs.results import Results
 from llmnb.ledger import open_ledger, settle
 from llmnb.places import PostgresPlace
 from llmnb.simulator import Clock, Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.testing import serve_simulator
+from llmnb.trouble import LlmnbWarning, forget_warnings
 
 SAY = "Say {{ value }}"
 WORDS = ["a", "b", "c", "a"]
@@ -441,6 +443,33 @@ def test_what_cannot_be_noted_is_not_sent(sim: Simulator, llm: llmnb.LLM, monkey
     with pytest.raises(StoreError, match="Nothing was sent"):
         llm.map(WORDS, SAY, via="batch")
     assert sent(sim) == []
+
+
+@pytest.mark.parametrize("place", ["notes", "rows"])
+def test_a_disk_that_is_full_at_the_end_costs_nothing(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Neither is the batch forgotten while rows of it are in memory only, nor its requests while its note is open."""
+    real = notes._write
+
+    def full(path: Any, data: bytes, **options: Any) -> None:
+        if place == "rows" or b'"stage":"read"' not in data:
+            return real(path, data, **options)
+        raise OSError(28, "No space left on device")
+
+    def no_room(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(notes, "_write", full)
+        if place == "rows":
+            patch.setattr(Results, "_write", no_room)
+        with pytest.warns(LlmnbWarning):
+            got = llm.map(WORDS, SAY, via="batch")
+        assert got["text"].notna().all()
+    forget_warnings()
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert len(sent(sim)) == 1
 
 
 # Money ----------------------------------------------------------------------------------------------------------------

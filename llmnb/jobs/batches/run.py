@@ -185,9 +185,8 @@ class BatchRun(Run):
             manifest = Manifest(note.requests_path)
             is_done = not any(key in self._asking for key in manifest)
             manifest.close()
-            if is_done:
-                sender.tell(note, stage="read")
-                note.requests_path.unlink(missing_ok=True)
+            if is_done and self._results.is_saved():  # else the batch is all that knows what its rows became
+                sender.end(note, "read")
 
     # Sending ----------------------------------------------------------------------------------------------------------
 

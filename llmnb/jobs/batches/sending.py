@@ -118,9 +118,17 @@ class Sender:
 
     def drop(self, note: Note) -> None:
         """The batch was not sent."""
-        self.tell(note, stage="dropped")
+        self.end(note, "dropped")
         self._holding.let_go(note.name)
-        note.requests_path.unlink(missing_ok=True)
+
+    def end(self, note: Note, stage: str) -> None:
+        """All is done with a batch. Its requests are kept until that is on disk: a note without them helps nobody."""
+        try:
+            self._notes.tell(note, stage=stage)
+        except OSError as trouble:
+            quietly("noting that a batch is done with", trouble, but="its results are read again the next time")
+        else:
+            note.requests_path.unlink(missing_ok=True)
 
     def tell(self, note: Note, **facts: Any) -> Note:
         """Notes something of a batch; when the disk refuses, one warning says so."""
