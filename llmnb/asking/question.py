@@ -55,7 +55,7 @@ class Question:
         try:
             if view is None:
                 reply = exchange.ask(self.access.sync)
-            elif self._can_live:
+            elif self._can_live and not loop_thread().is_here():  # as in a function that `map` has write a prompt
                 reply = watch(exchange, lambda: exchange.astream(self.access.on_loop_thread), view, self.plan.model)
             else:
                 reply = watch_here(exchange, exchange.stream(self.access.sync), view, self.plan.model)

@@ -46,6 +46,14 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame({"word": ["a", "b", "c"], "my column": [1, 2, 3], "text": ["x", "y", "z"]}, index=[7, 7, 2])
 
 
+@pytest.mark.parametrize("display", ["none", "static"])
+def test_a_prompt_may_be_asked_for(llm: llmnb.LLM, display: str) -> None:
+    """By a function that calls an LLM itself, with or without a view, on the thread that would show it."""
+    inner = llmnb.LLM(cache=False, display=display)  # type: ignore[arg-type]
+    got = llm.map(["a"], lambda row: f"Say {inner(row['value']).text}")
+    assert got["text"].tolist() == ["echo Say echo a"]
+
+
 # What comes back ------------------------------------------------------------------------------------------------------
 
 
