@@ -65,7 +65,7 @@ class Account:
         self._waiting: dict[str, tuple[str, int, Need]] = {}
         self._told: dict[str, Throttled] = {}
         self._remembered: dict[str, float] = {}
-        self._later = Later(self._note_limits)
+        self._later = Later(self._note_limits, apart=True)
         self._served: dict[str, int] = {}
         self._arrivals = 0
         self._output_tokens = _FIRST_OUTPUT_TOKENS
