@@ -466,13 +466,20 @@ def _budget(usd: object, question: Question) -> Decimal | None:
 
 
 def server_of(access: Access) -> str:
-    """The address that is asked: what one server said is not what another would say."""
+    """The address that is asked, without a password: what one server said is not what another would say."""
     if access.endpoint is not None:
-        return access.endpoint.base_url
+        return shown_address(access.endpoint.base_url)
     import_module("anthropic")  # without it no client is known
     client = access.known()
     if client is None:
         from llmnb.errors import MissingKey
 
         raise MissingKey
-    return str(client.base_url)
+    return shown_address(client.base_url)
+
+
+def shown_address(url: object) -> str:
+    """A base URL as it may be written down: without user and password."""
+    import httpx2
+
+    return str(httpx2.URL(str(url)).copy_with(username=None, password=None))

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import anthropic
 import pandas as pd
 import pytest
 
@@ -156,3 +157,14 @@ def test_lines_tell_their_cost_without_being_read(tmp_path: Path) -> None:
         False,
     )
     again.close()
+
+
+def test_a_password_in_the_address_is_not_written_down(llmnb_home: Path) -> None:
+    """Of a gateway, say: neither with the run nor anywhere else."""
+    client = anthropic.Anthropic(api_key="sk-ant-none", base_url="http://me:secret@127.0.0.1:9", max_retries=0)
+    with pytest.raises(anthropic.APIConnectionError):
+        llmnb.LLM(client=client, cache=False).map(["a"], "Say {{ value }}", errors="raise")
+    assert list(llmnb.runs()["run_id"])
+    written = [path for path in llmnb_home.rglob("*") if path.is_file()]
+    assert any(b"127.0.0.1:9" in path.read_bytes() for path in written)
+    assert not [path for path in written if b"secret" in path.read_bytes()]

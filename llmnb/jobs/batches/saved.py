@@ -216,9 +216,12 @@ class SavedBatch:
         )
 
     def _access(self) -> OurClients:
-        access = OurClients(self._settings)
-        server = self.note.server
-        return access if not server or str(access.sync().base_url) == server else OurClients(self._settings, server)
+        from llmnb.jobs.mapping import shown_address  # which has batches sent
+
+        access, server = OurClients(self._settings), self.note.server
+        if not server or shown_address(access.sync().base_url) == server:
+            return access
+        return OurClients(self._settings, server)
 
     def _at_the_api(self, asked: Callable[[Service], AsyncGenerator[T]]) -> Generator[T]:
         access = self._access()
