@@ -640,6 +640,16 @@ def test_batches_are_listed_and_waited_for(sim: Simulator, llm: llmnb.LLM) -> No
     books_agree(sim)
 
 
+def test_results_that_are_no_longer_kept(sim: Simulator, clock: Clock, llm: llmnb.LLM) -> None:
+    """After a long holiday: it is said, and what to do."""
+    batch_id = waiting(llm)
+    clock.advance(31 * 24 * 3_600)
+    with pytest.raises(InvalidRequest, match=f"29 days.*llmnb batches forget {batch_id}"):
+        llm.map(WORDS, SAY, via="batch")
+    llmnb.get_batch(batch_id).forget()
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+
+
 def test_a_batch_is_cancelled_or_forgotten(sim: Simulator, llm: llmnb.LLM) -> None:
     """What is cancelled is not billed; the rows of one that was deleted are asked again when it is forgotten."""
     batch_id = waiting(llm)

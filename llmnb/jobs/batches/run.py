@@ -307,6 +307,8 @@ class BatchRun(Run):
             return
         if shown.processing_status != "ended":
             return
+        if shown.results_url is None:
+            raise service.no_longer_kept(note)
         if not note.is_certain and not await sender.is_ours(note, shown.id):
             note = sender.tell(note, stage="intended", id=None, strangers=(shown.id,))
             await self._look_at(note, sender, api, holding)

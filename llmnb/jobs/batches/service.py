@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from llmnb.errors import InvalidRequest
 from llmnb.jobs.batches.notes import Note
 from llmnb.pacing.account import Clock
 from llmnb.pacing.pacer import WallClock
@@ -238,3 +239,11 @@ def raise_final(error: Exception, note: Note) -> None:
         )
     if status in FINAL:
         raise error
+
+
+def no_longer_kept(note: Note) -> InvalidRequest:
+    """The error of a batch that has ended, and whose results the API has thrown away."""
+    return InvalidRequest(
+        f"the API keeps the results of a batch for 29 days, and has no longer those of {note.id}: "
+        f"`llmnb batches forget {note.id}` has its rows asked again, and paid again. Nothing was sent."
+    )
