@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,8 +36,9 @@ _OLDEST = (3, 12)
 """The first aiohttp that lets one make the sockets."""
 _HEADER_BYTES = 65_536
 """How long a line or header of an answer may be: as much as httpx allows for all of them."""
-_LARGE_BYTES = 2**20
-"""Of bytes above this aiohttp warns that to send them at once holds up the event loop (`TOO_LARGE_BYTES_BODY`)."""
+_PIECE_BYTES = 2**16
+"""Larger bodies are sent in pieces, which fit into what a socket takes without anybody reading, so that one that is not
+read is noticed; aiohttp, which has no timeout for it, also warns of bytes above 1 MiB (`TOO_LARGE_BYTES_BODY`)."""
 
 _IDLE_S = 0.5
 """After this time without a request a server may have closed a connection without the event loop having heard of it."""
@@ -130,18 +130,26 @@ class AioTransport(httpx2.AsyncBaseTransport):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         self._used_at = now
-        if isinstance(data, bytes) and len(data) > _LARGE_BYTES:
-            data = io.BytesIO(data)  # which is sent in pieces
         timeout: Mapping[str, float | None] = extensions.get("timeout") or {}
-        return await session.request(
+        asked = partial(
+            session.request,
             method,
             _url(url),
             headers=headers,
-            data=data,
             allow_redirects=False,
             timeout=_timeout(timeout.get("connect"), timeout.get("read"), timeout.get("pool")),
             server_hostname=extensions.get("sni_hostname"),
         )
+        if not isinstance(data, bytes) or len(data) <= _PIECE_BYTES:
+            return await asked(data=data)
+        deadline = asyncio.timeout(None)
+        try:
+            async with deadline:
+                return await asked(data=_pieces(data, deadline, timeout.get("write")))
+        except TimeoutError as error:
+            if deadline.expired():
+                raise httpx2.WriteTimeout("the request was not taken") from error
+            raise
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -182,6 +190,15 @@ class AioTransport(httpx2.AsyncBaseTransport):
             if self._quietly is not None:
                 self._quietly.detach()
             await session.close()
+
+
+async def _pieces(data: bytes, deadline: asyncio.Timeout, each_s: float | None) -> AsyncIterator[bytes]:
+    """The pieces of a body, of which each has to be taken within that time."""
+    loop = asyncio.get_running_loop()
+    for begin in range(0, len(data), _PIECE_BYTES):
+        deadline.reschedule(None if each_s is None else loop.time() + each_s)
+        yield data[begin : begin + _PIECE_BYTES]
+    deadline.reschedule(None)
 
 
 class _Body(httpx2.AsyncByteStream):

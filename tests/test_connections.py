@@ -266,6 +266,23 @@ async def test_a_connection_that_ended_while_the_loop_was_held_up_is_not_used(mo
         for asked in (1, 2, 3):
             assert (await client.get(url)).text == "hi"
             assert ended == asked
+            time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up, and what the server did is known to the system
+
+
+async def test_a_request_that_nobody_reads_is_a_timeout() -> None:
+    """With pictures in it, that is, larger than what waits in a socket."""
+    over = asyncio.Event()
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await over.wait()
+        writer.transport.abort()
+
+    transport, patient = connections.AioTransport(), httpx2.Timeout(30, write=0.1)
+    async with served(answer) as url, httpx2.AsyncClient(transport=transport, timeout=patient) as client:
+        with pytest.raises(httpx2.WriteTimeout):
+            await client.post(url, content=bytes(20_000_000))
+        over.set()
 
 
 async def test_a_base_url_may_hold_a_password() -> None:
