@@ -12,6 +12,8 @@ from .chaos import World, run
 
 pytest.importorskip("openai")
 
+# streams are dropped on purpose, in the middle of what the HTTP library's own generators do
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 IN_CI = range(4)
 A_HUNDRED = 100
 
