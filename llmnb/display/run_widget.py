@@ -10,23 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import anywidget
 import traitlets
 
 from llmnb.display import control
+from llmnb.display.html_widget import HtmlWidget
 from llmnb.display.style import squeezed
 
 _HERE = Path(__file__).parent
 
 
-class RunWidget(anywidget.AnyWidget):
-    """The front end of one run; it writes no state of its own. `stop` may be called from any thread."""
+class RunWidget(HtmlWidget):
+    """The front end of one run. `stop` may be called from any thread."""
 
-    # as text: a file path would make anywidget keep every widget alive through its change signal
     _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("control.js", "run_widget.js"))
     _css = squeezed("run_widget.css")
     run_key = traitlets.Unicode(read_only=True).tag(sync=True)
-    html = traitlets.Unicode(read_only=True).tag(sync=True)
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.set_trait("run_key", uuid.uuid4().hex)
@@ -36,24 +34,10 @@ class RunWidget(anywidget.AnyWidget):
         cast(Any, self).on_msg(self._asked)
         control.register(self.run_key, control.Controls(stop, control.nothing, control.nothing))
 
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Refuse what a front end would write."""
-
-    def show(self, html: str) -> None:
-        """Show this from now on."""
-        self.set_trait("html", html)
-
-    def view(self, plain: str) -> dict[str, object]:
-        """What a notebook shows it by."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, self).model_id}
-        return {"text/plain": plain, "application/vnd.jupyter.widget-view+json": view}
-
     def dispose(self) -> None:
         """Free it and its layout."""
         control.forget(self.run_key)
-        layout = cast(Any, self).layout
-        cast(Any, self).close()
-        layout.close()
+        super().dispose()
 
     def _asked(self, widget: object, content: object, buffers: object) -> None:
         del widget, buffers
