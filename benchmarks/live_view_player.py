@@ -8,7 +8,8 @@ import time
 import ipykernel
 
 from llmnb import display
-from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 
 WORDS = "a write-ahead log appends each change before it touches the table so that readers never wait for writers "
 CODE = '''def checkpoint(log, table, *, limit=1_000):

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from llmnb.errors import UnknownModel as UnknownModel
     from llmnb.errors import UnknownPrice as UnknownPrice
     from llmnb.estimate import Estimate as Estimate
+    from llmnb.events import Done as Done
+    from llmnb.events import Partial as Partial
+    from llmnb.events import Text as Text
+    from llmnb.events import Thinking as Thinking
+    from llmnb.events import ToolCall as ToolCall
+    from llmnb.events import ToolResult as ToolResult
     from llmnb.jobs.batches.saved import batches as batches
     from llmnb.jobs.batches.saved import get_batch as get_batch
     from llmnb.jobs.comparing import Comparison as Comparison
@@ -50,12 +56,6 @@ if TYPE_CHECKING:
     from llmnb.ledger import usage as usage
     from llmnb.llm import LLM as LLM
     from llmnb.records import Cost as Cost
-    from llmnb.records import Done as Done
-    from llmnb.records import Partial as Partial
-    from llmnb.records import Text as Text
-    from llmnb.records import Thinking as Thinking
-    from llmnb.records import ToolCall as ToolCall
-    from llmnb.records import ToolResult as ToolResult
     from llmnb.records import Usage as Usage
     from llmnb.reply import Reply as Reply
     from llmnb.routing import Router as Router
@@ -86,13 +86,13 @@ _HOME = {
     "get_run": "jobs.saved",
     "runs": "jobs.saved",
     "Cost": "records",
-    "Done": "records",
+    "Done": "events",
     "Estimate": "estimate",
-    "Partial": "records",
-    "Text": "records",
-    "Thinking": "records",
-    "ToolCall": "records",
-    "ToolResult": "records",
+    "Partial": "events",
+    "Text": "events",
+    "Thinking": "events",
+    "ToolCall": "events",
+    "ToolResult": "events",
     "Usage": "records",
     "CassetteError": "errors",
     "ContextFull": "errors",

@@ -22,7 +22,8 @@ from llmnb.asking.question import Question
 from llmnb.asking.turns import Turn, messages_of, turns_of
 from llmnb.asking.window import Guard, Sent, WhenFull
 from llmnb.errors import InvalidRequest
-from llmnb.records import NANO, Call, StreamEvent, Usage
+from llmnb.events import StreamEvent
+from llmnb.records import NANO, Call, Usage
 from llmnb.reply import Reply
 from llmnb.templates import opened
 

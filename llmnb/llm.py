@@ -19,10 +19,10 @@ from llmnb.asking.routed import Routing, ways_of
 from llmnb.asking.ways import Accesses
 from llmnb.client import UNSAID, cache_mode
 from llmnb.errors import InvalidRequest
+from llmnb.events import StreamEvent
 from llmnb.jobs.options import RETRIES
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
-from llmnb.records import StreamEvent
 from llmnb.reply import Reply
 from llmnb.routing import Router, router_of
 from llmnb.templates import opened, wanted

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from llmnb.records import UNPRICED, Call, Cost, Done, PromptCacheUse, Source, Status, ToolCall, ToolResult, Usage
+from llmnb.events import Done, ToolCall, ToolResult
+from llmnb.records import UNPRICED, Call, Cost, PromptCacheUse, Source, Status, Usage
 from llmnb.unread import Unread
 from llmnb.views import views
 

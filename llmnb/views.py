@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Protocol
 
 from llmnb.errors import InvalidRequest
-from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
+from llmnb.events import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 
 class View(Protocol):

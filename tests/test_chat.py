@@ -24,7 +24,7 @@ import llmnb
 from llmnb import chat as chat_module
 from llmnb.chat import Chat
 from llmnb.errors import IncompleteReply, InvalidRequest
-from llmnb.records import Done, Text, ToolResult
+from llmnb.events import Done, Text, ToolResult
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault

@@ -13,7 +13,8 @@ import pytest_asyncio
 
 import llmnb
 from llmnb.errors import IncompleteReply
-from llmnb.records import Done, calling
+from llmnb.events import Done
+from llmnb.records import calling
 from llmnb.simulator import Answer, BillingRecord, Clock, Fault, Simulator
 from llmnb.simulator.fault import KINDS
 from llmnb.testing import serve_simulator

@@ -22,9 +22,10 @@ import llmnb
 from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import KNOWN, SdkParams, plan
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingKey, SettingsError, UnknownModel
+from llmnb.events import Citation, Done, Text, Thinking, ToolCall, ToolResult
 from llmnb.middleware import placement
 from llmnb.middleware.sightings import Sightings
-from llmnb.records import Call, Citation, Done, PromptCacheUse, Text, Thinking, ToolCall, ToolResult, calling
+from llmnb.records import Call, PromptCacheUse, calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer

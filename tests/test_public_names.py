@@ -85,8 +85,8 @@ def test_imports_never_go_upwards() -> None:
 
 
 FLOORS = (
-    {"durations", "errors", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords", "places",
-     "records", "sqlite_files", "trouble"},
+    {"durations", "errors", "events", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords",
+     "places", "records", "sqlite_files", "trouble"},
     {"connections", "hearing", "messages", "metrics", "origin", "pricing", "settings", "simulator", "slots", "testing",
      "tokens", "unread", "views"},
     {"prompt_cache"},

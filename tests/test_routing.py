@@ -14,7 +14,7 @@ import pytest
 import llmnb
 from llmnb import routing
 from llmnb.errors import IncompleteReply, InvalidRequest
-from llmnb.records import Retry, Text
+from llmnb.events import Retry, Text
 from llmnb.routing import FAILURES, OPEN_S, Breakers, Candidate, Hop
 from llmnb.simulator import Answer, Fault, Simulator
 

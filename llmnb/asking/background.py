@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmnb.asking.runner import loop_thread
 from llmnb.errors import InvalidRequest
+from llmnb.events import StreamEvent
 from llmnb.interrupts import STOPPED, Cancelled
-from llmnb.records import StreamEvent
 from llmnb.views import View
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from llmnb import slots, unread
 from llmnb.asking.figures import figures, rows_of
 from llmnb.asking.params import Plan
 from llmnb.errors import IncompleteReply, LlmnbError
+from llmnb.events import Retry, Wait
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece, pieces_of
-from llmnb.records import Call, Ended, PromptMarks, Retry, Usage, Wait, calling
+from llmnb.records import Call, Ended, PromptMarks, Usage, calling
 from llmnb.reply import Reply
 from llmnb.unread import Unread
 

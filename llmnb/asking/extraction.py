@@ -18,9 +18,9 @@ from llmnb.asking.params import Plan
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
+from llmnb.events import Done, Partial, StreamEvent, Text, ToolCall
 from llmnb.messages import models
 from llmnb.messages.accumulate import ToolInput
-from llmnb.records import Done, Partial, StreamEvent, Text, ToolCall
 from llmnb.views import View
 
 if TYPE_CHECKING:

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from anthropic.types.message_create_params_container_param import MessageCreateParamsContainerParam
 
     from llmnb.durations import Duration
+    from llmnb.events import ToolCall
     from llmnb.prompt_cache import Mode
-    from llmnb.records import CacheUse, ToolCall
+    from llmnb.records import CacheUse
 
     Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
 

@@ -17,7 +17,8 @@ from llmnb.asking.routed import Routed, Routing
 from llmnb.asking.runner import awatch, loop_thread, relayed, watch, watch_here
 from llmnb.asking.tool_loop import ToolLoop
 from llmnb.errors import IncompleteReply, InvalidRequest
-from llmnb.records import Call, StreamEvent, Wait
+from llmnb.events import StreamEvent, Wait
+from llmnb.records import Call
 from llmnb.reply import Reply, running_cell
 from llmnb.views import View, views
 

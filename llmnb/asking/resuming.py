@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmnb.errors import IncompleteReply
+from llmnb.events import StreamEvent, Text
 from llmnb.messages import models
-from llmnb.records import Call, Cost, StreamEvent, Text, Usage
+from llmnb.records import Call, Cost, Usage
 from llmnb.reply import Figures, Reply
 from llmnb.views import View
 

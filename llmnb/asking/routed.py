@@ -13,8 +13,9 @@ from llmnb.asking.exchange import Exchange
 from llmnb.asking.params import Plan
 from llmnb.asking.runner import loop_thread, relayed
 from llmnb.errors import IncompleteReply
+from llmnb.events import Retry, Wait
 from llmnb.messages.accumulate import Piece
-from llmnb.records import Call, Retry, Wait
+from llmnb.records import Call
 from llmnb.reply import Reply
 from llmnb.routing import Candidate, Hop, Route, Router, breakers
 from llmnb.settings import Settings

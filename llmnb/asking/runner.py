@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llmnb import interrupts
+from llmnb.events import StreamEvent, Wait
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
-from llmnb.records import StreamEvent, Wait
 from llmnb.reply import Reply
 from llmnb.views import View
 

@@ -22,9 +22,10 @@ from llmnb.budgeting import ceiling
 from llmnb.budgeting.bound import bound_of
 from llmnb.budgeting.budget import dollars
 from llmnb.errors import BudgetExceeded, InvalidRequest, ToolLoopLimit
+from llmnb.events import Approval, ToolCall, Wait
 from llmnb.messages.accumulate import Piece
 from llmnb.pricing import cost_of
-from llmnb.records import NANO, Approval, Caching, ToolCall, Usage, Wait
+from llmnb.records import NANO, Caching, Usage
 from llmnb.reply import Reply
 from llmnb.settings import Settings, load
 from llmnb.tools.batch import Batch

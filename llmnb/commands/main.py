@@ -22,7 +22,7 @@ from llmnb.commands import cache as cli_cache
 from llmnb.commands import console
 from llmnb.commands import ledger as cli_ledger
 from llmnb.commands import tokens as cli_tokens
-from llmnb.records import Done, Retry, Text, Throttled
+from llmnb.events import Done, Retry, Text, Throttled
 
 if TYPE_CHECKING:
     from llmnb.llm import LLM

@@ -13,7 +13,7 @@ from typing import Any, cast
 from llmnb.display.guard import GuardedView
 from llmnb.display.where import Place, has_widgets, where
 from llmnb.errors import SettingsError
-from llmnb.records import ToolCall
+from llmnb.events import ToolCall
 from llmnb.views import View, views
 
 __all__ = ["NAMES", "bundle", "choose"]

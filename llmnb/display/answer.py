@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from llmnb.records import (
+from llmnb.events import (
     Approval,
     Citation,
     Done,

@@ -9,7 +9,7 @@ from math import ceil
 from llmnb.display.answer import Prose, Tool, Waiting, clean, is_stop
 from llmnb.display.footer import seconds, shortened
 from llmnb.display.markdown import coloured
-from llmnb.records import Throttled
+from llmnb.events import Throttled
 
 MAX_VALUE_CHARS = 20_000
 """Of arguments and results more than this is not shown; the reply holds all of it."""

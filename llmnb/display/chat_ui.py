@@ -24,7 +24,7 @@ from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
 from llmnb.display.where import has_widgets, where
 from llmnb.errors import InvalidRequest, LlmnbError
-from llmnb.records import Approval, StreamEvent
+from llmnb.events import Approval, StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.chat import Chat, Turn

@@ -20,7 +20,7 @@ from llmnb.display import cards, compared, footer, pace
 from llmnb.display.answer import Answer, clean
 from llmnb.display.side_by_side import Columns
 from llmnb.display.terminal import console_here, markdown
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison

@@ -24,7 +24,7 @@ from llmnb.display.footer import shortened
 from llmnb.display.side_by_side import Columns
 from llmnb.display.where import Place
 from llmnb.display.widget import JupyterOutput, Output, WidgetView
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison

@@ -8,7 +8,8 @@ from html import escape
 from typing import Literal
 
 from llmnb.display.answer import Answer, clean, is_stop
-from llmnb.records import Done, PromptCacheUse
+from llmnb.events import Done
+from llmnb.records import PromptCacheUse
 
 Kind = Literal["fact", "good", "warning"]
 MODEL_CHARS = 80

@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
-from llmnb.records import Approval, StreamEvent
+from llmnb.events import Approval, StreamEvent
 from llmnb.views import View
 
 

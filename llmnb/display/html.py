@@ -11,7 +11,7 @@ from llmnb.display import pace, static, style
 from llmnb.display.answer import Answer
 from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 
 FRAME_S = 0.1
 OUTPUT_CHARS = 4_000

@@ -8,7 +8,7 @@ from llmnb.display import cards
 from llmnb.display.answer import Tool, clean
 from llmnb.display.footer import shortened
 from llmnb.display.where import running_shell, where
-from llmnb.records import ToolCall
+from llmnb.events import ToolCall
 
 _SHOWN_CHARS = 4_000
 

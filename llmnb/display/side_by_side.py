@@ -16,7 +16,7 @@ from llmnb.display import pace
 from llmnb.display.answer import Answer
 from llmnb.display.guard import warn
 from llmnb.display.where import Place, has_widgets, where
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison

@@ -8,7 +8,7 @@ from html import escape
 from llmnb.display import markdown, markdown_writer
 from llmnb.display.answer import clean
 from llmnb.display.footer import shortened
-from llmnb.records import Citation
+from llmnb.events import Citation
 
 QUOTE_CHARS = 160
 """Of the words cited more than this is not shown; the reply holds all of them."""

@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 from llmnb.display import cards, footer, markdown, markdown_writer, sources, style
 from llmnb.display.answer import Answer, Part, Prose, Tool, clean
-from llmnb.records import Citation, Done, StreamEvent, ToolCall, ToolResult
+from llmnb.events import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 COPY = (
     "var c=this.parentNode.querySelector('code');navigator.clipboard.writeText(c.innerText);"

@@ -21,7 +21,7 @@ from rich.text import Text as Styled
 from llmnb.display import cards, footer, pace, prompt, sources
 from llmnb.display.answer import Answer, Part, Prose, Tool, Waiting, clean
 from llmnb.display.blocks import MarkdownStream
-from llmnb.records import Approval, StreamEvent
+from llmnb.events import Approval, StreamEvent
 
 FRAME_S = 0.08
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from llmnb.display import cards, markdown, markdown_writer, static, style
 from llmnb.display.answer import Answer, Prose, Tool, clean
 from llmnb.display.footer import shortened
-from llmnb.records import ToolCall, ToolResult
+from llmnb.events import ToolCall, ToolResult
 
 SHOWN_TURNS = 20
 """Of a longer conversation the last turns are shown; `chat.messages` has them all."""

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 from llmnb.views import View
 
 

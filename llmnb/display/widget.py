@@ -19,7 +19,7 @@ from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer, is_stop
 from llmnb.display.footer import shortened
 from llmnb.display.scene import Scene
-from llmnb.records import Approval, StreamEvent
+from llmnb.events import Approval, StreamEvent
 
 _ASKABLE_GROWTH = 8
 """How keyframes thin out where a front end can ask for one, and does when it has missed a message: each costs the whole

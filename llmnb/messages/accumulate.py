@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb.records import Citation, Text, Thinking, ToolCall, ToolResult
+from llmnb.events import Citation, Text, Thinking, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from anthropic.types import Message, RawMessageStreamEvent

@@ -12,13 +12,14 @@ from typing import Any
 import httpx2
 from anthropic import APIRequest
 
+from llmnb.events import Throttled
 from llmnb.middleware.answering import http_of
 from llmnb.middleware.entry import UNDER_WAY, Entry
 from llmnb.middleware.flow import Flow, Part, Pause
 from llmnb.pacing import Account, Need, Pacer
 from llmnb.pacing.account import GOES
 from llmnb.pacing.allowance import KINDS
-from llmnb.records import Call, CallContext, Throttled, current_context
+from llmnb.records import Call, CallContext, current_context
 from llmnb.trouble import quietly
 
 _HEADER = b"anthropic-ratelimit-"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 from anthropic import APIConnectionError, APIRequest, APITimeoutError, RetryableError
 
-from llmnb.records import Retry
+from llmnb.events import Retry
 from llmnb.trouble import LlmnbWarning, warn_once
 
 Tell = Callable[[Retry], None]

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
+from llmnb.events import Throttled
 from llmnb.later import Later
 from llmnb.pacing.allowance import Allowance, Need, Told
 from llmnb.pacing.shelves import Shelf
-from llmnb.records import Throttled
 
 NEAR = 0.5
 """Calls are held back from when less than this share of a limit is left."""

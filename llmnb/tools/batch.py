@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmnb.asking.shape import Misfit
-from llmnb.records import NOT_APPROVED, Approval, ToolCall, ToolResult
+from llmnb.events import NOT_APPROVED, Approval, ToolCall, ToolResult
 from llmnb.tools.journal import Journal
 from llmnb.tools.results import Content, content_of_result, limited, text_of_result
 from llmnb.tools.tool import Tool

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from llmnb.cache.backends import Item
 from llmnb.cache.responses import ResponseCache, responses
-from llmnb.records import Caching, ToolCall
+from llmnb.events import ToolCall
+from llmnb.records import Caching
 from llmnb.settings import Settings
 from llmnb.tools.results import Content
 from llmnb.tools.tool import Tool

@@ -24,9 +24,10 @@ import pandas as pd
 import llmnb
 from llmnb import slots
 from llmnb.errors import IncompleteReply, LlmnbError
+from llmnb.events import Done
 from llmnb.interrupts import Stopped
 from llmnb.pacing import pacer
-from llmnb.records import Done, calling
+from llmnb.records import calling
 from llmnb.routing import breakers
 from llmnb.settings import load
 from llmnb.simulator import Answer, BillingRecord, Clock, Fault, Limits, Simulator

@@ -20,7 +20,7 @@ import llmnb
 from llmnb.asking.extraction import Extraction
 from llmnb.asking.shape import Misfit, Shape
 from llmnb.errors import ExtractionFailed, InvalidRequest
-from llmnb.records import ToolCall
+from llmnb.events import ToolCall
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 

@@ -18,7 +18,7 @@ import pytest
 from anthropic import beta_tool
 
 import llmnb
-from llmnb.records import Citation, Done, Text, Thinking, ToolCall
+from llmnb.events import Citation, Done, Text, Thinking, ToolCall
 from llmnb.simulator import Answer, Simulator
 
 from ..test_recordings import BILLED, REFUSED

@@ -15,7 +15,7 @@ import pytest
 
 import llmnb
 from llmnb.asking.runner import Cancelled, Stopped
-from llmnb.records import Done, StreamEvent, Text
+from llmnb.events import Done, StreamEvent, Text
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault

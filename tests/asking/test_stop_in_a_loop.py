@@ -15,7 +15,7 @@ import pytest
 import llmnb
 from llmnb.asking.runner import Cancelled, Stopped
 from llmnb.chat import Chat
-from llmnb.records import Approval, StreamEvent, Text, ToolResult
+from llmnb.events import Approval, StreamEvent, Text, ToolResult
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.views import views

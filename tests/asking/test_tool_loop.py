@@ -21,7 +21,7 @@ import pytest
 
 import llmnb
 from llmnb.errors import IncompleteReply, InvalidRequest, ToolLoopLimit
-from llmnb.records import Done, StreamEvent, Text, ToolCall, ToolResult
+from llmnb.events import Done, StreamEvent, Text, ToolCall, ToolResult
 from llmnb.reply import Reply
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer

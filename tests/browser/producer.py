@@ -6,7 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from llmnb import display
-from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 
 ANSWER = """## Title
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmnb.records import Done, Retry, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Retry, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

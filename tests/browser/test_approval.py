@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmnb.display.scene import Scene
-from llmnb.records import Approval, ToolCall
+from llmnb.events import Approval, ToolCall
 
 if TYPE_CHECKING:
     from conftest import Lab

@@ -27,7 +27,7 @@ SETUP = """
 import json, os, time
 from IPython.display import display as show_in_cell
 import anthropic, llmnb, pandas
-from llmnb.records import Citation, Retry
+from llmnb.events import Citation, Retry
 from llmnb.reply import Reply
 
 os.environ["ANTHROPIC_API_KEY"] = "sk-ant-none"

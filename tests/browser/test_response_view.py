@@ -10,7 +10,8 @@ import pytest
 
 from llmnb.display import static
 from llmnb.display.scene import Scene
-from llmnb.records import Done, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 
 if TYPE_CHECKING:
     from conftest import Lab

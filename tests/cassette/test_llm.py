@@ -14,7 +14,7 @@ import pytest
 import llmnb
 from llmnb.cassette import read
 from llmnb.errors import MissingKey
-from llmnb.records import Done, Text
+from llmnb.events import Done, Text
 from llmnb.testing import serve_simulator
 
 

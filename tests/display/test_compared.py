@@ -14,8 +14,9 @@ from llmnb.display.answer import Answer
 from llmnb.display.columns_terminal import TerminalColumns
 from llmnb.display.pareto import on_front
 from llmnb.display.side_by_side import HtmlColumns
+from llmnb.events import Done, Text
 from llmnb.interrupts import Stopped
-from llmnb.records import Done, Text, Usage
+from llmnb.records import Usage
 
 HOSTILE = "<img src=x onerror=alert(1)> $a$ </section> [x](javascript:alert(1)) \x1b[2J"
 DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), Decimal("0.01"))

@@ -17,7 +17,7 @@ from llmnb.display.terminal import PrintView, TerminalView
 from llmnb.display.turns import InTurn
 from llmnb.display.where import where
 from llmnb.errors import SettingsError
-from llmnb.records import StreamEvent, Text
+from llmnb.events import StreamEvent, Text
 
 
 class Kernel:

@@ -10,7 +10,8 @@ from nbclient import NotebookClient
 
 CELL = """
 from llmnb import display
-from llmnb.records import Text, Done, Usage
+from llmnb.events import Text, Done
+from llmnb.records import Usage
 view = display.choose()
 view.open("claude", None)
 for text in ("# Title\\n\\n", "**bold** <b>tag</b> ![i](http://a.example/i.png)"):

@@ -16,7 +16,8 @@ from llmnb.display.answer import Answer
 from llmnb.display.html import HtmlView
 from llmnb.display.scene import Scene
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Approval, Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Approval, Citation, Done, Retry, StreamEvent, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 from llmnb.views import View
 
 CORPUS = [

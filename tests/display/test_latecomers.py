@@ -18,7 +18,8 @@ CELL = """
 import time
 from pathlib import Path
 from llmnb import display
-from llmnb.records import Done, Text, Usage
+from llmnb.events import Done, Text
+from llmnb.records import Usage
 view = display.choose()
 view.open("claude", None)
 view.show(Text("early "))

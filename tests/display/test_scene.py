@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from llmnb.display.answer import Answer
 from llmnb.display.scene import Message, Scene, shared_prefix
-from llmnb.records import Done, Retry, StreamEvent, Text, Thinking, Throttled, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Retry, StreamEvent, Text, Thinking, Throttled, ToolCall, ToolResult
+from llmnb.records import Usage
 
 
 class FrontEnd:

@@ -9,18 +9,8 @@ import pytest
 
 from llmnb.display import cards, footer, static, style
 from llmnb.display.answer import Answer, Tool
-from llmnb.records import (
-    NOT_APPROVED,
-    Citation,
-    Done,
-    PromptCacheUse,
-    Retry,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
+from llmnb.events import NOT_APPROVED, Citation, Done, Retry, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import PromptCacheUse, Usage
 from llmnb.views import views
 
 DONE = Done(

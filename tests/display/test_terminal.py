@@ -8,7 +8,8 @@ from decimal import Decimal
 from rich.console import Console
 
 from llmnb.display.terminal import PrintView, TerminalView
-from llmnb.records import Done, Text, Thinking, Throttled, ToolCall, ToolResult, Usage
+from llmnb.events import Done, Text, Thinking, Throttled, ToolCall, ToolResult
+from llmnb.records import Usage
 
 DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), Decimal("0.01"))
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llmnb.display.terminal import PrintView
 from llmnb.display.turns import InTurn
-from llmnb.records import Done, Text, Usage
+from llmnb.events import Done, Text
+from llmnb.records import Usage
 
 DONE = Done("claude", Usage(), Decimal(0))
 

@@ -15,7 +15,8 @@ from nbconvert.filters import markdown2html
 
 from llmnb.display import static
 from llmnb.display.answer import Answer
-from llmnb.records import Citation, Done, Text, Thinking, ToolCall, ToolResult, Usage
+from llmnb.events import Citation, Done, Text, Thinking, ToolCall, ToolResult
+from llmnb.records import Usage
 from llmnb.testing import serve_simulator
 
 TEXT = """## Title

@@ -13,8 +13,8 @@ import llmnb
 from benchmarks.pacing import measured
 from llmnb.display import cards
 from llmnb.display.answer import Answer, Prose, Waiting
+from llmnb.events import Throttled
 from llmnb.pacing import pacer
-from llmnb.records import Throttled
 from llmnb.settings import load
 from llmnb.simulator import Clock, Limits, Simulator
 

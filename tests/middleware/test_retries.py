@@ -10,7 +10,8 @@ import anthropic
 import pytest
 
 import llmnb
-from llmnb.records import Done, Retry, StreamEvent, calling
+from llmnb.events import Done, Retry, StreamEvent
+from llmnb.records import calling
 from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator

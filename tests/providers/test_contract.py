@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import llmnb
 from llmnb.errors import BudgetExceeded, IncompleteReply
-from llmnb.records import Done, Retry, Text, Thinking, ToolCall
+from llmnb.events import Done, Retry, Text, Thinking, ToolCall
 from llmnb.simulator import Answer, Fault, Simulator
 
 pytest.importorskip("openai")

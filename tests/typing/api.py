@@ -15,7 +15,7 @@ from pandas import DataFrame
 
 import llmnb
 from llmnb.cassette import Cassette, Interaction
-from llmnb.records import StreamEvent, ToolCall
+from llmnb.events import StreamEvent, ToolCall
 
 
 @dataclass

@@ -12,6 +12,7 @@ from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from llmnb.events import StreamEvent
 from llmnb.jobs.asking import Row, asked
 from llmnb.jobs.comparing.comparison import Comparison, Facts, answer_of
 from llmnb.jobs.comparing.contestants import Contestant, Prompts, check_known
@@ -20,7 +21,6 @@ from llmnb.jobs.comparing.scores import Scores, by_function, by_pairs
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.run import Run, Status
-from llmnb.records import StreamEvent
 from llmnb.reply import Reply, running_cell
 
 Act = Callable[[], object]

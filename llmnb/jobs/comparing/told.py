@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmnb.asking.question import Question
-from llmnb.records import StreamEvent
+from llmnb.events import StreamEvent
 from llmnb.reply import Reply
 
 
