@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,7 @@ class Results:
         self._is_torn = False
         self._unsaved: dict[bytes, bytes] = {}
         self._known: dict[bytes, int] = {}
+        self._own: list[list[int]] = []  # from where to where, in the file, lines were written here
         self.spent_nanousd = 0
         self._read_to = 0
         self.catch_up()
@@ -60,12 +62,24 @@ class Results:
             offset += len(line)
             whole = _whole(line)
             at = offset - len(whole)
-            if (key := _key_of(whole)) is not None and self._known.get(key, -1) >> _OFFSET != at:
-                self._known[key] = at << _OFFSET | _CODES.get(whole[_STATE_AT : _STATE_AT + 1], 3)
+            if (key := _key_of(whole)) is None:
+                continue
+            known = at << _OFFSET | _CODES.get(whole[_STATE_AT : _STATE_AT + 1], 3)
+            if self._is_own(at):
+                self._known[key] = known | _NEW
+            else:
+                self._known[key] = known
                 self.spent_nanousd += _cost_of(whole)
                 added.append(key)
         self._read_to = offset
+        with self._lock:
+            self._own = [[begin, end] for begin, end in self._own if end > offset]
         return added
+
+    def _is_own(self, offset: int) -> bool:
+        """Whether the line that begins there was written here: what it cost is counted."""
+        at = bisect_right(self._own, offset, key=lambda written: written[0]) - 1
+        return at >= 0 and offset < self._own[at][1]
 
     def has(self, key: bytes, *, but_failed: bool = False) -> bool:
         """Whether the row is finished: answered or, unless `but_failed`, failed at some cost."""
@@ -161,7 +175,12 @@ class Results:
         if os.write(self._file, line) != len(line):
             self._is_torn = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return os.lseek(self._file, 0, os.SEEK_CUR) - len(line)  # others may append, too
+        end = os.lseek(self._file, 0, os.SEEK_CUR)  # others may append, too
+        if self._own and self._own[-1][1] == end - len(line):
+            self._own[-1][1] = end
+        else:
+            self._own.append([end - len(line), end])
+        return end - len(line)
 
     def _line_at(self, offset: int) -> bytes | None:
         with self._lock:

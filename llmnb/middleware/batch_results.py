@@ -199,7 +199,7 @@ class Booking:
 
     def book(self, lines: list[bytes]) -> None:
         """Books what these lines say, but what is on the books already."""
-        found = [rows for line in lines if line.strip() and (rows := self._rows(wire.parsed(line)))]
+        found = [rows for line in lines if line.strip() and (rows := self._read(line))]
         if not found:
             return
         booked = self._booked([rows[0].uid for rows in found])
@@ -210,6 +210,14 @@ class Booking:
                     tell(Rows(rows))
             if self._context.on_end is not None:
                 self._context.on_end(Rows(rows))
+
+    def _read(self, line: bytes) -> tuple[Call, ...]:
+        """The rows of a line; none of one that cannot be read, which keeps those that came with it from nothing."""
+        try:
+            return self._rows(wire.parsed(line))
+        except Exception as trouble:
+            quietly("reading the results of a batch", trouble, _BUT)
+            return ()
 
     def _rows(self, line: dict[str, Any]) -> tuple[Call, ...]:
         result: Any = line.get("result")

@@ -24,6 +24,7 @@ from llmnb.jobs.batches.sending import Sender
 from llmnb.jobs.batches.service import Service
 from llmnb.jobs.results import Results
 from llmnb.ledger import open_ledger, settle
+from llmnb.middleware import batch_results
 from llmnb.places import PostgresPlace
 from llmnb.simulator import Clock, Simulator
 from llmnb.simulator.answer import Answer
@@ -485,6 +486,30 @@ def test_budget_usd_is_kept_over_several_batches(sim: Simulator) -> None:
     assert got["error"].str.contains("not asked: it could cost more than is left").sum() == 3
     assert got["cost_usd"].sum() <= 0.0026
     books_agree(sim)
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["no row", "nothing to be read"])
+def test_what_the_books_could_not_make_a_row_of_counts_against_the_budget(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, is_read: bool
+) -> None:
+    """With what the answer says that it used, or the most it can have cost; lines beside it are on the books."""
+    real = batch_results.Booking._rows
+
+    def broken(self: Any, line: Any) -> Any:
+        if line["result"]["message"]["content"][0]["text"].endswith(" 0"):
+            raise ValueError("a kind of usage that nobody knows")
+        return real(self, line)
+
+    monkeypatch.setattr(batch_results.Booking, "_rows", broken)
+    if not is_read:
+        monkeypatch.setattr("llmnb.jobs.batches.taking.rows_of", lambda *_, **__: {}["usage"])
+    llm = llmnb.LLM("claude-sonnet-5-5", max_tokens=100, cache=False)
+    with pytest.warns(LlmnbWarning):
+        got = llm.map(["0", "1"], SAY, via="batch", budget_usd="0.0013")
+    assert (len(llmnb.calls()), got["text"].notna().sum()) == (1, 2)
+    assert got["cost_usd"].isna().tolist() == [not is_read, False]
+    costs = sorted(one.price_nanousd for one in sim.billing)
+    assert not is_read or [int(cost * 1e9 + 0.5) for cost in sorted(got["cost_usd"])] == costs
 
 
 def test_set_budget_is_asked_before_a_batch_is_sent(sim: Simulator, llm: llmnb.LLM) -> None:

@@ -159,6 +159,28 @@ def test_lines_tell_their_cost_without_being_read(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_rows_cost_is_counted_once(tmp_path: Path) -> None:
+    """Lines of one's own and of other processes, in whatever order they stand and however often they are read."""
+    one, other = Results(tmp_path / "rows.jsonl"), Results(tmp_path / "rows.jsonl")
+    one.add(b"k" * 16, "failed", {"at": 0, "cost_nanousd": 1})
+    other.add(b"k" * 16, "failed", {"at": 0, "cost_nanousd": 10})
+    one.add(b"l" * 16, "answered", {"at": 0, "cost_nanousd": 100})
+    one.add(b"k" * 16, "failed", {"at": 0, "cost_nanousd": 1_000})
+    assert one.catch_up() == [b"k" * 16]
+    assert (one.spent_nanousd, one.facts(b"k" * 16), one.is_new(b"k" * 16)) == (
+        1_111,
+        {"at": 0, "cost_nanousd": 1_000},
+        True,
+    )
+    other.add(b"k" * 16, "answered", {"at": 0, "cost_nanousd": 10_000})
+    assert (one.catch_up(), one.catch_up()) == ([b"k" * 16], [])
+    assert (one.has(b"k" * 16, but_failed=True), one.is_new(b"k" * 16)) == (True, False)
+    assert len(other.catch_up()) == 3
+    assert one.spent_nanousd == other.spent_nanousd == 11_111
+    for results in (one, other):
+        results.close()
+
+
 def test_a_password_in_the_address_is_not_written_down(llmnb_home: Path) -> None:
     """Of a gateway, say: neither with the run nor anywhere else."""
     client = anthropic.Anthropic(api_key="sk-ant-none", base_url="http://me:secret@127.0.0.1:9", max_retries=0)

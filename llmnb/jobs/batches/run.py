@@ -69,6 +69,7 @@ class BatchRun(Run):
         self._heard: set[str] = set()  # batches whose results were read here
         self._batch_counts: Counter[str] = Counter()
         self._half_nanousd = 0
+        self._unknown_nanousd = 0  # what answers may have cost whose cost is not known
         self._doing = ""
         self.notes = Notes(job.folder)
 
@@ -251,7 +252,7 @@ class BatchRun(Run):
         """What is left of `budget_usd` for rows that are in no batch, in nano-dollars."""
         if self._job.budget_usd is None:
             return None
-        left = int(self._job.budget_usd * NANO) - self._results.spent_nanousd
+        left = int(self._job.budget_usd * NANO) - self._results.spent_nanousd - self._unknown_nanousd
         for note in self.notes.open:
             if note.name not in self._heard:
                 left -= left if note.most_nanousd is None else note.most_nanousd
@@ -336,6 +337,8 @@ class BatchRun(Run):
                         if key in manifest and key not in seen:
                             seen.add(key)
                             self._take(shown.id, manifest.entry(key), line["result"], rows)
+                            if self._is_unknown(key):
+                                self._unknown_nanousd += (note.most_nanousd or 0) // note.requests
         finally:
             manifest.close()
             self._does("")
@@ -356,6 +359,13 @@ class BatchRun(Run):
         self._asking.setdefault(entry.key, 0)
         facts = {**outcome.facts, "batch": batch_id}
         self._finish(Row(entry.key, entry.beginning, None, entry.number), Outcome(_in_order(facts), outcome.error))
+
+    def _is_unknown(self, key: bytes) -> bool:
+        """Whether nobody knows what a row cost that was finished here."""
+        if self._job.budget_usd is None or not self._results.is_new(key):
+            return False
+        facts = self._results.facts(key)
+        return facts is not None and facts.get("cost_nanousd") is None
 
     def _finished_elsewhere(self, key: bytes) -> None:
         """A row was finished by another kernel, or by this run before it was killed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from llmnb.cache.responses import Arrived, responses
 from llmnb.errors import ExtractionFailed, LlmnbError
 from llmnb.jobs.asking import Outcome, billed
 from llmnb.jobs.batches.manifest import Entry, body_of
+from llmnb.ledger.answered import rows_of
 from llmnb.messages import wire
 from llmnb.pricing import cost_of_call
-from llmnb.records import Caching, Call, Rows
+from llmnb.records import Caching, Call, Rows, Usage, made
 from llmnb.reply import Reply
 from llmnb.settings import Settings
 from llmnb.trouble import quietly
@@ -120,6 +122,7 @@ class Taking:
     def _answered(self, entry: Entry, message: dict[str, Any], rows: tuple[Call, ...]) -> Outcome | None:
         from anthropic.types import Message
 
+        rows = rows or self._worked_out(message)
         self._keep(entry, message)
         made = Message.construct(**message)
         reply = Reply.of(made, partial(figures, made, self._question.plan.model, Rows(rows) if rows else None, None))
@@ -137,6 +140,18 @@ class Taking:
         except ExtractionFailed as error:
             return Outcome(said(reply, "batch", error) | billed(calls), error)
         return Outcome(said(reply, "batch", value=self._shape.plain(extraction.value)) | billed(calls))
+
+    def _worked_out(self, message: dict[str, Any]) -> tuple[Call, ...]:
+        """The rows of an answer that the books could not make any of: what it cost counts against the run's budget."""
+        plan, access = self._question.plan, self._question.access
+        asked = {"ts": time.time_ns() // 1000, "provider": access.provider, "model_requested": plan.model}
+        known: dict[str, Any] = {"uid": str(message.get("id")), **asked, "service_tier": "batch"}
+        try:
+            outcome = wire.read_message(message, plan.model)
+            return rows_of(known, "ok", outcome.usage or Usage(estimated=True), self._settings.prices, outcome=outcome)
+        except Exception as trouble:
+            quietly("working out what an answer of a batch cost", trouble, but="its cost is not known")
+            return (made(Call, {**known, "status": "ok", "estimated": True}),)
 
     def _keep(self, entry: Entry, message: dict[str, Any]) -> None:
         """Puts the answer where the same question, asked in whatever way, finds it."""
