@@ -1,11 +1,11 @@
-"""How far a run over many rows is: a bar in a notebook, a line in a terminal, nothing in a script."""
+"""How far a run over many rows is: a bar in a notebook or a terminal, nothing where nobody looks."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from html import escape
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llmnb.jobs.run import Status
 
 _EVERY_S = 0.25
+_RECENT_S = 30.0
+_LEAST_S = 2.0
 _DOT = " · "
 _IN_A_PAGE = ("jupyter", "vscode", "colab", "console", "headless")
 
@@ -56,41 +58,79 @@ def progress(
                 drawn(last[0], True)
 
 
-def said(status: Status, why: str = "", run_id: str = "") -> str:
-    """How far it is, in words."""
+class Pace:
+    """How fast rows are finished now, over 30 seconds: what is cached comes first, and limits hold up what is last."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def at(self, status: Status) -> float:
+        """Rows a second; over all of its time once the run is over."""
+        began, done = self._seen[0]
+        if status.is_over or status.seconds - began < _LEAST_S:
+            began, done = 0.0, 0
+        else:
+            self._seen.append((status.seconds, status.done))
+            while self._seen[1][0] <= status.seconds - _RECENT_S:
+                self._seen.popleft()
+        return (status.done - done) / (status.seconds - began) if status.seconds > began else 0.0
+
+
+def said(status: Status, why: str = "", run_id: str = "", rate: float | None = None) -> str:
+    """How far it is, in words; `rate` is in rows a second, by default that of all its time."""
+    rate = status.done / status.seconds if rate is None and status.seconds > 0 else rate or 0.0
     finished = status.kept + status.done
     parts = [why] if why else []
     parts.append(f"{finished:,} of {status.rows:,} rows" if status.is_counted else f"{finished:,} rows so far")
-    if status.kept:
-        parts.append(f"{status.kept:,} kept from before")
-    if status.cached:
-        parts.append(f"{status.cached:,} from the cache")
-    if status.failed:
-        parts.append(f"{status.failed:,} failed")
-    cost = status.cost_nanousd / float(NANO)
-    money = f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
-    if status.done and status.left and not status.is_over:
-        money += f", about ${cost / status.done * (status.done + status.left):,.2f} in all"
-    parts.append(money + (f" and {status.unpriced:,} unpriced" if status.unpriced else ""))
-    if status.saved_nanousd > 0:
-        parts.append(f"the prompt cache saved ${status.saved_nanousd / float(NANO):,.4f}")
+    parts += [*_unasked(status), *_failed(status), *_money(status)]
     if isinstance(status, BatchStatus):
         parts += batch_progress.parts(status)
         if status.is_over:
             parts.append(_time(status.seconds))
     elif status.done and status.seconds > 0:
-        parts.append(f"{status.done / status.seconds:,.1f} rows/s")
-        if status.left and not status.is_over:
-            parts.append(f"{_time(status.left * status.seconds / status.done)} left")
-        else:
+        parts.append(f"{rate:,.1f} rows/s")
+        if status.is_over or not status.left:
             parts.append(_time(status.seconds))
-    if status.held and not status.is_over:
-        parts.append(f"{status.held:,} wait for {status.held_for}")
+        elif rate > 0:
+            parts.append(f"{_time(status.left / rate)} left")
+    parts += _held(status)
     if status.left and status.is_over:
         parts.append("stopped")
     if run_id and status.is_over:
         parts.append(f"run {run_id}")
     return _DOT.join(parts)
+
+
+def beside(status: Status, why: str = "") -> str:
+    """What there is to say beside a bar that has the rows and the times, most important first: it may be cut off."""
+    batch = batch_progress.parts(status) if isinstance(status, BatchStatus) else []
+    money, *saved = _money(status)
+    told = [money, *_failed(status), *_held(status), *batch, *_unasked(status), *saved]
+    return _DOT.join(told + ([why] if why else []))
+
+
+def _unasked(status: Status) -> list[str]:
+    told = ((status.kept, "kept from before"), (status.cached, "from the cache"))
+    return [f"{count:,} {what}" for count, what in told if count]
+
+
+def _failed(status: Status) -> list[str]:
+    return [f"{status.failed:,} failed"] if status.failed else []
+
+
+def _money(status: Status) -> list[str]:
+    cost = status.cost_nanousd / float(NANO)
+    money = f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
+    if status.done and status.left and not status.is_over:
+        money += f", about ${cost / status.done * (status.done + status.left):,.2f} in all"
+    parts = [money + (f" and {status.unpriced:,} unpriced" if status.unpriced else "")]
+    if status.saved_nanousd > 0:
+        parts.append(f"the prompt cache saved ${status.saved_nanousd / float(NANO):,.4f}")
+    return parts
+
+
+def _held(status: Status) -> list[str]:
+    return [f"{status.held:,} wait for {status.held_for}"] if status.held and not status.is_over else []
 
 
 def _time(seconds: float) -> str:
@@ -111,7 +151,9 @@ def _drawer(why: str, run_id: str, stop: Callable[[], None]) -> Callable[[Status
     if place in _IN_A_PAGE:
         return _Page(why, run_id, stop if place == "jupyter" and has_widgets() else None).draw
     if place == "terminal" or (place == "script" and sys.stderr.isatty()):
-        return _Line(why, run_id).draw
+        from llmnb.display.terminal_bar import TerminalBar
+
+        return TerminalBar(Pace().at, lambda status: beside(status, why), lambda status: said(status, why, run_id)).draw
     return None
 
 
@@ -122,10 +164,11 @@ class _Page:
         self._handle: Any = None
         self._why, self._run_id, self._stop = why, run_id, stop
         self._text = ""
+        self._pace = Pace()
         self._widget: Any = None
 
     def draw(self, status: Status, is_last: bool) -> None:
-        text = said(status, self._why, self._run_id)
+        text = said(status, self._why, self._run_id, self._pace.at(status))
         if text == self._text and not is_last:  # a batch is waited for over hours, with nothing new to say
             return
         self._text = text
@@ -182,24 +225,3 @@ def _html(status: Status, text: str) -> str:
 def _plain(text: str) -> str:
     """Text as HTML in which two dollar signs are no formula to JupyterLab."""
     return escape(text).replace("$", "<span>$</span>")
-
-
-class _Line:
-    """The last line of a terminal, written over."""
-
-    def __init__(self, why: str, run_id: str) -> None:
-        self._why, self._run_id = why, run_id
-        self._text = ""
-
-    def draw(self, status: Status, is_last: bool) -> None:
-        text = said(status, self._why, self._run_id)
-        if text != self._text or is_last:
-            columns = shutil.get_terminal_size().columns - 1
-            # a line that wraps could not be written over
-            line = text if is_last else text if len(text) <= columns else f"{text[: columns - 1]}…"
-            sys.stderr.write(f"\r\x1b[K{line}")
-            self._text = text
-        if is_last:
-            error = f"\nfirst error: {status.first_error[:300]}" if status.first_error else ""
-            sys.stderr.write(f"{error}\n")
-        sys.stderr.flush()

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from llmnb import interrupts
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
@@ -256,14 +257,17 @@ class Job:
         job = self.with_one_client(on_loop_thread=False)
         run, results = job.run(failed_again=failed_again)
         with self.described(run, results), self._progress(Cancelled) as told:
-            try:
-                async with aclosing(run.work()) as events:
-                    async for status in events:
-                        told(status)
-            except Cancelled:
-                raise Cancelled(f"Stopped. {_kept(run.status)}{run.way_back}") from None
-            finally:
-                told(replace(run.status, is_over=True))
+            loop, task = asyncio.get_running_loop(), asyncio.ensure_future(_tell(run, told))
+            with interrupts.heard(lambda: _cancel(loop, task)) as interrupt:
+                try:
+                    await task
+                except asyncio.CancelledError as error:
+                    if interrupt.struck or isinstance(error, Cancelled):
+                        raise Cancelled(f"Stopped. {_kept(run.status)}{run.way_back}") from None
+                    raise
+                finally:
+                    task.cancel()
+                    told(replace(run.status, is_over=True))
         return await asyncio.to_thread(self._told, run, results) if self.out is not None else self._told(run, results)
 
     @contextmanager
@@ -337,6 +341,16 @@ class Job:
     def _progress(self, stops: type[BaseException]) -> Any:
         module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
         return module.progress(shown=self.progress, why=self.why, run_id=self.run_id, stops=stops)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[None]) -> None:
+    loop.call_soon_threadsafe(task.cancel)
+
+
+async def _tell(run: Run, told: Callable[[Status], None]) -> None:
+    async with aclosing(run.work()) as statuses:
+        async for status in statuses:
+            told(status)
 
 
 class _OneClient:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
+import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import llmnb
 from llmnb.display import control, run_progress
-from llmnb.display.run_progress import progress, said
+from llmnb.display.run_progress import Pace, progress, said
 from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.run import Status
 from llmnb.simulator import Simulator
@@ -35,20 +39,54 @@ def test_what_is_said() -> None:
     assert over.split(" · ")[-3:] == ["2.0 h", "stopped", "run a3"]
 
 
-def test_a_line_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is written over, and so never wraps but in the end; a script that writes to a file is quiet."""
+def test_what_is_left_by_the_rate_of_late() -> None:
+    """The time that is left goes by the last half minute: before it much was cached, and now a limit holds rows up."""
+    pace = Pace()
+    for second in range(40):
+        rate = pace.at(Status(200, done=100 if second < 5 else 100 + second, seconds=second))
+    assert rate == pytest.approx(1.0)
+    status = Status(200, done=139, seconds=39)
+    assert said(status, rate=rate).split(" · ")[-2:] == ["1.0 rows/s", "61 s left"]
+    assert pace.at(replace(status, is_over=True)) == pytest.approx(139 / 39)
+
+
+class Tty(io.StringIO):
+    """A terminal, as far as can be asked."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """tqdm's, with money and limits below; what is printed and logged meanwhile stands above it in whole lines, and in
+    the end one sentence is left. A script that writes to a file is quiet."""
     with progress() as told:
         told(Status(3, done=1))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "40")
-    with progress(run_id="abc") as told:
-        told(Status(1000, kept=100, done=20, failed=3, cost_nanousd=10**9, seconds=4))
-        told(Status(1000, kept=100, done=900, failed=3, first_error="no\nway", seconds=9, is_over=True))
-    first, *_, last = capsys.readouterr().err.split("\r\x1b[K")[1:]
-    assert len(first) == 39
-    assert first.endswith("…")
-    assert "run abc\nfirst error: no" in last
+    terminal = Tty()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler := logging.StreamHandler(terminal)])
+    begun = Status(1000, kept=100, done=20, failed=3, cost_nanousd=10**9, seconds=4, first_error="no way\x1b[2J")
+    with progress(run_id="abc") as told, progress() as other:
+        other(Status(5, done=1, seconds=1, is_counted=False))
+        told(replace(begun, held=8, held_for="the account's limit of 60 requests a minute"))
+        handler.stream.write("logged\n")
+        print("half a ", end="")
+        assert not terminal.getvalue().endswith("half a ")
+        print("line")
+        shown = terminal.getvalue()
+        other(Status(1, done=1, seconds=1, is_counted=False, is_over=True))
+        told(Status(1000, kept=100, done=900, failed=3, first_error="no way", seconds=9, is_over=True))
+    assert sys.stdout is sys.stderr is handler.stream is terminal
+    assert re.search(r"12%\|[█#]\S* +\| 120/1000 \[00:0\d<02:56,  5.00 rows/s\]", shown)
+    assert "$1.00, about $45.00 in all · 3 failed · 8 wait for the account's limit" in shown
+    assert "1 rows [00:0" in shown
+    assert shown.index("first error: no way[2J\n") < shown.index("logged\n") < shown.index("half a line\n")
+    end = terminal.getvalue()[len(shown) :]
+    assert "1,000 of 1,000 rows · 100 kept from before · 3 failed · $0.0000 · 100.0 rows/s · 9 s · run abc\n" in end
+    assert "1 rows so far · $0.0000 · 1.0 rows/s · 1 s\n" in end
+    assert "first error" not in end
 
 
 class Shown:

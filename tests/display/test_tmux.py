@@ -199,3 +199,19 @@ def test_the_magic(terminal: Terminal, sim: Simulator) -> None:
     terminal.type("Hi {{ nmae }}\n\n")
     terminal.wait(lambda screen: "UsageError: {{ nmae }}: there is no variable 'nmae'" in screen, "refusal")
     assert len(sim.requests) == 1
+
+
+def test_a_run_that_is_stopped(terminal: Terminal, sim: Simulator) -> None:
+    """A run's bar goes with Ctrl-C also where the cell awaits; one sentence and one line are left, and the rows."""
+    sim.rule(lambda request: Answer(text="Hi", first_token_s=0.0 if "row 1" in request.prompt else 60))
+    terminal.type("await llm.amap(['row 1', 'row 2'], lambda row: print('asking', row.value) or row.value)")
+    terminal.wait(lambda screen: " 50%|█" in screen and "about $" in screen, "bar")
+    terminal.press("C-c")
+    terminal.wait(lambda screen: "the same call goes on from there" in screen, "end")
+    terminal.prompt()
+    *asking, sentence, told, _ = terminal.lines()[-5:]
+    assert asking == ["asking row 1", "asking row 2"]
+    assert re.fullmatch(r"1 of 2 rows · \$0\.0000 · [\d.]+ rows/s · \d+ s · stopped · run \w+", sentence)
+    assert told == "Stopped. 1 of 2 rows are answered and kept; the same call goes on from there."
+    terminal.type("print('an' + 'other line')")
+    terminal.wait(lambda screen: "\nanother line\n" in screen, "plain output")
