@@ -52,7 +52,7 @@ class _Count:
     @classmethod
     def of(cls, prompts: Iterable[Any], results: Results, *, fresh: bool) -> _Count:
         """Reads all rows, and sends none."""
-        count, seen = cls(), set[bytes]()
+        count = cls()
         chance = random.Random(0)  # noqa: S311 - the same rows each time
         for number, prompt in enumerate(prompts):
             count.rows += 1
@@ -64,13 +64,12 @@ class _Count:
                 count.refused += 1
                 count.refused_because = count.refused_because or str(error)
                 continue
-            if row.key in seen:
+            if not results.see(row.key):
                 count.equal += 1
             elif not fresh and results.has(row.key):
                 count.finished += 1
             else:
                 count._add(row, chance)
-            seen.add(row.key)
         return count
 
     def _add(self, row: Row, chance: random.Random) -> None:

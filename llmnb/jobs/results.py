@@ -1,8 +1,8 @@
 """What became of the rows of a run, on disk: one line of JSON a row, appended when the row is finished.
 
 A line is written in one piece, so that a process that is killed at any moment leaves whole lines and at most one torn
-one, which is passed over. Several processes may write to one file; of two lines with one key the later counts. In
-memory there is a number a row, which says where its line is and how the row ended: a million rows take some 140 MB.
+one, which is passed over. Several processes may write to one file; of two lines with one key the later counts. A number
+a row says where its line is and how the row ended; of many rows they are not in memory (see `Index`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+from llmnb.jobs.index import Index
 from llmnb.trouble import quietly
 
 KEY_CHARS = 32
@@ -31,7 +33,10 @@ _LETTERS = {"answered": b"a", "failed": b"f", "free": b"u"}
 _CODES = {b"a": 1, b"f": 2, b"u": 3}
 _ANSWERED, _FAILED, _STATE = 1, 2, 3
 _NEW = 4
-_OFFSET = 3  # bits before it
+_SEEN = 8
+_LEFT = 4  # bits before it; it has 8
+_LEFT_APART = 255
+_OFFSET = 12
 
 
 class Results:
@@ -47,52 +52,77 @@ class Results:
         self._reader: BinaryIO | None = None
         self._is_torn = False
         self._unsaved: dict[bytes, bytes] = {}
-        self._known: dict[bytes, int] = {}
         self._own: list[list[int]] = []  # from where to where, in the file, lines were written here
+        self._index = Index(self._again)
+        self._began_at: int | None = None
+        self._left: list[str] = []
+        self._left_apart: dict[bytes, str] = {}
+        self.seen: Callable[[], Iterable[bytes]] = tuple
+        """Gives the keys that were seen, for when the index is lost; to be set by who keeps them."""
         self.spent_nanousd = 0
         self._read_to = 0
-        self.catch_up()
+        for _ in self._added_elsewhere():
+            pass
+        self._began_at = self._read_to
 
     def catch_up(self) -> list[bytes]:
         """Reads what other processes have added since; the keys of these rows."""
-        offset, added = self._read_to, list[bytes]()
-        for line in self._lines(offset):
-            if not line.endswith(b"\n"):  # it is being written
-                break
-            offset += len(line)
-            whole = _whole(line)
-            at = offset - len(whole)
-            if (key := _key_of(whole)) is None:
-                continue
-            known = at << _OFFSET | _CODES.get(whole[_STATE_AT : _STATE_AT + 1], 3)
-            if self._is_own(at):
-                self._known[key] = known | _NEW
+        return list(self._added_elsewhere())
+
+    def _added_elsewhere(self) -> Iterator[bytes]:
+        for key, number, line, read_to in self._read(self._read_to):
+            seen = self._index.get(key) & _SEEN
+            if self._is_own(read_to - len(line)):
+                self._index.set(key, number | _SEEN | _NEW)
             else:
-                self._known[key] = known
-                self.spent_nanousd += _cost_of(whole)
-                added.append(key)
-        self._read_to = offset
+                self._index.set(key, number | seen)
+                self.spent_nanousd += _cost_of(line)
+                yield key
+            self._read_to = read_to
         with self._lock:
-            self._own = [[begin, end] for begin, end in self._own if end > offset]
-        return added
+            self._own = [[begin, end] for begin, end in self._own if end > self._read_to]
 
     def _is_own(self, offset: int) -> bool:
         """Whether the line that begins there was written here: what it cost is counted."""
         at = bisect_right(self._own, offset, key=lambda written: written[0]) - 1
         return at >= 0 and offset < self._own[at][1]
 
+    def see(self, key: bytes) -> bool:
+        """A row with this key is among those of the run; whether it is the first one."""
+        number = self._index.get(key)
+        if number & _SEEN:
+            return False
+        self._index.set(key, number | _SEEN)
+        return True
+
     def has(self, key: bytes, *, but_failed: bool = False) -> bool:
         """Whether the row is finished: answered or, unless `but_failed`, failed at some cost."""
-        state = self._known.get(key, 0) & _STATE
+        state = self._index.get(key) & _STATE
         return state == _ANSWERED or (state == _FAILED and not but_failed)
 
     def has_failed(self, key: bytes) -> bool:
         """Whether the row has failed."""
-        return self._known.get(key, 0) & _STATE > _ANSWERED
+        return self._index.get(key) & _STATE > _ANSWERED
 
     def is_new(self, key: bytes) -> bool:
         """Whether the row was added here, and not by an earlier run."""
-        return bool(self._known.get(key, 0) & _NEW)
+        return bool(self._index.get(key) & _NEW)
+
+    def leave(self, key: bytes, told: str) -> None:
+        """Says why a row is not asked this time. That is not written down: the next time it is."""
+        if told not in self._left and len(self._left) < _LEFT_APART - 1:
+            self._left.append(told)
+        if told in self._left:
+            left = self._left.index(told) + 1
+        else:
+            left = _LEFT_APART
+            self._left_apart[key] = told
+        self._index.set(key, self._index.get(key) & ~(_LEFT_APART << _LEFT) | left << _LEFT)
+
+    def left(self, key: bytes) -> str | None:
+        """Why the row is not asked this time; None of all others."""
+        left = self._index.get(key) >> _LEFT & _LEFT_APART
+        return self._left_apart.get(key) if left == _LEFT_APART else self._left[left - 1] if left else None
 
     def add(self, key: bytes, state: str, facts: dict[str, Any]) -> None:
         """Writes down what became of a row. When the disk refuses, it is kept in memory, and one warning says so."""
@@ -108,17 +138,17 @@ class Results:
             except OSError as trouble:
                 self._unsaved[key] = line
                 quietly("saving a finished row", trouble, but="this row is kept in memory only")
-            self._known[key] = offset << _OFFSET | _NEW | _CODES[letter]
+            self._index.set(key, offset << _OFFSET | _SEEN | _NEW | _CODES[letter])
 
     def counts(self) -> tuple[int, int]:
         """How many rows are answered, and how many failed."""
-        answered = sum(code & _STATE == _ANSWERED for code in self._known.values())
-        return answered, len(self._known) - answered
+        states = Counter(number & _STATE for _, number in self._index.items())
+        return states[_ANSWERED], states.total() - states[_ANSWERED] - states[0]
 
     def facts(self, key: bytes) -> dict[str, Any] | None:
         """What became of a row; None of one that was never finished."""
-        known = self._known.get(key)
-        if known is None:
+        known = self._index.get(key)
+        if not known & _STATE:
             return None
         line = self._unsaved.get(key) or self._line_at(known >> _OFFSET)
         if line is None or _key_of(line) != key:  # somebody has changed the file
@@ -126,11 +156,8 @@ class Results:
         return json.loads(line.decode("utf-8", "surrogatepass"))["row"]
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys of all rows that were ever finished, the oldest first."""
-        return iter(tuple(self._known))
-
-    def __len__(self) -> int:
-        return len(self._known)
+        """The keys of all rows that were ever finished, in the order of their lines."""
+        return (key for key, number in self._index.items() if number & _STATE)
 
     def close(self) -> None:
         """No more rows are added or read; whoever does opens the file again. What found no room before is saved now."""
@@ -155,7 +182,7 @@ class Results:
     def _save_the_rest(self) -> None:
         with suppress(OSError):  # it was said
             for key, line in tuple(self._unsaved.items()):
-                self._known[key] = self._write(line) << _OFFSET | self._known[key] & (_NEW | _STATE)
+                self._index.set(key, self._write(line) << _OFFSET | self._index.get(key) & ((1 << _OFFSET) - 1))
                 del self._unsaved[key]
 
     def _write(self, line: bytes) -> int:
@@ -192,6 +219,29 @@ class Results:
             except OSError as trouble:
                 quietly("reading finished rows", trouble, but="their answers are missing")
                 return None
+
+    def _read(self, offset: int) -> Iterator[tuple[bytes, int, bytes, int]]:
+        """Of each whole line from there on its key, its number for the index, itself, and where it ends."""
+        for line in self._lines(offset):
+            if not line.endswith(b"\n"):  # it is being written
+                return
+            offset += len(line)
+            whole = _whole(line)
+            if (key := _key_of(whole)) is not None:
+                at, code = offset - len(whole), _CODES.get(whole[_STATE_AT : _STATE_AT + 1], 3)
+                yield key, at << _OFFSET | code, whole, offset
+
+    def _again(self) -> Iterable[tuple[bytes, int]]:
+        """What the index had to say, but for rows that were left: by the lines on disk, and by what is not there."""
+        found: dict[bytes, int] = {}
+        for key, number, _, _ in self._read(0):
+            is_new = self._began_at is not None and number >> _OFFSET >= self._began_at
+            found[key] = number | (_NEW if is_new else 0)
+        for key, line in tuple(self._unsaved.items()):
+            found[key] = _NEW | _CODES[line[_STATE_AT : _STATE_AT + 1]]
+        for key in self.seen():
+            found[key] = found.get(key, 0) | _SEEN
+        return found.items()
 
     def _lines(self, offset: int) -> Iterator[bytes]:
         try:

@@ -84,9 +84,9 @@ class Run:
         crew: Crew | None = None,
     ) -> None:
         self.keys = Keys()
-        self.unsaid: dict[bytes, dict[str, Any]] = {}  # of rows that could not be asked
         self._prompts = prompts
         self._results = results
+        results.seen = self.keys.__iter__
         self._question = question
         self._concurrency = concurrency
         self._shape, self._retries = shape, retries
@@ -100,7 +100,6 @@ class Run:
         self._first_error = ""
         self._began = time.monotonic()
         self._asking: dict[bytes, int] = {}  # how many rows wait for what this one becomes
-        self._unsaid_facts: dict[str, dict[str, Any]] = {}  # one for all rows of which the same is told
         self._hopeless: Counter[str] = Counter()
         self._is_hopeful = False
         self._fatal: Exception | None = None
@@ -129,7 +128,8 @@ class Run:
 
     def facts(self, key: bytes) -> dict[str, Any]:
         """What became of a row, now or before."""
-        facts = self.unsaid.get(key) or self._results.facts(key)
+        told = self._results.left(key)
+        facts = self._results.facts(key) if told is None else {"error": told, **_UNASKED}
         return _LOST if facts is None else facts
 
     async def work(self) -> AsyncGenerator[Status]:
@@ -202,7 +202,7 @@ class Run:
 
     def _leave(self, row: Row, told: str) -> None:
         """A row is not asked this time, and is the next."""
-        self._say(row.key, told)
+        self._results.leave(row.key, told)
         self._count_failure(None, told, self._asking.pop(row.key))
 
     def _left(self) -> Iterator[Row | None]:
@@ -224,12 +224,12 @@ class Run:
         except Exception as error:
             self._refuse(error)
             return None
-        self.keys.append(row.key)
+        self.keys.append(row.key, is_first=self._results.see(row.key))
         if row.key in self._asking:
             self._asking[row.key] += 1
-        elif self._results.is_new(row.key) or row.key in self.unsaid:
+        elif (is_left := self._results.left(row.key) is not None) or self._results.is_new(row.key):
             self._counts["done"] += 1
-            self._counts["failed"] += row.key in self.unsaid or self._results.has_failed(row.key)
+            self._counts["failed"] += is_left or self._results.has_failed(row.key)
         elif not self._fresh and self._results.has(row.key, but_failed=self._failed_again):
             self._counts["kept"] += 1
             self._counts["failed"] += self._results.has_failed(row.key)
@@ -241,14 +241,9 @@ class Run:
     def _refuse(self, error: Exception) -> None:
         told = f"{type(error).__name__}: {error}"
         key = key_of(["not asked", told])
-        self.keys.append(key)
-        self._say(key, told)
+        self.keys.append(key, is_first=self._results.see(key))
+        self._results.leave(key, told)
         self._count_failure(error, told, 1)
-
-    def _say(self, key: bytes, told: str) -> None:
-        if told not in self._unsaid_facts:
-            self._unsaid_facts[told] = {"error": told, "cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
-        self.unsaid[key] = self._unsaid_facts[told]
 
     def _finish(self, row: Row, outcome: Outcome) -> None:
         self._results.add(row.key, outcome.state, {"at": row.number, "prompt": row.beginning, **outcome.facts})
@@ -309,6 +304,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
+_UNASKED: dict[str, Any] = {"cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}
 _LOST: dict[str, Any] = {
     "error": "its answer is lost: the file of the run was changed meanwhile. The same call asks it again.",
     "cost_nanousd": None,

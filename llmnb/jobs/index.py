@@ -1,0 +1,102 @@
+"""A number for each key of a run, with memory for so many of them only: the others are in a temporary SQLite file.
+
+What is there is made of the lines of the run on disk, and can be made again; so it is written without journal or sync,
+is nobody else's, and is gone with the process, however that ends. When it fails (a full disk), all goes on in memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from threading import RLock
+
+from llmnb.trouble import quietly
+
+IN_MEMORY = 10_000
+"""Runs up to that size need no file, and cost what a dict costs."""
+AT_ONCE = 2_000
+"""So many are written together: each is a page of its own, since keys come in no order. It takes some 10 ms."""
+_CACHE_KB = 4_096
+
+
+class Index:
+    """Numbers by keys, which are bytes; every method may be called from any thread.
+
+    Args:
+        again: gives all that can be found again, when the file is lost.
+    """
+
+    def __init__(self, again: Callable[[], Iterable[tuple[bytes, int]]] = tuple) -> None:
+        self._again = again
+        self._lock = RLock()
+        self._recent: dict[bytes, int] = {}
+        self._most: float = IN_MEMORY
+        self._file: sqlite3.Connection | None = None
+
+    def get(self, key: bytes) -> int:
+        """Its number; 0 of one that is not there."""
+        with self._lock:
+            number = self._recent.get(key)
+            if number is not None or self._file is None:
+                return number or 0
+            try:
+                row = self._file.execute("SELECT number FROM numbers WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error as trouble:
+                self._lose(trouble)
+                return self._recent.get(key, 0)
+            return 0 if row is None else row[0]
+
+    def set(self, key: bytes, number: int) -> None:
+        """Gives it a number."""
+        with self._lock:
+            self._recent[key] = number
+            if len(self._recent) >= self._most:
+                self._write()
+
+    def items(self) -> Iterator[tuple[bytes, int]]:
+        """All of them, by number."""
+        with self._lock:
+            if self._file is not None:
+                self._write()
+            if self._file is None:  # or it is lost
+                yield from sorted(self._recent.items(), key=lambda item: item[1])
+                return
+            found = self._file.execute("SELECT key, number FROM numbers ORDER BY number")
+        while rows := self._fetched(found):
+            yield from rows
+
+    def _fetched(self, found: sqlite3.Cursor) -> list[tuple[bytes, int]]:
+        with self._lock:
+            return found.fetchmany(AT_ONCE)
+
+    def _write(self) -> None:
+        try:
+            if self._file is None:
+                self._file = _opened()
+                # not at the exit, when a thread may be at it
+                weakref.finalize(self, self._file.close).atexit = False
+            self._file.execute("BEGIN")
+            # in order: neighbours are on one page
+            self._file.executemany("INSERT OR REPLACE INTO numbers VALUES (?, ?)", sorted(self._recent.items()))
+            self._file.execute("COMMIT")
+        except sqlite3.Error as trouble:
+            self._lose(trouble)
+            return
+        self._most = AT_ONCE
+        self._recent = {}
+
+    def _lose(self, trouble: sqlite3.Error) -> None:
+        quietly("keeping the index of a run on disk", trouble, but="it is kept in memory, however many rows there are")
+        self._most = float("inf")
+        self._recent = {**dict(self._again()), **self._recent}
+        self._file = None
+
+
+def _opened() -> sqlite3.Connection:
+    """A database without a name, in the system's folder for temporary files, which SQLite removes."""
+    file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KB}"):
+        file.execute(f"PRAGMA {pragma}")
+    file.execute("CREATE TABLE numbers (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID")
+    return file
