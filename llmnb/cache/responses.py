@@ -119,6 +119,8 @@ class ResponseCache:
         self._clock = clock
         self._monotonic = monotonic
         self.flights = Flights(self._claim, self._renew, self._release)
+        self.at_once = 0
+        """How many want an answer written before its call goes on, and not a moment later."""
         self._begin()
         forks.tell(self)
 
@@ -216,7 +218,10 @@ class ResponseCache:
         self._arrived[arrived.key] = arrived
         if arrived.turn is not None:
             self.threads.coming(arrived.turn, lambda: arrived.answer)
-        self._later.ask()
+        if self.at_once:
+            self._write()
+        else:
+            self._later.ask()
 
     def now_us(self) -> int:
         """The time, in microseconds since 1970."""

@@ -101,6 +101,7 @@ class Job:
         if self.via == "batch":
             return self._batch_run(plan, results, failed_again=failed_again), results
         check_none_open(self.folder)
+        crew = self._crew(plan)
         run = Run(
             self.prompts(),
             self.source.count,
@@ -114,8 +115,8 @@ class Job:
             raises=self.errors == "raise",
             purse=purse or self.purse(results),
             warms=warms,
-            held=self.held,
-            crew=self._crew(plan),
+            held=self.held if crew is None else crew.held,
+            crew=crew,
         )
         return run, results
 

@@ -64,13 +64,6 @@ class Purse:
         self._held += wanted
         return wanted
 
-    def lose(self, held: int) -> None:
-        """A row is asked again because whoever asked it is gone: all that was held for the first time counts as spent.
-
-        What is held goes on being held, for the second time.
-        """
-        self._left -= held
-
     def settle(self, held: int, cost_nanousd: int | None) -> None:
         """A row has ended: what it cost is gone (all that was held, where nobody knows), and the rest is free again."""
         self._held -= held

@@ -191,14 +191,24 @@ class Run:
         if self._crew is None:
             outcome = await asked(question, self._shape, self._retries)
         else:
-            outcome = await self._crew.ask(row, lambda: self._lose(held))
+
+            async def again() -> bool:
+                """Whether the row may be asked once more: what a lost worker spent of the purse is gone."""
+                nonlocal held
+                if self._purse is None:
+                    return True
+                self._purse.settle(held, None)
+                taken = await self._purse.take(question)
+                held = taken or 0
+                return taken is not None
+
+            outcome = await self._crew.ask(row, again)
+            if outcome is None:
+                self._leave(row, "its worker was lost, and to ask it again could cost more than is left of budget_usd")
+                return
         if self._purse is not None:  # if that was stopped, the run is, too
             self._purse.settle(held, outcome.facts["cost_nanousd"])
         self._finish(row, outcome)
-
-    def _lose(self, held: int) -> None:
-        if self._purse is not None:
-            self._purse.lose(held)
 
     def _leave(self, row: Row, told: str) -> None:
         """A row is not asked this time, and is the next."""

@@ -62,7 +62,7 @@ def _site(
         "LLMNB_CACHE_URL": _redis_of_the_run.url,
         "LLMNB_HOME": str(tmp_path_factory.mktemp("cluster")),
     }
-    limits = Limits(requests_per_minute=60, enforce=True)
+    limits = Limits(requests_per_minute=105, enforce=True)  # fewer than these tests ask
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         serve_simulator(limits=limits) as sim,
@@ -177,8 +177,14 @@ def test_a_killed_worker_costs_no_row_twice(
     All workers together stay inside the account's limit, and books and bill agree.
     """
     site.client.wait_for_workers(WORKERS, timeout=60)
-    count, victims, lose, held = itertools.count(1), set[int](), Purse.lose, list[int]()
-    monkeypatch.setattr(Purse, "lose", lambda purse, held_for: (lose(purse, held_for), held.append(held_for)))
+    count, victims, settle, gone = itertools.count(1), set[int](), Purse.settle, list[int]()
+
+    def settled(purse: Purse, held: int, cost_nanousd: int | None) -> None:
+        if cost_nanousd is None:  # nobody knows it
+            gone.append(held)
+        settle(purse, held, cost_nanousd)
+
+    monkeypatch.setattr(Purse, "settle", settled)
 
     def answer(request: Any) -> Answer:
         number = next(count)
@@ -206,10 +212,12 @@ def test_a_killed_worker_costs_no_row_twice(
     calls = llmnb.calls(where={"run_id": got.run_id, "source": "live"})
     known, lost = calls[calls["status"] == "ok"], calls[calls["status"] == "interrupted"]
     assert len(known) + len(lost) == len(calls)
-    unheard = len(known) - rows  # answered in the moment of the kill, and neither kept nor heard of
+    # what was answered is there for all before the books know of it: what they call "ok" is asked once
+    assert len(known) == rows
     # one that was about to be sent is on the books, too
-    assert again <= unheard + len(lost) <= concurrency * kills
-    assert len(victims) == kills <= len(held) >= again  # as much as they could cost is taken out of budget_usd
+    assert again <= len(lost) <= concurrency * kills
+    assert len(victims) == kills <= len(gone)
+    assert again <= len(gone)  # as much as they could cost is taken out of budget_usd
     assert {int(session.split(":")[1]) for session in lost["session"]} <= victims
     assert not known["estimated"].any()
     assert lost["estimated"].all()
@@ -218,8 +226,8 @@ def test_a_killed_worker_costs_no_row_twice(
         record = billed.pop(row["request_id"])
         assert (row["output_tokens"], row["cost_nanousd"]) == (record.output_tokens, record.price_nanousd)
     assert {request.prompt for request in seen if request.request_id in billed} <= twice
-    assert len(billed) == again - unheard
-    assert len(known["session"].unique()) >= WORKERS
+    assert len(billed) == again
+    assert len(known["session"].unique()) >= WORKERS - 1  # the others, at least
 
 
 def _set(environ: dict[str, str | None]) -> None:

@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anthropic
@@ -17,9 +18,9 @@ from pydantic import BaseModel
 import llmnb
 from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.jobs.cluster.common import Seen
-from llmnb.jobs.cluster.crew import Crew
-from llmnb.jobs.cluster.parcel import outcome_of, told
-from llmnb.jobs.purse import Purse
+from llmnb.jobs.cluster.fitness import Report, Wanted
+from llmnb.jobs.cluster.parcel import outcome_of
+from llmnb.jobs.cluster.parcel import told as sent
 from llmnb.simulator import Answer, Fault, Simulator
 from llmnb.trouble import LlmnbWarning, forget_warnings
 
@@ -35,12 +36,18 @@ class Person(BaseModel):
     age: int
 
 
-@pytest.fixture(scope="module")
-def _client() -> Iterator[Any]:
+@contextmanager
+def _cluster(workers: int = 2) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
-    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    options = {"processes": False, "n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def _client() -> Iterator[Any]:
+    with _cluster() as client:
         yield client
 
 
@@ -49,6 +56,13 @@ def client(_client: Any, sim: Simulator) -> Any:
     """A client of a cluster that asks the simulator."""
     sim.rule(lambda request: f"echo {request.prompt}" if request.prompt else None)
     return _client
+
+
+@pytest.fixture
+def own_client(sim: Simulator) -> Iterator[Any]:
+    """A client of a cluster that a test may break."""
+    with _cluster() as client:
+        yield client
 
 
 @pytest.fixture
@@ -189,36 +203,56 @@ def test_a_cluster_that_goes_away_ends_the_run(sim: Simulator, llm: llmnb.LLM, c
     assert llm.map(["fast", "slow"], "{{ value }}", executor=client).status.kept == 1
 
 
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_what_a_lost_worker_cost_is_gone(sim: Simulator, llm: llmnb.LLM, client: Any, is_lost: bool) -> None:
-    """Of `budget_usd`, too: as much as its rows could cost, since nobody heard what they did."""
+@pytest.mark.parametrize(("budget_usd", "requests"), [(0.02, 1), (0.03, 4)], ids=["empty", "enough"])
+def test_what_a_lost_worker_cost_is_gone(
+    sim: Simulator, llm: llmnb.LLM, own_client: Any, budget_usd: float, requests: int
+) -> None:
+    """Of `budget_usd`, too: as much as its row could cost. Its row is asked again only where that is left once more."""
+    client = own_client
+
+    def answer(request: Any) -> Answer:
+        if len(sim.requests) == 1:
+            address = next(address for address, names in client.processing().items() if names)
+            client.loop.add_callback(client.retire_workers, [address])
+            return Answer(text="never", first_token_s=60)
+        return Answer(text=f"echo {request.prompt}")
+
+    sim.rule(answer)
+    options: dict[str, Any] = {"executor": client, "concurrency": 1, "max_tokens": 1_000}  # a cent each, at most
+    got = llm.map(["row 1", "row 2", "row 3"], "{{ value }}", budget_usd=budget_usd, **options)
+    assert sim.requests[0].disconnected_at is not None  # a worker that goes in peace ends what it asks
+    assert len(sim.requests) == requests
+    statuses = llmnb.calls(where={"run_id": got.run_id})["status"].tolist()
+    assert sorted(statuses) == ["cancelled", *["ok"] * (requests - 1)]
+    assert got["text"].notna().sum() == requests - 1
+    if requests == 1:
+        assert "its worker was lost" in got["error"][0]
+
+
+def test_what_a_worker_left_behind_is_found(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """By the one that is given its row: what became of it is handed on, and what was only begun is for the driver."""
+    from llmnb.jobs.cluster.handed import Before, Handed
+
     sim.reset()
+    begin, seen = Handed.begin, list[Before]()
+    facts = {"text": "handed on", "cost_nanousd": 5, "full_nanousd": 5, "saved_nanousd": 0, "output_tokens": 1}
 
-    def answer(request: Any) -> str:
-        scheduler = client.cluster.scheduler
-        if "1" in request.prompt and is_lost:  # as the scheduler says of a worker that is gone
-            event = {"action": "remove-worker", "processing-tasks": set(scheduler.tasks)}
-            client.loop.add_callback(scheduler.log_event, "all", event)
-            until = time.monotonic() + 30
-            while time.monotonic() < until and len(lost) < 1:
-                time.sleep(0.01)
-        return "yes"
+    def found(notes: Handed, row: str) -> Before:
+        if row == "0":
+            notes.hand_in(row, {**facts, "input_tokens": 1, "source": "live"})
+        elif row == "1":
+            begin(notes, row)
+        seen.append(begin(notes, row))
+        return seen[-1]
 
-    lost = list[int]()
+    sim.rule(lambda request: f"echo {request.prompt}")
     with pytest.MonkeyPatch.context() as patched:
-        lose = Purse.lose
-        patched.setattr(Purse, "lose", lambda purse, held: (lose(purse, held), lost.append(held)))
-        sim.rule(answer)
-        got = llm.map(
-            ["row 1", "row 2", "row 3"],
-            "{{ value }}",
-            executor=client,
-            concurrency=1,
-            max_tokens=1_000,  # a cent each, at most
-            budget_usd=0.018,
-        )
-    assert got["text"].notna().tolist() == [True, not is_lost, not is_lost]
-    assert got["error"].str.startswith("not asked").sum() == 2 * is_lost
+        patched.setattr(Handed, "begin", found)
+        got = llm.map(["a", "b"], "{{ value }}", executor=client, concurrency=1)
+    assert [(one.is_begun, one.facts is not None) for one in seen] == [(True, True), (True, False), (False, False)]
+    assert got["text"].tolist() == ["handed on", "echo b"]
+    assert got["cost_usd"][0] * 10**9 == 5
+    assert len(sim.requests) == 1
 
 
 def test_what_cannot_be_asked_elsewhere_is_refused(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
@@ -255,30 +289,37 @@ FOUND = {
 """What a worker on this machine sees."""
 
 
+def told(*, has_purse: bool = False, **found: bool) -> str | None:
+    """What is said of a worker that sees this."""
+    wanted = Wanted(server="s", ledger="here.db", has_cache_url=False, has_purse=has_purse)
+    return wanted.trouble(Report(llmnb.__version__, "s", Seen(**{**FOUND, **found})))
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ({}, None),
         ({"same_host": False}, "LLMNB_STORE_URL=postgresql://"),
-        ({"same_host": False, "is_file": False}, None),
         ({"in_ledger": False, "is_file": False}, "has another ledger"),
         ({"in_cache": False, "is_folder": False}, "has another response cache"),
+        ({"in_cache": False, "is_file": False, "has_purse": True}, "LLMNB_CACHE_URL=redis://"),
     ],
-    ids=["here", "file elsewhere", "team elsewhere", "other ledger", "other cache"],
+    ids=["file elsewhere", "other ledger", "other cache", "purse"],
 )
-def test_workers_that_keep_other_books(llm: llmnb.LLM, client: Any, found: Any, message: str | None) -> None:
+def test_workers_that_keep_other_books(found: dict[str, bool], message: str) -> None:
     """A ledger that is a file of this machine serves no other one."""
-    job = llm._job(["a"], "{{ value }}", {"executor": client})
-    trouble = Crew(job, job.plan)._trouble_of_books(Seen(**{**FOUND, **found}))
-    assert trouble is None if message is None else trouble is not None and message in trouble
+    assert message in (told(**found) or "")
+    assert told() is None
+    assert told(same_host=False, is_file=False) is None
+    wanted = Wanted(server="s", ledger="here.db", has_cache_url=False, has_purse=False)
+    assert "install the same" in (wanted.trouble(Report("0.0.1")) or "")
+    assert "install llmnb[dask] there" in (wanted.trouble(ModuleNotFoundError("llmnb")) or "")
 
 
-def test_folders_of_each_worker_are_warned_of(llm: llmnb.LLM, client: Any) -> None:
+def test_folders_of_each_worker_are_warned_of() -> None:
     """With a ledger for all, and a response cache for each machine."""
-    job = llm._job(["a"], "{{ value }}", {"executor": client})
     forget_warnings()
     with pytest.warns(LlmnbWarning, match="LLMNB_CACHE_URL=redis://"):
-        assert Crew(job, job.plan)._trouble_of_books(Seen(**{**FOUND, "in_cache": False, "is_file": False})) is None
+        assert told(in_cache=False, is_file=False) is None
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), anthropic.APIConnectionError(request=None)], ids=["own", "sdk"])  # type: ignore[arg-type]
@@ -286,11 +327,11 @@ def test_any_error_travels(error: Exception) -> None:
     """As it is, or as a text."""
     from llmnb.jobs.asking import Outcome
 
-    again = outcome_of(told(Outcome.unasked(error))).error
+    again = outcome_of(sent(Outcome.unasked(error))).error
     assert (type(again), str(again)) == (type(error), str(error))
 
     class Local(Exception):  # noqa: N818 - what a user may define
         """One that another process does not know."""
 
-    again = outcome_of(told(Outcome.unasked(Local("sad")))).error
+    again = outcome_of(sent(Outcome.unasked(Local("sad")))).error
     assert (type(again), str(again)) == (RuntimeError, "Local: sad")

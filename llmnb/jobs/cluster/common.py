@@ -16,7 +16,8 @@ from llmnb.ledger import new_ledger
 from llmnb.ledger.sql import Store
 from llmnb.settings import Settings
 
-_TTL_S = 600.0
+_TTL_S = 7 * 86_400.0
+"""Longer than runs take: workers that come late look for the mark, too."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Seen:
 
 
 @contextmanager
-def marked(settings: Settings) -> Generator[Mark]:
-    """Leaves a mark for as long as the block takes.
+def marked(settings: Settings) -> Generator[tuple[Mark, Backend]]:
+    """Leaves a mark for as long as the block takes; with the response cache that it is in.
 
     Raises:
         StoreError: the ledger cannot be written.
@@ -55,7 +56,7 @@ def marked(settings: Settings) -> Generator[Mark]:
         with store.transaction() as connection:
             connection.execute("INSERT INTO pacing (account, state) VALUES (?, '{}')", (mark.name,))
         backend.put([Item(mark.name, b"here", _TTL_S)])
-        yield mark
+        yield mark, backend
     finally:
         with suppress(Exception):
             _wipe(store, backend, mark)

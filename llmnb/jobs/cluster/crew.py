@@ -6,24 +6,31 @@ import asyncio
 import itertools
 import secrets
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import llmnb
 from llmnb import origin
 from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.jobs.asking import Outcome, Row
-from llmnb.jobs.cluster.common import Seen, marked
-from llmnb.jobs.cluster.parcel import OF_EACH, Parcel, outcome_of
+from llmnb.jobs.cluster.common import marked
+from llmnb.jobs.cluster.fitness import Report, Wanted
+from llmnb.jobs.cluster.handed import Handed
+from llmnb.jobs.cluster.parcel import OF_EACH, Parcel, Told, outcome_of
 from llmnb.settings import Settings
 from llmnb.trouble import quietly, warn_once
 
 if TYPE_CHECKING:
     from llmnb.asking.params import Plan
-    from llmnb.jobs.cluster.worker import Report
     from llmnb.jobs.mapping import Job
+
+_NO_WORKERS = "a worker of the Dask cluster"
+_LOOKS_EVERY_S = 2.0
+_PATIENCE_S = 20.0
+"""How long a cluster may be without workers before a warning says so, also where no display is."""
+_FORGOTTEN_TOGETHER = 500
 
 
 def checked(executor: object) -> Any:
@@ -44,20 +51,12 @@ def checked(executor: object) -> Any:
     return client
 
 
-_SECRETS = (
-    "API keys and the addresses of your services are not sent through the scheduler: set them in the environment of "
-    "the workers."
-)
-
-
 class Crew:
     """The workers of one run. Nobody is called before the first row is to be asked."""
 
     def __init__(self, job: Job, plan: Plan) -> None:
         self._client = checked(job.executor)
-        self._name = f"llmnb-run-{job.run_id}-{secrets.token_hex(3)}"
-        self._server = job.server
-        self._has_purse = job.budget_usd is not None
+        self._run = f"llmnb-run-{job.run_id}-{secrets.token_hex(3)}"
         self._settings = job.settings
         routing = job.routing
         self._parcel = Parcel(
@@ -67,15 +66,27 @@ class Crew:
             shape=job.shape,
             retries=job.retries,
             settings=_for_all(job.settings),
+            wanted=Wanted(
+                server=job.server,
+                ledger=str(job.settings.ledger_path),
+                has_cache_url=job.settings.cache_url is not None,
+                has_purse=job.budget_usd is not None,
+            ),
             router=None if routing is None else routing.router,
             ways=() if routing is None else tuple((way.plan, way.access.elsewhere()) for way in routing.ways),
         )
         self._opening: asyncio.Future[Any] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._kept = ExitStack()
+        self._handed: Handed | None = None
         self._numbers = itertools.count()
-        self._under_way: dict[str, Callable[[], object]] = {}
+        self._heard: list[str] = []
+        self._under_way = 0
+        self._waits_for = ""
 
-    async def ask(self, row: Row, lost: Callable[[], None]) -> Outcome:
-        """Has a row asked. When its worker is lost, another one asks it again, and `lost` is called before.
+    async def ask(self, row: Row, again: Callable[[], Awaitable[bool]]) -> Outcome | None:
+        """Has a row asked. When its worker is lost before anybody knows what it was answered, `again` is asked whether
+        another one may ask it; None when not.
 
         Raises:
             InvalidRequest: a worker cannot ask, or has another ledger; nothing was sent.
@@ -84,34 +95,32 @@ class Crew:
         if self._opening is None:
             self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         executor = await asyncio.shield(self._opening)
-        from llmnb.jobs.cluster.worker import CannotAsk, ask_row
-
-        key = f"{self._name}-{next(self._numbers)}"
-        self._under_way[key] = partial(asyncio.get_running_loop().call_soon_threadsafe, lost)
-        future = executor.submit(ask_row, self._name, row, key=key)
+        if self._watching is None:
+            self._watching = asyncio.ensure_future(self._watch())
+        self._under_way += 1
         try:
-            # shielded: to cancel them one by one would take a call of the scheduler each
-            return outcome_of(await asyncio.shield(asyncio.wrap_future(future)))
-        except asyncio.CancelledError:
-            if not future.cancelled():
-                raise
-            raise LlmnbError("the Dask cluster was restarted or closed, or its scheduler is out of reach.") from None
-        except CannotAsk as error:
-            raise LlmnbError(f"the Dask worker {error} {_SECRETS}") from None
-        except Exception as error:
+            for _ in range(1 + _most_losses()):
+                told = await self._told(executor, row)
+                if told is not None:
+                    return outcome_of(told)
+                if not await again():
+                    return None
+        except _Lost as error:
             # of a worker that died while it was asking nobody knows what that cost
-            return Outcome.unasked(error, is_free=type(error).__name__ != "KilledWorker")
+            return Outcome.unasked(error.why, is_free=False)
         finally:
-            del self._under_way[key]
+            self._under_way -= 1
+        lost = LlmnbError(f"{1 + _most_losses()} workers were lost, one after the other, while they asked this row")
+        return Outcome.unasked(lost, is_free=False)
 
-    def heard(self, keys: Iterable[str]) -> None:
-        """A worker is gone, and what it was asking is given to another one."""
-        for key in keys:
-            if (lost := self._under_way.get(key)) is not None:
-                lost()
+    def held(self) -> tuple[int, str]:
+        """How many rows wait for something of the cluster, and for what."""
+        return (self._under_way, self._waits_for) if self._waits_for else (0, "")
 
     async def close(self) -> None:
         """Nothing more is asked, and what is under way is stopped."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._opening is None:
             return
         try:
@@ -120,90 +129,97 @@ class Crew:
             return
         await asyncio.to_thread(self._let_go, executor)
 
+    async def _told(self, executor: Any, row: Row) -> Told | None:
+        from llmnb.jobs.cluster.worker import CannotAsk, ask_row
+
+        place = str(next(self._numbers))
+        future = executor.submit(ask_row, self._run, row, place, key=f"{self._run}-{place}")
+        try:
+            # shielded: to cancel them one by one would take a call of the scheduler each
+            told: Told | None = await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                raise
+            raise LlmnbError("the Dask cluster was restarted or closed, or its scheduler is out of reach.") from None
+        except CannotAsk as error:
+            raise LlmnbError(f"the Dask worker {error}") from None
+        except Exception as error:
+            if type(error).__name__ == "KilledWorker":
+                raise _Lost(error) from None
+            raise LlmnbError(
+                f"a worker of the Dask cluster cannot ask rows ({type(error).__name__}: {error}): install the same "
+                "llmnb[dask] there."
+            ) from None
+        await self._hear(place)
+        return told
+
+    async def _hear(self, place: str) -> None:
+        self._heard.append(place)
+        if self._handed is not None and len(self._heard) >= _FORGOTTEN_TOGETHER:
+            heard, self._heard = self._heard, []
+            await asyncio.to_thread(self._handed.forget, heard)
+
+    async def _watch(self) -> None:
+        """Looks now and then whether there are workers, for the display to say so while there are none."""
+        since = time.monotonic()
+        while True:
+            workers = await asyncio.to_thread(_workers_of, self._client)
+            self._waits_for = "" if workers else _NO_WORKERS
+            if workers:
+                since = time.monotonic()
+            elif time.monotonic() - since > _PATIENCE_S:
+                warn_once("cluster workers", f"the rows wait for {_NO_WORKERS}: it has none.")
+            await asyncio.sleep(_LOOKS_EVERY_S)
+
     def _open(self) -> Any:
         from llmnb.jobs.cluster.worker import Presence, report
 
         packed = self._parcel.packed()
-        with marked(self._settings) as mark:
+        with ExitStack() as kept:
+            mark, backend = kept.enter_context(marked(self._settings))
             reports: Mapping[str, Report | BaseException] = self._client.run(report, packed, mark, on_error="return")
-        for address, said in reports.items():
-            self._check(address, said)
-        self._client.register_plugin(Presence(self._name, packed), name=self._name)
-        if self._has_purse:
-            _listen(self._client, self)
+            for address, said in reports.items():
+                self._check(address, said)
+            self._client.register_plugin(Presence(self._run, packed, mark), name=self._run)
+            self._handed = Handed(backend, self._run)
+            self._kept = kept.pop_all()
         return self._client.get_executor(pure=False)
 
     def _let_go(self, executor: Any) -> None:
-        _crews.get(self._client, set()).discard(self)
         try:
             executor.shutdown(wait=False)
-            self._client.unregister_worker_plugin(self._name)
+            self._client.unregister_worker_plugin(self._run)
         except Exception as trouble:
             quietly("telling the workers of a Dask cluster that a run is over", trouble, but="they may not know of it")
+        if self._handed is not None:
+            self._handed.forget(self._heard)
+        self._kept.close()
 
     def _check(self, address: str, said: Report | BaseException) -> None:
-        trouble = self._trouble(said)
+        trouble = self._parcel.wanted.trouble(said)
         if trouble is not None:
             raise InvalidRequest(f"the Dask worker {address} {trouble} Nothing was sent.")
 
-    def _trouble(self, said: Report | BaseException) -> str | None:
-        if isinstance(said, BaseException):
-            return f"cannot run llmnb ({type(said).__name__}: {said}): install llmnb[dask] there."
-        if said.version != llmnb.__version__:
-            return f"has llmnb {said.version}, and here is {llmnb.__version__}: install the same."
-        if said.seen is None:
-            return f"cannot ask: {said.trouble} {_SECRETS}"
-        if said.server != self._server:
-            return f"asks {said.server}, and here is {self._server}: set ANTHROPIC_BASE_URL in its environment."
-        return self._trouble_of_books(said.seen)
 
-    def _trouble_of_books(self, seen: Seen) -> str | None:
-        if seen.is_file and not seen.same_host:
-            return (
-                f"is another machine, and the ledger {seen.ledger} is a file: no budget and no rate limit would hold. "
-                "Set LLMNB_STORE_URL=postgresql://… here and in the environment of the workers."
-            )
-        if not seen.in_ledger:
-            return (
-                f"has another ledger ({seen.ledger}; here it is {self._settings.ledger_path}): set LLMNB_STORE_URL or "
-                "LLMNB_HOME in its environment."
-            )
-        if seen.in_cache:
-            return None
-        if not seen.is_folder or self._settings.cache_url is not None:
-            return (
-                f"has another response cache ({seen.cache}), through which rate limits are shared: set LLMNB_CACHE_URL "
-                "here and in the environment of the workers."
-            )
-        warn_once(
-            "cluster cache",
-            "each worker of the Dask cluster has a response cache of its own: what a worker was answered in the moment "
-            "before it was lost is asked again. LLMNB_CACHE_URL=redis://… gives all of them one.",
-        )
-        return None
+class _Lost(Exception):  # noqa: N818 - it says what happened
+    """Dask has given a row up: the workers that were given it died of it."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
-_crews: weakref.WeakKeyDictionary[Any, set[Crew]] = weakref.WeakKeyDictionary()
+def _most_losses() -> int:
+    """How many workers a row may take with it before Dask gives it up."""
+    dask: Any = import_module("dask")
+    return int(dask.config.get("distributed.scheduler.allowed-failures"))
 
 
-def _listen(client: Any, crew: Crew) -> None:
-    """Has a crew hear of workers that are lost. A client takes one listener a topic: ours serves all runs, and where
-    the user has one, theirs stays.
-    """
-    is_new = client not in _crews
-    crews = _crews.setdefault(client, set())
-    crews.add(crew)
-    if not is_new or "all" in getattr(client, "_event_handlers", ()):
-        return
-
-    def heard(event: tuple[float, Any]) -> None:
-        told = event[1]
-        if isinstance(told, dict) and told.get("action") == "remove-worker":  # pyright: ignore[reportUnknownMemberType]
-            keys: Any = (*told.get("processing-tasks", ()), *told.get("lost-computed-tasks", ()))  # pyright: ignore[reportUnknownMemberType]
-            for one in tuple(crews):
-                one.heard(keys)
-
-    client.subscribe_topic("all", heard)
+def _workers_of(client: Any) -> int:
+    try:
+        return len(client.nthreads())
+    except Exception:  # out of reach for a moment: Dask says so where it is for good
+        return 1
 
 
 def _for_all(settings: Settings) -> dict[str, Any]:

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmnb.asking.question import Question
 from llmnb.asking.routed import Routing, Way
+from llmnb.cache.responses import responses
 from llmnb.errors import InvalidRequest
 from llmnb.jobs.asking import Outcome, Row, asked
+from llmnb.jobs.cluster.fitness import Wanted
+from llmnb.jobs.cluster.handed import Handed
 from llmnb.ledger import books
 from llmnb.middleware.pacing import PacingPart
 from llmnb.providers.known import PROVIDERS
@@ -58,6 +61,7 @@ class Parcel:
     shape: Shape | None
     retries: int
     settings: Mapping[str, Any]
+    wanted: Wanted
     router: Router | None = None
     ways: tuple[tuple[Plan, Recipe], ...] = ()
 
@@ -109,6 +113,8 @@ class Work:
         if parcel.router is not None:
             ways = tuple(Way(plan, recipe(self.settings)) for plan, recipe in parcel.ways)
             self._routing = Routing(parcel.router, ways, self.settings)
+        # what was answered is there for all before the ledger hears of it: no row that is "ok" is asked again
+        responses(self.settings).at_once += 1
 
     async def asked(self, row: Row) -> Outcome:
         """Asks a row; an error is part of the outcome."""
@@ -118,15 +124,13 @@ class Work:
         question = Question(plan, messages, self.access, parcel.concurrency, routing=self._routing)
         return await asked(question, parcel.shape, parcel.retries)
 
-    def keep(self) -> None:
-        """Has what was answered written to the response cache now, and not in a moment."""
-        if self.parcel.plan.ledger["caching"].use is not False:
-            from llmnb.cache.responses import responses
-
-            responses(self.settings).settle()
+    def handed(self, run: str) -> Handed:
+        """What the workers of the run leave for each other."""
+        return Handed(responses(self.settings).backend, run)
 
     def settle(self) -> None:
-        """Has what was asked written to the ledger now, and not in a moment."""
+        """Has what was asked written to the ledger now, and not in a moment: nothing more is."""
+        responses(self.settings).at_once -= 1
         books(self.settings).settle()
 
     def begin(self) -> None:
