@@ -2,61 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, Unpack
 
 from llmnb import settings as settings_room
 from llmnb.asking.access import Access
-from llmnb.asking.content import content_of
-from llmnb.asking.exchange import Exchange
-from llmnb.asking.params import KNOWN, SAMPLING, LLMParams, Options, Plan, check_names, plan
-from llmnb.asking.prewarming import Prewarmed, prewarming, ttl_for
+from llmnb.asking.foresight import LooksAhead
+from llmnb.asking.params import KNOWN, SAMPLING, LLMParams, Options, check_names, plan
 from llmnb.asking.question import Question
 from llmnb.asking.routed import Routing, ways_of
+from llmnb.asking.values import AsksForValues
 from llmnb.asking.ways import Accesses
 from llmnb.client import UNSAID, cache_mode
-from llmnb.errors import InvalidRequest
 from llmnb.events import StreamEvent
-from llmnb.jobs.options import RETRIES
+from llmnb.jobs.doors import AsksOfRows
 from llmnb.messages.prompt_outline import prompt_bytes
 from llmnb.middleware.history import history
 from llmnb.reply import Reply
 from llmnb.routing import Router, router_of
-from llmnb.templates import opened, wanted
+from llmnb.templates import wanted
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anthropic.types import TextBlockParam, ThinkingConfigParam
 
     from llmnb.asking.content import Prompt
-    from llmnb.asking.extraction import Rows
     from llmnb.asking.params import Effort
     from llmnb.asking.window import WhenFull
     from llmnb.chat import Chat
     from llmnb.durations import Duration
-    from llmnb.estimate import Estimate
-    from llmnb.jobs.estimate import MapEstimate
-    from llmnb.jobs.mapped import Mapped
-    from llmnb.jobs.mapping import Job
-    from llmnb.jobs.options import Errors, MapOptions, Via
-    from llmnb.jobs.written import MappedFile
     from llmnb.prompt_cache import Mode
     from llmnb.records import CacheUse
-    from llmnb.templates import Template
-
-    RowPrompt: TypeAlias = str | Template | Callable[[pd.Series[Any]], Any]
-
-T = TypeVar("T")
 
 _SHOWN_CHARS = 40
 _LONG_BYTES = 1_024
 """A shorter system prompt is below every model's minimum for caching."""
 
 
-class LLM:
+class LLM(AsksForValues, AsksOfRows, LooksAhead):
     """A model with its settings. `llm("…")` asks it; nothing is sent before that.
 
     In a notebook or an IPython terminal the answer streams into a live view; in a script it stays quiet. Every
@@ -238,243 +221,7 @@ class LLM:
 
         return extraction.astream(question, into)
 
-    # Values -----------------------------------------------------------------------------------------------------------
-
-    @overload
-    def extract(
-        self, prompt: Prompt, into: type[list[T]], *, retries: int = ..., **options: Unpack[Options]
-    ) -> Rows[T]: ...
-    @overload
-    def extract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
-    @overload
-    def extract(self, prompt: Prompt, into: Any = ..., *, retries: int = ..., **options: Unpack[Options]) -> Any: ...
-    def extract(self, prompt: Prompt, into: Any = None, *, retries: int = RETRIES, **options: Unpack[Options]) -> Any:
-        """Asks for a value of a type: `llm.extract("Ann is 30", Person)` is a `Person`, validated.
-
-        The model is held to the type's JSON schema by the API's structured output, or by a tool where the model or the
-        type (recursive ones, dictionaries with free keys) does not take that. An answer that does not validate goes
-        back to it with what is wrong. Every attempt is a call of its own in the ledger, and comes from the cache when
-        it was made before.
-
-        Args:
-            prompt: as for `ask`.
-            into: a Pydantic model, dataclass, TypedDict or enum, a list, union or Optional of these, a plain type, or a
-                JSON schema as a dict; default: the schema of the prompt's template.
-            retries: how often the model is told what was wrong before it is given up.
-            **options: any setting of `LLM`, for this call.
-
-        Returns:
-            The value. A list is one with `.to_frame()`, which makes a DataFrame of a row an item.
-
-        Raises:
-            ExtractionFailed: no answer fits, the model refused, or the answer was cut off; `.text` is the last answer,
-                `.errors` what is wrong with it.
-            InvalidRequest: there is no JSON schema of `into`; nothing was sent.
-        """
-        from llmnb.asking import extraction
-
-        into = wanted(prompt, into)
-        return extraction.extract(self._asked(prompt, options, typed=True), into, retries)
-
-    @overload
-    async def aextract(
-        self, prompt: Prompt, into: type[list[T]], *, retries: int = ..., **options: Unpack[Options]
-    ) -> Rows[T]: ...
-    @overload
-    async def aextract(self, prompt: Prompt, into: type[T], *, retries: int = ..., **options: Unpack[Options]) -> T: ...
-    @overload
-    async def aextract(
-        self, prompt: Prompt, into: Any = ..., *, retries: int = ..., **options: Unpack[Options]
-    ) -> Any: ...
-    async def aextract(
-        self, prompt: Prompt, into: Any = None, *, retries: int = RETRIES, **options: Unpack[Options]
-    ) -> Any:
-        """The async twin of `extract`."""
-        from llmnb.asking import extraction
-
-        into = wanted(prompt, into)
-        return await extraction.aextract(self._asked(prompt, options, typed=True), into, retries)
-
-    # Many rows --------------------------------------------------------------------------------------------------------
-
-    @overload
-    def map(
-        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[True], **options: Unpack[MapOptions]
-    ) -> MapEstimate: ...
-    @overload
-    def map(
-        self, rows: Any, prompt: RowPrompt, *, out: str | PathLike[str], **options: Unpack[MapOptions]
-    ) -> MappedFile: ...
-    @overload
-    def map(
-        self,
-        rows: Any,
-        prompt: RowPrompt,
-        *,
-        dry_run: Literal[False] = ...,
-        out: None = ...,
-        **options: Unpack[MapOptions],
-    ) -> Mapped: ...
-    def map(
-        self,
-        rows: Any,
-        prompt: RowPrompt,
-        *,
-        schema: Any = None,
-        concurrency: int | None = None,
-        retries: int = RETRIES,
-        errors: Errors = "keep",
-        progress: bool = True,
-        dry_run: bool = False,
-        confirm: bool = False,
-        via: Via = "live",
-        within: Duration | None = None,
-        executor: Any = None,
-        out: str | PathLike[str] | None = None,
-        **options: Unpack[Options],
-    ) -> Mapped | MappedFile | MapEstimate:
-        """Asks the same of every row: `llm.map(frame, "Summarise: {{ abstract }}")`.
-
-        Every finished row is on disk when it is finished. When the kernel dies or is stopped, the same call goes on,
-        and asks what is not finished; rows may have been added, changed or sorted by then. Another template, model or
-        setting is another run. Rows that ask the same are asked once.
-
-        Args:
-            rows: a DataFrame, a Series, a list, an iterator, or a Path to a CSV, JSON Lines or Parquet file.
-            prompt: a template, whose fields are the columns (rows without columns: {{ value }}; a column with any name:
-                {{ row["my column"] }}), or a function that makes a prompt of a row, such as `[row.picture, "What?"]`
-                with a Path in the column.
-            schema: a type as for `extract`; its fields become columns. Default: the template's.
-            concurrency: how many rows are asked at once; default: the setting.
-            retries: with a schema, how often the model is told what was wrong.
-            errors: "keep" has a row that failed tell why; "raise" ends the run at the first.
-            progress: shows how far it is: a bar in a notebook, a line in a terminal, nothing in a script.
-            dry_run: sends nothing, and gives a `MapEstimate`: tokens, dollars and minutes, by what is known of such
-                answers and of the account's limits, how many rows are finished, and how many in the response cache.
-            confirm: shows that estimate, and asks you before the first row is sent.
-            via: "batch" sends the rows as message batches: half the price, ready within a day, mostly within an hour.
-                It waits for them, and may be stopped or killed: the same call waits on, and nothing is sent twice
-                (`llmnb.batches()`). Requests that expired, or failed on the API's side, are sent once more. "auto"
-                chooses by when the rows are needed.
-            within: when that is, from now: "2h", or seconds.
-            executor: a `dask.distributed.Client`, whose workers ask in the place of this process (`pip install
-                'llmnb[dask]'`, there, too); `concurrency` is that of all of them together. They share the ledger, and
-                with it budgets and rate limits: on several machines set LLMNB_STORE_URL=postgresql://… and, for the
-                response cache, LLMNB_CACHE_URL=redis://…, here and in their environment, which has to hold the API key,
-                too: keys are not sent. A row whose worker is lost is asked again by another one.
-            out: a path of a Parquet file to write the results to, for more rows than fit into memory: a file or an
-                iterator is read in pieces then. It is there when the run is over; what names the rows is a column.
-            **options: any setting of `LLM`, for all rows; `fresh=True` asks finished ones, too. `budget_usd` is what
-                the run may cost in all, with what it cost before: a row that could take it over, if its answer were as
-                long as max_tokens allows, is not asked, and says so.
-
-        Returns:
-            The rows in their order with their index, and with the columns `text` or the schema's fields, `cost_usd`,
-            `source`, `error`, `input_tokens`, `output_tokens` and `stop_reason` (`…_llm` where a column has that name
-            already); with `out`, a `MappedFile` (`.path`, `.frame()`). Figures of equal rows stand at the first.
-            `.retry_failed()` asks again what failed; what failed at no cost (no connection, rate limits) the same call
-            asks again by itself. `.run_id` is the ledger's.
-
-        Raises:
-            InvalidRequest: a column is missing, or the rows or settings cannot be asked; nothing was sent.
-            MissingKey: there is no API key; nothing was sent.
-            Exception: what every row would fail with: a wrong key, an unknown model, a budget that is spent, or eight
-                rows at the beginning that all failed the same way. Finished rows are kept.
-        """
-        given: dict[str, Any] = {"schema": schema, "concurrency": concurrency, "retries": retries, "errors": errors}
-        given |= {"progress": progress, "confirm": confirm, "via": via, "within": within, "executor": executor}
-        given["out"] = out
-        job = self._job(rows, prompt, {**options, **given})
-        return job.estimate() if dry_run else job.ask()
-
-    @overload
-    async def amap(
-        self, rows: Any, prompt: RowPrompt, *, dry_run: Literal[True], **options: Unpack[MapOptions]
-    ) -> MapEstimate: ...
-    @overload
-    async def amap(
-        self, rows: Any, prompt: RowPrompt, *, out: str | PathLike[str], **options: Unpack[MapOptions]
-    ) -> MappedFile: ...
-    @overload
-    async def amap(
-        self,
-        rows: Any,
-        prompt: RowPrompt,
-        *,
-        dry_run: Literal[False] = ...,
-        out: None = ...,
-        **options: Unpack[MapOptions],
-    ) -> Mapped: ...
-    async def amap(
-        self,
-        rows: Any,
-        prompt: RowPrompt,
-        *,
-        dry_run: bool = False,
-        out: str | PathLike[str] | None = None,
-        **options: Unpack[MapOptions],
-    ) -> Mapped | MappedFile | MapEstimate:
-        """The async twin of `map`."""
-        job = self._job(rows, prompt, {**options, "out": out})
-        return job.estimate() if dry_run else await job.aask()
-
-    # Before asking ----------------------------------------------------------------------------------------------------
-
-    def estimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
-        """What asking this would read, write and cost; nothing is sent and, unless `exact`, no network is used.
-
-        What is in the response cache costs nothing, and is said to. With the prompt cache: by the breakpoints that this
-        call would get now, and without.
-
-        Args:
-            prompt: as for `ask`.
-            exact: have the API count the input (`count_tokens`: free, and needs a key).
-            **options: any setting of `LLM`, for this call; `tools` may be bare definitions, too.
-
-        Raises:
-            InvalidRequest: the call could not work.
-            MissingKey, anthropic.APIError: with `exact` only.
-        """
-        from llmnb.asking.estimating import estimated
-
-        return estimated(self._asked(prompt, options, typed=True), self._settings, exact=exact)
-
-    async def aestimate(self, prompt: Prompt, *, exact: bool = False, **options: Unpack[Options]) -> Estimate:
-        """The async twin of `estimate`."""
-        from llmnb.asking.estimating import aestimated
-
-        return await aestimated(self._asked(prompt, options, typed=True), self._settings, exact=exact)
-
-    def prewarm(self, documents: Prompt | None = None, **options: Unpack[Options]) -> Prewarmed:
-        """Has the API cache what the next questions begin with, so that the first one reads it already.
-
-        Cached are tools, system prompt and `documents`; a question reads them when it has the same system prompt and
-        tools and begins with the same documents: `llm.prewarm(Path("paper.pdf"))`, then
-        `llm([Path("paper.pdf"), "What is …?"])`. It costs what writing that prompt to the cache costs, or, where it is
-        there already, what reading it does, which renews it. It is a row of the ledger (tag "prewarm", unless you give
-        one).
-
-        Args:
-            documents: what questions will begin with: a text, a Path, bytes, a content block, or a list of them.
-            **options: any setting of `LLM`, for this call, `tools` among them; prompt_cache="1h" keeps it for an hour
-                instead of five minutes.
-
-        Returns:
-            What it cost, and until when it holds.
-
-        Raises:
-            InvalidRequest: there is nothing to cache, it is too short for the model, or the API cannot prewarm with
-                these settings; nothing was sent.
-            MissingKey: there is no API key; nothing was sent.
-            anthropic.APIError: whatever the SDK raises, unchanged.
-        """
-        exchange, access, asked_at = self._prewarming(documents, options)
-        return Prewarmed.of(exchange.ask(access.sync), asked_at)
-
-    async def aprewarm(self, documents: Prompt | None = None, **options: Unpack[Options]) -> Prewarmed:
-        """The async twin of `prewarm`."""
-        exchange, access, asked_at = self._prewarming(documents, options)
-        return Prewarmed.of(await exchange.aask(access.here), asked_at)
+    # Conversations ----------------------------------------------------------------------------------------------------
 
     def chat(
         self,
@@ -511,11 +258,6 @@ class LLM:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _asked(self, prompt: Prompt, options: Mapping[str, Any], *, typed: bool = False) -> Question:
-        if type(prompt) is not str:
-            prompt, options = opened(prompt, options, typed=typed)
-        return self._question(self._messages(prompt), options)
-
     def _question(self, messages: Sequence[Any], options: Mapping[str, Any], *, chat: str | None = None) -> Question:
         """What will be sent; for `Chat`, too."""
         planned = self._planned(options, "a call") if options else self._plan
@@ -525,32 +267,6 @@ class LLM:
         others = [self._planned({**options, "model": name}, "a call") for name in self._router.models[1:]]
         ways = ways_of([planned, *others], self._accesses.of)
         return replace(question, routing=Routing(self._router, ways, self._settings))
-
-    def _prewarming(self, documents: Prompt | None, options: Mapping[str, Any]) -> tuple[Exchange, Access, datetime]:
-        planned = self._planned({"prompt_cache": self._prompt_cache, **options}, "prewarm()")
-        access = self._accesses.of(planned)
-        if access.endpoint is not None:
-            raise InvalidRequest(f"{access.provider} cannot be prewarmed: its prompt cache works by itself")
-        planned.ledger["prompt_cache"] = ttl_for(planned.ledger["prompt_cache"])
-        planned, messages = prewarming(planned, documents)
-        exchange = Exchange(planned, messages, limit=self._settings.concurrency)
-        return exchange, access, datetime.now().astimezone()
-
-    def _job(self, rows: Any, prompt: object, options: Mapping[str, Any]) -> Job:
-        from llmnb.jobs.mapping import job
-
-        return job(rows, prompt, lambda told: self._question([], told), self._settings, dict(options))
-
-    def _planned(self, options: Mapping[str, Any], called: str) -> Plan:
-        check_names(options, KNOWN, called)
-        return plan({**self._options, **options}, self._settings)
-
-    @property
-    def _prompt_cache(self) -> Mode:
-        return cast("Mode", self._options.get("prompt_cache", self._access.prompt_cache))
-
-    def _messages(self, prompt: Prompt) -> list[Any]:
-        return [{"role": "user", "content": content_of(prompt)}]
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in self._options.items() if name in _SHOWN}
