@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 import llmnb
-from llmnb import chat as chat_module
-from llmnb.chat import Chat
+from llmnb.chat import Chat, named
 from llmnb.errors import IncompleteReply, InvalidRequest
 from llmnb.events import Done, Text, ToolResult
 from llmnb.simulator import Simulator
@@ -44,9 +43,9 @@ def sim() -> Iterator[Simulator]:
 @pytest.fixture(autouse=True)
 def _no_named_chats() -> Iterator[None]:
     """Each test is a kernel of its own."""
-    chat_module._named.clear()
+    named._named.clear()
     yield
-    chat_module._named.clear()
+    named._named.clear()
 
 
 def said(chat: Chat) -> list[str]:

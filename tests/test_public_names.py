@@ -95,7 +95,7 @@ FLOORS = (
     {"middleware"},
     {"providers"},
     {"client"},
-    {"asking", "chat", "chat_file", "cost_table", "estimate", "jobs", "llm", "reply", "routing", "templates",
+    {"asking", "chat", "cost_table", "estimate", "jobs", "llm", "reply", "routing", "templates",
      "tools"},
     {"display"},
     {"__main__", "commands", "demo", "magics", "pytest_plugin"},

@@ -15,7 +15,8 @@ from llmnb.interrupts import STOPPED, Cancelled
 from llmnb.views import View
 
 if TYPE_CHECKING:
-    from llmnb.chat import Chat, Turn
+    from llmnb.asking.turns import Turn
+    from llmnb.chat import Chat
 
 
 class BackgroundAsker:

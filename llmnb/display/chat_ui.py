@@ -27,7 +27,8 @@ from llmnb.errors import InvalidRequest, LlmnbError
 from llmnb.events import Approval, StreamEvent
 
 if TYPE_CHECKING:
-    from llmnb.chat import Chat, Turn
+    from llmnb.asking.turns import Turn
+    from llmnb.chat import Chat
 
 _HERE = Path(__file__).parent
 Content = str | list[dict[str, Any]]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from llmnb.chat import Turn
+from llmnb.asking.turns import Turn
 from llmnb.display import transcript
 
 HEADLINE = "review · claude-sonnet-5-5 · 1 turn"

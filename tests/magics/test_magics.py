@@ -20,8 +20,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
 import llmnb
-from llmnb import chat as chat_module
 from llmnb.asking import recent
+from llmnb.chat import named
 from llmnb.errors import InvalidRequest
 from llmnb.reply import Reply
 from llmnb.simulator import Simulator
@@ -52,7 +52,7 @@ def shell(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
     """A shell with the extension, in which answers are not shown; no named chats, no last answer."""
     monkeypatch.setenv("LLMNB_DISPLAY", "none")
     monkeypatch.setenv("LLMNB_MODEL", "claude-sonnet-5-5")  # so that %llm_model is undone
-    chat_module._named.clear()
+    named._named.clear()
     recent.forget()
     made = InteractiveShell.instance()
     made.run_line_magic("load_ext", "llmnb")
@@ -61,7 +61,7 @@ def shell(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
     made.run_line_magic("unload_ext", "llmnb")
     made.atexit_operations()
     InteractiveShell.clear_instance()
-    chat_module._named.clear()
+    named._named.clear()
 
 
 def run(shell: InteractiveShell, cell: str) -> Any:
@@ -163,7 +163,7 @@ def test_tools(shell: InteractiveShell, sim: Simulator) -> None:
     sim.script(Answer(text="Wait.", tool_calls=[("weather", {"city": "Oslo"})]), Answer(text="Take one."))
     reply = run(shell, "%%llm --tools weather --max-turns 3 --chat trip\nUmbrella?")
     assert [result.content for _, result in reply.tool_results] == ["rain in Oslo"]
-    assert len(chat_module.named_chat("trip").messages) == 4
+    assert len(named.named_chat("trip").messages) == 4
 
 
 def test_schema(shell: InteractiveShell, sim: Simulator) -> None:
