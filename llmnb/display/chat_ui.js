@@ -33,6 +33,7 @@ function quietKernel(kernel) {
   return {
     supportsSubshells: kernel.supportsSubshells,
     createComm: (target) => kernel.createComm(target),
+    statusChanged: kernel.statusChanged,
     interrupt: () => {},
   };
 }

@@ -1,6 +1,6 @@
 // The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
-// control.js, handover.js and math.js are put before this script.
+// control.js, handover.js, lost_kernel.js and math.js are put before this script.
 
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
@@ -283,6 +283,11 @@ function runningBar(model, state) {
   if (model.get("can_stop")) bar.append(stopButton(model, state));
   if (model.get("stop_hint")) bar.append(element("span", "llmnb-hint", model.get("stop_hint")));
   const tell = () => {
+    if (state.orphaned) {
+      bar.replaceChildren(words);
+      words.textContent = `${model.get("model_label")} · the kernel ended`;
+      return;
+    }
     const seconds = Math.floor((performance.now() - state.started) / 1000);
     const doing = state.stopping ? "stopping…" : state.scene.nodes.size > 1 ? "" : "waiting for the first token";
     words.textContent = [model.get("model_label"), doing, `${seconds} s`].filter(Boolean).join(" · ");
@@ -315,6 +320,11 @@ function frame(model) {
   return { el, body, foot, spoken };
 }
 
+function spokenOf({ orphaned, scene }) {
+  if (orphaned) return "The kernel ended: the answer is not complete.";
+  return scene.over ? "The answer is complete." : "An answer is being written.";
+}
+
 export default () => {
   const state = { scene: new Scene(), views: new Set(), started: performance.now() };
   state.changed = () => state.views.forEach((view) => view());
@@ -335,7 +345,14 @@ export default () => {
       };
       model.on("msg:custom", received);
       setTimeout(() => state.scene.begun || state.closed || resync(model, state), ASK_MS);
+      const unhear = whenKernelEnds(model.widget_manager?.kernel, () => {
+        if (state.scene.over || state.orphaned) return;
+        state.orphaned = true;
+        state.changed();
+        keep(model, brokenOff(state.scene, model.get("model_label")));
+      });
       return () => {
+        unhear();
         state.closed = true;
         model.off("msg:custom", received);
       };
@@ -353,8 +370,8 @@ export default () => {
       const view = () => {
         const { over } = state.scene;
         bar.hidden = over;
-        parts.el.setAttribute("aria-busy", String(!over));
-        parts.spoken.textContent = over ? "The answer is complete." : "An answer is being written.";
+        parts.el.setAttribute("aria-busy", String(!over && !state.orphaned));
+        parts.spoken.textContent = spokenOf(state);
         tell();
         handovers().delete(handover);
         handover?.restore();

@@ -56,9 +56,8 @@ def _rule(selectors: str, body: str, used: frozenset[str]) -> str:
 @cache
 def script() -> str:
     """The script of a live view."""
-    return "\n".join(
-        (_HERE / name).read_text("utf-8") for name in ("control.js", "math.js", "handover.js", "response.js")
-    )
+    names = ("control.js", "math.js", "handover.js", "lost_kernel.js", "response.js")
+    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
 
 
 @cache

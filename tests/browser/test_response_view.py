@@ -152,6 +152,68 @@ def test_a_page_that_was_there_asks_for_nothing(bare: Page, scene: Scene) -> Non
     assert bare.evaluate("() => window.outputs[1].data") == {"text/html": "kept"}
 
 
+HEARS = """() => {
+  window.hears = new Set();
+  const connect = (slot) => window.hears.add(slot), disconnect = (slot) => window.hears.delete(slot);
+  window.kernel.statusChanged = { connect, disconnect };
+  const made = window.make();
+  window.end = made.initialize({ model: window.model });
+  window.leave = made.render({ model: window.model, el: document.getElementById("place") });
+  document.getElementById("place").firstChild.remove();
+}"""
+
+
+@pytest.mark.parametrize("status", ["autorestarting", "dead"])
+def test_what_has_come_stays_when_the_kernel_ends(bare: Page, scene: Scene, status: str) -> None:
+    """A kernel that dies, or is restarted, takes no answer with it: what has come is put into the notebook."""
+    bare.evaluate(HEARS)
+    bare.evaluate(OUTPUTS)
+    for event in (Thinking("hm"), ToolCall("1", "weather", {}), Text("one **two** <b>\n\n```python\nx = 1\n```\n")):
+        scene.answer.apply(event)
+    show(bare, scene.keyframe())
+    bare.evaluate("() => window.hears.forEach((slot) => slot(window.kernel, 'busy'))")
+    assert "data" in bare.evaluate("() => window.outputs[1]")
+    assert bare.is_visible(".llmnb-stop")
+    bare.evaluate("(status) => window.hears.forEach((slot) => slot(window.kernel, status))", status)
+    kept = bare.evaluate("() => window.outputs[1]")
+    assert kept["output_type"] == "display_data"
+    assert set(kept["data"]) == {"text/html", "text/plain"}
+    assert "one two <b>" in kept["data"]["text/plain"]
+    assert "kernel ended · claude" in kept["data"]["text/plain"]
+    bare.evaluate("(html) => { document.body.innerHTML = html; }", kept["data"]["text/html"])
+    assert bare.locator("strong").inner_text() == "two"
+    assert bare.locator(".llmnb-answer > .llmnb-footer .llmnb-warning").inner_text() == "kernel ended"
+    assert bare.locator(".llmnb-thinking .llmnb-fold").count() == 1
+    assert bare.locator(".llmnb-tool .llmnb-state").inner_text() == "no result"
+    assert bare.locator("button").count() == 0  # none of them would do anything
+
+
+def test_a_view_says_that_its_kernel_has_ended(bare: Page, scene: Scene) -> None:
+    """Where a view stays on the page, as in a chat, it runs no longer, and offers nothing that could not be done."""
+    bare.evaluate(HEARS)
+    scene.answer.apply(Text("one"))
+    show(bare, scene.keyframe())
+    bare.evaluate("() => window.hears.forEach((slot) => slot(window.kernel, 'restarting'))")
+    assert bare.inner_text(".llmnb-running").startswith("claude · the kernel ended")
+    assert not bare.is_visible(".llmnb-stop")
+    assert not bare.is_visible(".llmnb-pulse")
+    assert bare.get_attribute(".llmnb-live", "aria-busy") == "false"
+    assert bare.inner_text("[role=status]") == "The kernel ended: the answer is not complete."
+
+
+def test_an_answer_that_is_complete_outlives_its_kernel(bare: Page, scene: Scene) -> None:
+    """When the kernel ends after the answer has, nothing is touched; a view that is gone hears of nothing."""
+    bare.evaluate(HEARS)
+    bare.evaluate(OUTPUTS)
+    scene.answer.apply(Text("one"))
+    finished(scene)
+    show(bare, scene.keyframe())
+    bare.evaluate("() => window.hears.forEach((slot) => slot(window.kernel, 'dead'))")
+    assert "output_type" not in bare.evaluate("() => window.outputs[1]")
+    bare.evaluate("() => window.end()")
+    assert bare.evaluate("() => window.hears.size") == 0
+
+
 def test_stop_goes_three_ways(bare: Page, scene: Scene) -> None:
     """Stop asks the widget's comm and a comm of our own; without an ack the kernel is interrupted."""
     show(bare, scene.keyframe())
