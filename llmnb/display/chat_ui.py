@@ -92,9 +92,7 @@ class ChatBox:
         for handle in self._handles:
             handle.update(chat._repr_mimebundle_(), raw=True)  # pyright: ignore[reportPrivateUsage]
         self._handles.clear()
-        layout = self.widget.layout
-        self.widget.close()
-        layout.close()
+        self.widget.dispose()
 
     # What happens -----------------------------------------------------------------------------------------------------
 
@@ -194,10 +192,8 @@ class ChatBox:
     def _ipython_display_(self) -> None:
         from IPython import display
 
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        live = {"text/plain": repr(self), "application/vnd.jupyter.widget-view+json": view}
         kept = self._asker.chat._repr_mimebundle_()  # pyright: ignore[reportPrivateUsage]
-        bundle = kept if where() == "headless" else live
+        bundle = kept if where() == "headless" else self.widget.view(repr(self))
         self._handles.append(cast(Any, display).display(bundle, raw=True, display_id=True))
 
     def __repr__(self) -> str:
@@ -299,10 +295,11 @@ def _edited(content: object, text: str) -> Content:
 
 @cache
 def _widget_class() -> type[Any]:
-    import anywidget
     import traitlets
 
-    class ChatWidget(anywidget.AnyWidget):
+    from llmnb.display.read_only_widget import ReadOnlyWidget
+
+    class ChatWidget(ReadOnlyWidget):
         """The front end of a box; it writes no state of its own."""
 
         _esm = script()
@@ -315,9 +312,6 @@ def _widget_class() -> type[Any]:
             with self.hold_sync():
                 self.set_trait("turns", turns)
                 self.set_trait("status", status)
-
-        def set_state(self, sync_data: dict[str, Any]) -> None:
-            """Refuse what a front end would write."""
 
     return ChatWidget
 

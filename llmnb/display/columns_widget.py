@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import anywidget
 import traitlets
 
 from llmnb.display import control, latecomers, pace, style
 from llmnb.display.answer import is_stop
 from llmnb.display.footer import shortened
+from llmnb.display.read_only_widget import ReadOnlyWidget
 from llmnb.display.side_by_side import Columns
 from llmnb.display.where import Place
 from llmnb.display.widget import JupyterOutput, Output, WidgetView
@@ -41,7 +41,7 @@ def script() -> str:
     return f"{answer}\n{(_HERE / 'side_by_side.js').read_text('utf-8')}"
 
 
-class ComparisonView(anywidget.AnyWidget):
+class ComparisonView(ReadOnlyWidget):
     """The front end of a live comparison; it writes no state of its own. `answer_id` is its model id, too."""
 
     _esm = script()
@@ -58,9 +58,6 @@ class ComparisonView(anywidget.AnyWidget):
         for name, value in given.items():
             self.set_trait(name, value)
         super().__init__(model_id=answer_id)
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Refuse what a front end would write."""
 
 
 class WidgetColumns(Columns):
@@ -148,9 +145,7 @@ class WidgetColumns(Columns):
         widget, self._widget = self._widget, None
         control.forget(self._id)
         if widget is not None:
-            layout = cast(Any, widget).layout
-            cast(Any, widget).close()
-            layout.close()
+            widget.dispose()
 
 
 class _Column:
@@ -160,7 +155,6 @@ class _Column:
 
     def __init__(self, answer_id: str, host: WidgetColumns) -> None:
         self._id, self._host = answer_id, host
-        self.layout = self
 
     def send(self, message: dict[str, object]) -> None:
         self._host.send(self._id, message)
@@ -168,7 +162,7 @@ class _Column:
     def on_msg(self, heard: object) -> None:
         """The widget that holds all columns hears for them."""
 
-    def close(self) -> None:
+    def dispose(self) -> None:
         """It goes with the widget that holds it."""
 
 

@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import anywidget
 import traitlets
 
 from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer, is_stop
 from llmnb.display.footer import shortened
+from llmnb.display.read_only_widget import ReadOnlyWidget
 from llmnb.display.scene import Scene
 from llmnb.events import Approval, StreamEvent
 
@@ -26,13 +26,12 @@ _ASKABLE_GROWTH = 8
 answer again, as much as a hundred frames."""
 
 
-class ResponseView(anywidget.AnyWidget):
+class ResponseView(ReadOnlyWidget):
     """The front end of one live answer; it is sent the messages of a `Scene`, and writes no state of its own.
 
     `answer_id` is the widget's model id, too: so its place can be found in a notebook.
     """
 
-    # as text: a file path would make anywidget keep every widget alive through its change signal
     _esm = style.script()
     _css = style.live_css()
     answer_id = traitlets.Unicode(read_only=True).tag(sync=True)
@@ -45,9 +44,6 @@ class ResponseView(anywidget.AnyWidget):
             self.set_trait(name, value)
         self.set_trait("stop_hint", stop_hint)
         super().__init__(model_id=answer_id)
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Refuse what a front end would write."""
 
 
 class Output(Protocol):
@@ -79,9 +75,7 @@ class JupyterOutput:
 
     def show(self, widget: ResponseView, label: str) -> None:
         """See `Output.show`."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, widget).model_id}
-        live = {"text/plain": f"{label} is answering…", "application/vnd.jupyter.widget-view+json": view}
-        self._handle.display(live, raw=True)
+        self._handle.display(widget.view(f"{label} is answering…"), raw=True)
 
     def keep(self, bundle: dict[str, str], *, stopped: bool) -> None:
         """See `Output.keep`."""
@@ -181,7 +175,7 @@ class WidgetView:
             widget, self._widget = self._widget, None
             control.forget(self._id)
             if widget is not None:
-                _dispose(widget)
+                widget.dispose()
 
     def _draw_or_wait(self) -> None:
         now = self._clock()
@@ -267,9 +261,3 @@ class WidgetView:
     def _asked(self, widget: Any, content: object, buffers: object) -> None:
         if control.obey(content):
             widget.send({"ack": True})
-
-
-def _dispose(widget: ResponseView) -> None:
-    layout = cast(Any, widget).layout
-    cast(Any, widget).close()
-    layout.close()
