@@ -12,7 +12,8 @@ PRODUCER = """
 import queue, threading
 from decimal import Decimal
 from llmnb import display
-from llmnb.records import *
+from llmnb.events import *
+from llmnb.records import Usage
 
 DONE = Done("claude", Usage(input_tokens=3, output_tokens=4), Decimal("0.01"))
 
