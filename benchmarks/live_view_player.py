@@ -123,6 +123,27 @@ def feed(text, deltas, seconds, view):
     return times
 
 
+def print_text(chars, deltas, seconds):
+    """The same text printed as plain text, as often as a view is drawn: a page without llmnb, and without a widget."""
+    begin, times = time.monotonic(), {"first_sent": time.time()}
+    for number, piece in enumerate(cut(text_of(chars), deltas)):
+        time.sleep(max(0, begin + number * seconds / deltas - time.monotonic()))
+        print(piece, end="", flush=True)
+    tell(times)
+
+
+def do_nothing(seconds):
+    times = {"first_sent": time.time()}
+    time.sleep(seconds)
+    tell(times)
+
+
+def tell(times):
+    times["last_sent"] = time.time()
+    time.sleep(0.5)
+    print("\n" + json.dumps({**times, "cpu_s": 0.0, "ipykernel": ipykernel.__version__}))
+
+
 def play_text(text, deltas, seconds, peers=False):
     cpu_s = time.process_time()
     times = feed(text, deltas, seconds, Peers() if peers else display.choose("widget"))

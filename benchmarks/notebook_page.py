@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Playwright
 
     from llmnb.demo.lab import Lab
 
 PLAYER = Path(__file__).with_name("live_view_player.py")
 _BEGIN = "llmnb-begin"
+_TIDYING = "V8.GCFinalizeMCReduceMemory"
 _WATCH = """() => {
   const seen = window.seen = { first: 0, last: 0, idle: 0, begin: Date.now() / 1000, views: [] };
   performance.mark("llmnb-begin");
@@ -50,18 +51,29 @@ _WATCH = """() => {
 
 
 class Task(NamedTuple):
-    """A task of the page's main thread: when it began (seconds since 1970), how long it took, and of that on a CPU and
-    in a collection of the whole page's garbage, which the browser has at moments of its own."""
+    """A task of the page's main thread: when it began (seconds since 1970), how long it took, and of that on a CPU.
+
+    `tidying_ms`, and `tidying_cpu_ms`, are what it was held up by the browser's collection of the whole page's garbage
+    "to reduce memory": no garbage asks for it, the browser has it when a page has been quiet for some seconds.
+    """
 
     at_s: float
     ms: float
     cpu_ms: float
-    gc_ms: float
+    tidying_ms: float
+    tidying_cpu_ms: float
+
+    @property
+    def own_ms(self) -> float:
+        """How long it took without that."""
+        return self.ms - self.tidying_ms
 
 
 @contextmanager
 def notebook_pages() -> Iterator[NotebookPage]:
-    """JupyterLab with its own folders, and Chromium; both end with the context."""
+    """JupyterLab with its own folders; it ends with the context."""
+    from playwright.sync_api import sync_playwright
+
     from llmnb.demo.lab import Lab
 
     with tempfile.TemporaryDirectory(prefix="llmnb-bench-", ignore_cleanup_errors=True) as scratch:
@@ -71,35 +83,42 @@ def notebook_pages() -> Iterator[NotebookPage]:
         lab = Lab(folder, Path(scratch) / "jupyter")
         try:
             lab.wait()
-            with _chromium() as browser:
-                yield NotebookPage(lab, Path(scratch), browser)
+            with sync_playwright() as playwright:
+                yield NotebookPage(lab, Path(scratch), playwright)
         finally:
             lab.stop()
 
 
 class NotebookPage:
-    """Plays one cell at a time, each in a page and a kernel of its own."""
+    """Plays one cell at a time, each in a browser that has just been started, and a kernel of its own."""
 
-    def __init__(self, lab: Lab, scratch: Path, browser: Browser) -> None:
+    def __init__(self, lab: Lab, scratch: Path, playwright: Playwright) -> None:
         self._lab = lab
         self._scratch = scratch
-        self._browser = browser
+        self._playwright = playwright
         self._count = 0
 
     def play(
-        self, cell: str, *, kernel: str = "installed", stop_after_ms: float | None = None, patience_s: float = 60
+        self,
+        cell: str,
+        *,
+        kernel: str = "installed",
+        open_for_s: float = 0,
+        stop_after_ms: float | None = None,
+        patience_s: float = 60,
     ) -> dict[str, Any]:
-        """What was seen of the cell, in the browser and in the kernel (which prints it as JSON)."""
-        context = self._browser.new_context(viewport={"width": 1200, "height": 900})
-        page = context.new_page()
-        try:
+        """What was seen of the cell, in the browser and in the kernel (which prints it as JSON).
+
+        `open_for_s` is how long the page was open already when the cell was run.
+        """
+        with _chromium(self._playwright) as browser:
+            page = browser.new_page(viewport={"width": 1200, "height": 900})
             self._open(page, cell, self._kernel(kernel))
-            self._browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing", "v8"])
+            page.wait_for_timeout(open_for_s * 1_000)
+            browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing", "v8"])
             seen = self._play(page, stop_after_ms, patience_s * 1000)
-            trace = json.loads(self._browser.stop_tracing())
+            trace = json.loads(browser.stop_tracing())
             return {**seen, "tasks": _tasks(trace["traceEvents"], seen["begin"])}
-        finally:
-            context.close()
 
     def _play(self, page: Page, stop_after_ms: float | None, patience_ms: float) -> dict[str, Any]:
         page.evaluate(_WATCH)
@@ -108,7 +127,8 @@ class NotebookPage:
         clicked = self._stop(page, stop_after_ms) if stop_after_ms else 0.0
         page.wait_for_function("() => window.seen.idle", timeout=patience_ms, polling=200)
         page.wait_for_timeout(2_000)  # the browser may still be drawing
-        told = json.loads(page.locator(".jp-OutputArea-output[data-mime-type$=stdout]").last.inner_text())
+        stdout = page.locator(".jp-OutputArea-output[data-mime-type$=stdout]").last.inner_text()
+        told = json.loads(stdout.splitlines()[-1])
         seen = page.evaluate("() => window.seen")
         rates = [1e3 * view["frames"] / (view["to"] - view["from"]) for view in seen["views"]]
         return {**told, **seen, **self._traffic, "clicked": clicked, "rates": rates}
@@ -164,15 +184,20 @@ def _tasks(events: list[dict[str, Any]], begin_s: float) -> list[Task]:
         and (event["pid"], event["tid"]) == (mark["pid"], mark["tid"])
         and event["ts"] > mark["ts"]
     ]
-    collections = [event for event in mine if event["name"] == "MajorGC"]
+    collections = [event for event in mine if event["name"] == _TIDYING]
 
     def task(event: dict[str, Any]) -> Task:
         began, ended = event["ts"], event["ts"] + event["dur"]
-        collecting = sum(found["dur"] for found in collections if began <= found["ts"] < ended)
+        inside = [found for found in collections if began <= found["ts"] < ended]
         at_s = begin_s + (began - mark["ts"]) / 1e6
-        return Task(at_s, event["dur"] / 1e3, event.get("tdur", 0) / 1e3, collecting / 1e3)
+        return Task(at_s, _ms([event], "dur"), _ms([event], "tdur"), _ms(inside, "dur"), _ms(inside, "tdur"))
 
     return [task(event) for event in mine if event["name"].endswith("RunTask")]
+
+
+def _ms(events: list[dict[str, Any]], kind: str) -> float:
+    """How long they took: "dur" on the wall, "tdur" on a CPU (which short ones lack)."""
+    return sum(event.get(kind, 0) for event in events) / 1e3
 
 
 def _notebook(kernel: str, *sources: str) -> dict[str, Any]:
@@ -183,11 +208,10 @@ def _notebook(kernel: str, *sources: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _chromium() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
+def _chromium(playwright: Playwright) -> Iterator[Browser]:
     path = os.environ.get("LLMNB_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--no-proxy-server"])
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--no-proxy-server"])
+    try:
         yield browser
+    finally:
         browser.close()
