@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmnb.display import static
+from llmnb.display.answer import Answer
 from llmnb.display.scene import Scene
 from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
 from llmnb.records import Usage
@@ -452,6 +453,51 @@ def test_hostile_pages_run_and_fetch_nothing(page: Page) -> None:
     )
     assert page.evaluate(foreign) == 0
     assert page.evaluate("() => getComputedStyle(document.body).display") == "block"
+
+
+BROKEN_OFF = """(given) => {
+  const kept = given.map(([label, message]) => {
+    let receive, end;
+    const list = [{ data: { "application/vnd.jupyter.widget-view+json": { model_id: "answer-1" } } }];
+    const outputs = { length: 1, get: (n) => list[n], set: (n, output) => (list[n] = output) };
+    const statusChanged = { connect: (slot) => (end = slot), disconnect() {} };
+    const model = {
+      get: (name) => ({ answer_id: "answer-1", model_label: label })[name],
+      on: (event, handler) => (receive = handler),
+      off() {},
+      send() {},
+      widget_manager: { kernel: { statusChanged }, context: { model: { cells: [{ outputs }] } } },
+    };
+    window.make().initialize({ model });
+    receive(message);
+    end(null, "dead");
+    return list[0].data["text/html"];
+  });
+  document.body.innerHTML = kept.join("");
+  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+}"""
+
+
+def test_hostile_answers_whose_kernel_ended_run_and_fetch_nothing(bare: Page) -> None:
+    """All of the corpus in the form that the page itself makes when a kernel ends: nothing in it acts."""
+    seen: list[str] = []
+    bare.route("**/*", lambda route: (seen.append(route.request.url), route.abort()))
+    bare.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
+    given: list[object] = []
+    for text in hostile_corpus():
+        scene = Scene(Answer(text))
+        for event in (Thinking(text), ToolCall("1", text, {text: text}), ToolResult("1", text, text), Text(text)):
+            scene.answer.apply(event)
+        given.append([text, scene.keyframe()])
+    bare.evaluate(BROKEN_OFF, json.loads(json.dumps(given)))
+    bare.hover("body")
+    bare.evaluate("() => window.frames_drawn()")
+    assert seen == []
+    assert bare.locator("text=kernel ended").count() == len(given)
+    acting = "script, img, iframe, object, embed, svg, form, link, base, video, button"
+    assert bare.evaluate("(acting) => document.body.querySelectorAll(acting).length", acting) == 0
+    handled = "() => [...document.body.querySelectorAll('*')].flatMap((el) => el.getAttributeNames())"
+    assert not [name for name in bare.evaluate(handled) if name.startswith("on")]
 
 
 NOTEBOOK = [
