@@ -13,7 +13,7 @@ from llmnb.commands import console
 app = typer.Typer(help="Message batches: rows at half the price, ready within a day.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Id = Annotated[str, typer.Argument(help="The batch's id, or a beginning of it that no other has.")]
+Id = Annotated[str, typer.Argument(help="The batch's id or name, or a beginning of it that no other has.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids of batches, or beginnings of them that no other has.")]
 
 
@@ -37,7 +37,7 @@ def list_(
     for row in found.astype(object).where(found.notna(), None).to_dict("records"):
         counts = ", ".join(f"{row[name]:,} {name}" for name in _COUNTS if row[name])
         told = f"{row['requests']:,} requests{counts and f': {counts}'}"
-        which = f"{row['batch_id'] or '(id unknown)'}  {row['created']:%Y-%m-%d %H:%M}"
+        which = f"{row['batch_id'] or row['name']}  {row['created']:%Y-%m-%d %H:%M}"
         print(f"{which}  {row['state']}  {told}  {row['model']}")
     if found.empty:
         print("No batches yet: llm.map(frame, template, via='batch') sends some.")

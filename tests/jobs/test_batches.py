@@ -22,6 +22,7 @@ from llmnb.jobs.batches.notes import Notes
 from llmnb.jobs.batches.run import BatchRun
 from llmnb.jobs.batches.sending import Sender
 from llmnb.jobs.batches.service import Service
+from llmnb.jobs.batches.upload import Upload
 from llmnb.jobs.results import Results
 from llmnb.ledger import open_ledger, settle
 from llmnb.middleware import batch_results
@@ -276,6 +277,14 @@ def _kill_before_sending(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Service, "send", killed)
 
 
+def _kill_when_it_is_whole(patch: pytest.MonkeyPatch) -> None:
+    async def killed(self: Service, requests: Any, headers: Any, before_the_end: Any) -> None:
+        before_the_end()
+        raise Killed
+
+    patch.setattr(Service, "send", killed)
+
+
 def _kill_before_the_id_is_noted(patch: pytest.MonkeyPatch) -> None:
     tell = Sender.tell
 
@@ -342,36 +351,107 @@ async def test_killed_at_any_stage_nothing_is_paid_twice(
 
 
 async def test_a_batch_that_looks_like_ours_is_not_taken_for_it(sim: Simulator, llm: llmnb.LLM) -> None:
-    """Another's, made at the same time with as many requests: its results tell, and ours is sent."""
+    """Another's, made at the same time with as many requests: its results tell, and a person has to judge again."""
     with pytest.MonkeyPatch.context() as patch:
-        _kill_before_sending(patch)
+        _kill_when_it_is_whole(patch)
         with pytest.raises(Killed):
             await llm.amap(WORDS, SAY, via="batch")
     question: Any = {"model": "claude-haiku-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
     with sim.client() as other:
         other.messages.batches.create(requests=[{"custom_id": f"{n}", "params": question} for n in range(3)])
-    got = await llm.amap(WORDS, SAY, via="batch")
-    assert got["text"].tolist() == [f"echo Say {word}" for word in WORDS]
-    assert len(sent(sim)) == 2
-    assert len(llmnb.calls()) == 3  # the other's are read by nobody
+    assert (await llm.amap(WORDS, SAY, via="batch"))["error"].str.contains("not known whether it was sent").all()
+    assert (len(sent(sim)), len(llmnb.calls())) == (1, 0)  # the other's are read by nobody
 
 
-@pytest.mark.parametrize("arrives", [True, False])
-async def test_a_send_whose_answer_is_lost(sim: Simulator, llm: llmnb.LLM, arrives: bool) -> None:
-    """It is looked for at the API, and only sent again if it is not there."""
-    create, lost = anthropic.resources.messages.AsyncBatches.create, []
+@pytest.mark.parametrize("after_s", [0, 300, None], ids=["shown at once", "shown late", "never shown"])
+async def test_a_send_whose_answer_is_lost(
+    sim: Simulator, clock: Clock, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch, after_s: int | None
+) -> None:
+    """It is looked for at the API, and not sent again: what the API never shows, a person has to judge."""
+    find, began = Service.find, clock.now()
+
+    async def late(self: Service, note: Any, taken: Any) -> Any:
+        return None if after_s is None or clock.now() - began < after_s else await find(self, note, taken)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Service, "find", late)
+        _lose_the_answer(patch)
+        got = await llm.amap([*WORDS, "\ud800"], SAY, via="batch")
+    assert len(sent(sim)) == 1
+    assert got["error"][4].startswith("not asked: UnicodeEncodeError")
+    if after_s is None:
+        assert got["error"][:4].str.contains("not known whether it was sent: .*cut off .ValueError: half").all()
+        assert clock.now() - began >= service.SETTLED_S
+        row = llmnb.batches().iloc[0]
+        assert (row["state"], row["requests"]) == ("unknown", 3)
+        with pytest.raises(InvalidRequest, match=f"llmnb batches forget {row['name']}"):
+            llmnb.get_batch(row["name"]).look()
+        with pytest.raises(InvalidRequest, match="its id is not known yet"):
+            llm.map(WORDS, SAY)
+        got = await llm.amap(WORDS, SAY, via="batch")
+    assert got["text"][:4].notna().all()
+    assert (len(sent(sim)), held()) == (1, [])
+    books_agree(sim)
+
+
+def _lose_the_answer(patch: pytest.MonkeyPatch) -> None:
+    create = anthropic.resources.messages.AsyncBatches.create
 
     async def losing(self: Any, **given: Any) -> Any:
-        made = await create(self, **given) if arrives or lost else None
-        if not lost:
-            lost.append(made)
-            raise ValueError("half a JSON document")
-        return made
+        await create(self, **given)
+        raise ValueError("half a JSON document")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anthropic.resources.messages.AsyncBatches, "create", losing)
-        got = await llm.amap(WORDS, SAY, via="batch")
-    assert (got["text"].notna().all(), len(sent(sim))) == (True, 1)
+    patch.setattr(anthropic.resources.messages.AsyncBatches, "create", losing)
+
+
+def test_what_never_arrived_is_sent_again_when_a_person_says_so(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name that llmnb has for it, since the API's id is not known; the money that was held for it is free."""
+    llmnb.set_budget(usd=5, per="day", project="thesis")
+    with monkeypatch.context() as patch:
+        _kill_when_it_is_whole(patch)
+        with pytest.raises(Killed):
+            llm.map(WORDS, SAY, via="batch")
+    assert "process ended" in llm.map(WORDS, SAY, via="batch")["error"][0]
+    assert (sent(sim), len(held())) == ([], 1)
+    name = llmnb.batches()["name"][0]
+    assert repr(llmnb.get_batch(name[:6])) == f"<batch {name}, unknown: 3 requests>"
+    llmnb.get_batch(name).forget()
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert (len(sent(sim)), held()) == (1, [])
+    books_agree(sim)
+
+
+def test_what_broke_off_before_its_end_never_arrived(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The network, or the disk on which it would be noted that it may have arrived: it is sent again, or nothing is."""
+    real, began = Upload._body, clock.now()
+    broken: list[int] = []
+
+    async def breaking(self: Upload, pieces: Any, deadline: Any) -> Any:
+        async for piece in real(self, pieces, deadline):
+            yield piece
+            if not broken:
+                broken.append(len(piece))
+                raise ConnectionResetError("the network went away")
+
+    monkeypatch.setattr(Upload, "_body", breaking)
+    assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
+    assert (len(broken), len(sent(sim))) == (1, 1)
+    assert clock.now() - began < 900
+    no_room = notes._write
+
+    def full(path: Any, data: Any, **options: Any) -> None:
+        if isinstance(data, bytes) and b'"is_whole":true' in data:
+            raise OSError(28, "No space left on device")
+        no_room(path, data, **options)
+
+    monkeypatch.setattr(notes, "_write", full)
+    with pytest.raises(StoreError, match="Nothing was sent"):
+        llm.map(["new"], SAY, via="batch")
+    assert len(sent(sim)) == 1
     books_agree(sim)
 
 
@@ -453,8 +533,8 @@ def test_a_disk_that_is_full_at_the_end_costs_nothing(
     """Neither is the batch forgotten while rows of it are in memory only, nor its requests while its note is open."""
     real = notes._write
 
-    def full(path: Any, data: bytes, **options: Any) -> None:
-        if place == "rows" or b'"stage":"read"' not in data:
+    def full(path: Any, data: Any, **options: Any) -> None:
+        if place == "rows" or not isinstance(data, bytes) or b'"stage":"read"' not in data:
             return real(path, data, **options)
         raise OSError(28, "No space left on device")
 

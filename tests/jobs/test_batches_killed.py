@@ -29,6 +29,8 @@ service.clock = Clock(then + (time.time() - real) * scale, scale=scale)  # the s
 service.MOST_REQUESTS = int(sys.argv[2])
 rows = [f"row {n}" for n in range(int(sys.argv[1]))]
 got = llmnb.LLM(cache=False).map(rows, "Say {{ value }}", via="batch")
+if got["error"].str.startswith("not known whether it was sent").any():
+    sys.exit(3)
 assert got["text"].tolist() == [f"echo Say {row}" for row in rows], got
 """
 
@@ -83,7 +85,12 @@ def test_killed_again_and_again(sim: Simulator, llmnb_home: Path, rows: int, kil
         for child in children:
             child.kill()
             child.wait()
-    both = [started(sim, rows, most) for _ in range(2)]
-    assert [child.wait() for child in both] == [0, 0]
+    ended = {child.wait() for child in [started(sim, rows, most) for _ in range(2)]}
+    if 3 in ended:  # killed between the note that a batch will be whole and its last byte: a person looks, and says so
+        known = llmnb.batches()
+        for name in known["name"][known["state"] == "unknown"]:
+            llmnb.get_batch(name).forget()
+        ended = {started(sim, rows, most).wait()}
+    assert ended == {0}
     check(sim, rows)
     assert llmnb.LLM(cache=False).map([f"row {n}" for n in range(rows)], "Say {{ value }}").status.kept == rows

@@ -2,7 +2,8 @@
 
 `batches.jsonl` has a line for everything that happened to a batch, `batches/NAME.jsonl` its requests. Before a batch is
 sent, its requests and the intent to send it are on disk; the API's id is added when it is known. So at any moment at
-most one batch may be at the API whose id is not here, and its intent says what to look for.
+most one batch may be at the API whose id is not here, and its intent says what to look for. A line before its last byte
+is sent says that it may be there; without that line it is not.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Note:
     is_certain: bool = True
     """Whether the API itself said the id, and not only a look at its list."""
     strangers: tuple[str, ...] = ()
+    is_whole: bool = True
+    """Whether the last byte of it may have been sent; without that it cannot have arrived."""
+    cut_off: str = ""
+    """What was heard instead of the API's answer to its sending."""
 
     @property
     def run_id(self) -> str:
@@ -117,14 +122,10 @@ class Notes:
         note = Note(name=name, folder=self._folder, **facts)
         try:
             note.requests_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(note.requests_path, b"".join(lines))
+            _write(note.requests_path, lines)
             self._append(name, facts)
         except OSError as trouble:
-            raise StoreError(
-                f"the batch cannot be noted in {self._path} ({trouble}), and without that it might be paid twice. "
-                "Nothing was sent.",
-                path=str(self._path),
-            ) from None
+            raise self._refusal(trouble) from None
         self.all[name] = note
         return note
 
@@ -135,9 +136,27 @@ class Notes:
             OSError: it is not on disk; in memory it is noted all the same.
         """
         strangers = (*note.strangers, *facts.get("strangers", ()))
-        self.all[note.name] = replace(note, **{**facts, "strangers": strangers})
+        self.all[note.name] = replace(self.all.get(note.name, note), **{**facts, "strangers": strangers})
         self._append(note.name, facts)
         return self.all[note.name]
+
+    def is_whole(self, note: Note) -> None:
+        """Notes that a batch will be whole in a moment.
+
+        Raises:
+            StoreError: it cannot be noted, so that it must not be.
+        """
+        try:
+            self.tell(note, is_whole=True)
+        except OSError as trouble:
+            raise self._refusal(trouble) from None
+
+    def _refusal(self, trouble: OSError) -> StoreError:
+        return StoreError(
+            f"the batch cannot be noted in {self._path} ({trouble}), and without that it might be paid twice. "
+            "Nothing was sent.",
+            path=str(self._path),
+        )
 
     def _append(self, name: str, facts: dict[str, Any]) -> None:
         line = json.dumps({"name": name, **facts}, separators=(",", ":")).encode()
@@ -177,14 +196,11 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", told) if isinstance(told, dict) and "name" in told else None
 
 
-def _write(path: Path, data: bytes, *, append: bool = False) -> None:
+def _write(path: Path, data: bytes | Iterable[bytes], *, append: bool = False) -> None:
     """Writes, and waits until it would outlive the machine."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+    with os.fdopen(descriptor, "wb", buffering=2**20) as file:
+        file.writelines([data] if isinstance(data, bytes) else data)
+        file.flush()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,6 @@ killed at, the next time begins with what is on disk (see `notes`).
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -27,6 +26,7 @@ from llmnb.jobs.batches.sending import Packing, Sender
 from llmnb.jobs.batches.service import Service
 from llmnb.jobs.batches.status import BatchStatus
 from llmnb.jobs.batches.taking import Taking, half_nanousd
+from llmnb.jobs.batches.upload import encoded
 from llmnb.jobs.run import Run, Status
 from llmnb.locks import try_lock
 from llmnb.middleware.batch_results import BatchFacts, remember, row_uid
@@ -67,6 +67,8 @@ class BatchRun(Run):
         self._taking = Taking(asked, shape, self._retries, job.settings)
         self._in: dict[bytes, str] = {}  # the batch that a row waits for
         self._heard: set[str] = set()  # batches whose results were read here
+        self._lost: set[str] = set()  # those of which nobody knows whether they were sent
+        self._looked_since: dict[str, float] = {}
         self._batch_counts: Counter[str] = Counter()
         self._half_nanousd = 0
         self._unknown_nanousd = 0  # what answers may have cost whose cost is not known
@@ -81,8 +83,8 @@ class BatchRun(Run):
         sent = self._waiting()
         return BatchStatus(
             **told_so_far,
-            waiting=tuple(str(note.id) for note in sent),
-            sent=sum(note.requests for note in sent),
+            waiting=tuple(note.id for note in sent if note.id),
+            sent=sum(note.requests for note in sent if note.id),
             succeeded=self._batch_counts["succeeded"],
             errored=self._batch_counts["errored"],
             expired=self._batch_counts["expired"],
@@ -95,9 +97,9 @@ class BatchRun(Run):
     @property
     def way_back(self) -> str:
         """What a person who stops waiting should know."""
-        ids = [str(note.id) for note in self._waiting()]
+        ids = [note.id for note in self._waiting() if note.id]
         if not ids:
-            return ""
+            return " A batch was being sent: the same call finds out whether it was." if self._waiting() else ""
         they, them = ("The batches go", "them") if len(ids) > 1 else ("The batch goes", "it")
         return (
             f" {they} on at the API: the same call waits for {them} again and sends nothing twice. To end {them}: "
@@ -207,7 +209,11 @@ class BatchRun(Run):
                 self._finish(row, question)
                 continue
             body = body_of(question)
-            size = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            try:
+                size = len(encoded(body))
+            except (TypeError, ValueError) as error:  # such as half a character, which the API would not take
+                self._leave(row, f"not asked: {type(error).__name__}: {error}")
+                continue
             if size > _LARGEST_ROW_BYTES:
                 self._leave(row, f"not asked: {size:,} bytes are more than the API takes")
                 continue
@@ -274,6 +280,10 @@ class BatchRun(Run):
         pause_s = service.FIRST_POLL_S
         with calling(**self._plan.ledger):
             api = Service(self._job.access.here())
+            if any(note.id is None for note in self._waiting()):
+                self._does("looking for a batch whose sending was cut off, so that nothing is sent twice")
+                await service.sleep(service.LOOK_S)
+                return
             while True:
                 told_s = 0.0
                 for note in self._waiting():
@@ -295,13 +305,16 @@ class BatchRun(Run):
         """Finds a batch that was lost, and reads the results of one that has ended, unless this run has done so."""
         from anthropic import APIConnectionError, APIStatusError
 
-        if note.name in self._heard:
+        if note.name in self._heard or note.name in self._lost:
             return
-        if note.stage == "intended":
-            if not await sender.settle(note):
+        if note.stage == "intended" and not note.is_whole:
+            sender.drop(note)
+            return
+        try:
+            if note.stage == "intended" and not await sender.is_found(note):
+                self._give_up_in_time(note)
                 return
             note = self.notes.all[note.name]
-        try:
             shown = await api.look(str(note.id))
         except (APIConnectionError, APIStatusError) as error:  # it is waited for, and looked at again
             service.raise_final(error, note)
@@ -318,6 +331,20 @@ class BatchRun(Run):
         sender.tell(note, **service.facts_of(shown), is_certain=True)
         holding.let_go(note.name)
         self._heard.add(note.name)
+
+    def _give_up_in_time(self, note: Note) -> None:
+        """Leaves the rows of a batch that the API should have shown by now, had it arrived: a person has to judge."""
+        now = service.clock.now()
+        since = self._looked_since.setdefault(note.name, now)  # for a clock that was set back
+        if max(now - note.intended, now - since) < service.SETTLED_S:
+            return
+        told = service.unknown(note)
+        manifest = Manifest(note.requests_path)
+        for key in manifest:
+            if key in self._asking:
+                self._leave(Row(key, ""), told)
+        manifest.close()
+        self._lost.add(note.name)
 
     async def _read(self, note: Note, shown: MessageBatch, api: Service) -> None:
         self._does(f"reading the results of {shown.id}")

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _KINDS: dict[str, frames.Kind] = {
     "batch_id": "text",
+    "name": "text",
     "run_id": "text",
     "created": "time",
     "state": "text",
@@ -60,10 +61,11 @@ def batches(*, refresh: bool = False) -> pd.DataFrame:
         refresh: ask the API about those that were in progress when that was last known. Without it no network is used.
 
     Returns:
-        A row for each: `batch_id` (the API's), `run_id`, `created`, `state` ("in progress", "ended": its results are
-        not rows yet; "read": they are; "unknown": its sending was cut off, and the same call of `llm.map` finds out
-        what came of it), `requests` and what became of them (missing before it has ended), `ended`, `expires`, `model`
-        and `project`. Times are in the timezone of the settings.
+        A row for each: `batch_id` (the API's; missing while it is not known), `name` (llmnb's own), `run_id`,
+        `created`, `state` ("in progress", "ended": its results are not rows yet; "read": they are; "unknown": its
+        sending was cut off, and the same call of `llm.map` looks whether it arrived), `requests` and what became of
+        them (missing before it has ended), `ended`, `expires`, `model` and `project`. Times are in the timezone of the
+        settings.
 
     Raises:
         MissingKey, anthropic.APIError: with `refresh` only.
@@ -77,7 +79,7 @@ def batches(*, refresh: bool = False) -> pd.DataFrame:
 
 
 def get_batch(batch_id: str) -> SavedBatch:
-    """A message batch by its id, or a beginning of it that no other batch has.
+    """A message batch by its id, or llmnb's own name for it, or a beginning of them that no other batch has.
 
     A whole id may also be of a batch that llmnb did not send, of the same account.
 
@@ -85,10 +87,12 @@ def get_batch(batch_id: str) -> SavedBatch:
         InvalidRequest: there is none, or there are several.
     """
     settings = settings_room.load()
-    found = [note for note in noted(settings) if batch_id and note.id is not None and note.id.startswith(batch_id)]
-    exact = [note for note in found if note.id == batch_id]
+    known = [note for note in noted(settings) if note.stage != "dropped"]
+    found = [note for note in known if batch_id and any(name.startswith(batch_id) for name in _names(note))]
+    exact = [note for note in found if batch_id in _names(note)]
     if len(exact or found) > 1:
-        raise InvalidRequest(f"several batches begin with {batch_id!r}: {', '.join(str(note.id) for note in found)}")
+        ids = ", ".join(note.id or note.name for note in found)
+        raise InvalidRequest(f"several batches begin with {batch_id!r}: {ids}")
     if found:
         return SavedBatch((exact or found)[0], settings)
     if not batch_id.startswith("msgbatch_"):
@@ -106,8 +110,8 @@ class SavedBatch:
 
     @property
     def id(self) -> str:
-        """The API's id."""
-        return str(self.note.id)
+        """The API's id; where its sending was cut off, so that it is not known, llmnb's own name of it."""
+        return self.note.id or self.note.name
 
     @property
     def run_id(self) -> str | None:
@@ -224,6 +228,11 @@ class SavedBatch:
         return OurClients(self._settings, server)
 
     def _at_the_api(self, asked: Callable[[Service], AsyncGenerator[T]]) -> Generator[T]:
+        if self.note.id is None:
+            raise InvalidRequest(
+                f"the sending of the batch {self.id} was cut off, and its id at the API is not known: the same call of "
+                f"llm.map looks for it there. `llmnb batches forget {self.id}` has its rows sent again."
+            )
         access = self._access()
         labels = {"run_id": self.run_id, "project": self.note.project} if self.note.name else {}
 
@@ -243,9 +252,13 @@ async def _once(asked: Any) -> AsyncGenerator[Any]:
     yield await asked
 
 
+def _names(note: Note) -> tuple[str, ...]:
+    return (note.name,) if note.id is None else (note.id, note.name)
+
+
 def _row(note: Note) -> list[Any]:
     counts = [note.counts.get(name) for name in _COUNTS]
     times = [None if moment is None else int(moment * 1e6) for moment in (note.ended, note.expires)]
     created = int((note.created or note.intended) * 1e6)
     state = _STATES[note.stage]
-    return [note.id, note.run_id, created, state, note.requests, *counts, *times, note.model, note.project]
+    return [note.id, note.name, note.run_id, created, state, note.requests, *counts, *times, note.model, note.project]

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmnb.budgeting.bound import Bound
+from llmnb.errors import StoreError
 from llmnb.jobs.batches import service
 from llmnb.jobs.batches.holding import Holding, Needed
 from llmnb.jobs.batches.manifest import Entry
 from llmnb.jobs.batches.notes import Note, Notes, noted
-from llmnb.jobs.batches.service import Lost, Service
+from llmnb.jobs.batches.service import Lost, NotSent, Service
 from llmnb.settings import Settings
 from llmnb.trouble import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from anthropic.types.messages import MessageBatch
 
 _AROUND_BYTES = 64
 """What a request has around its parameters: its id, and the names of both."""
@@ -67,6 +70,7 @@ class Sender:
         """
         if not self._notes.all:
             await self._api.check(packing.requests[0]["params"])
+        wait_s = service.FIRST_POLL_S
         for left in reversed(range(service.LOST_TRIES)):
             note = self._notes.intend(
                 (entry.line() for entry in packing.entries),
@@ -74,35 +78,65 @@ class Sender:
                 intended=service.clock.now(),
                 requests=len(packing.entries),
                 most_nanousd=packing.most_nanousd,
+                is_whole=False,
                 **facts,
             )
-            self._doing(f"sending {note.requests:,} requests")
             try:
                 await self._holding.hold(note.name, packing.needed, service.sleep)
-                made = await self._api.send(packing.requests, packing.headers)
+                return self.tell(note, **service.facts_of(await self._sent(note, packing)))
             except Lost as lost:
-                if await self.settle(note):
+                note = self.tell(note, cut_off=f"{type(lost.error).__name__}: {lost.error}"[:200])
+                if not lost.is_refused or await self._settle(note):
                     return self._notes.all[note.name]
                 if not left:
                     raise lost.error from None
+            except NotSent as failed:
+                self.drop(note)
+                if not left or isinstance(failed.error, StoreError):
+                    raise failed.error from None
+                self._doing("the API cannot be reached just now")
+                await service.sleep(wait_s)
+                wait_s *= 2
             except Exception:  # it was refused: it never was there
                 self.drop(note)
                 raise
-            else:
-                return self.tell(note, **service.facts_of(made))
         raise AssertionError("the last try returns or raises")
 
-    async def settle(self, note: Note) -> bool:
-        """Finds out whether a batch whose sending was cut off has arrived; if not, its rows are free to be sent.
+    async def _sent(self, note: Note, packing: Packing) -> MessageBatch:
+        """Sends it; a rate limit, which refuses it for certain, is waited for."""
+        from anthropic import RateLimitError
+
+        wait_s = service.FIRST_POLL_S
+        while True:
+            self._doing(f"sending {note.requests:,} requests")
+            try:
+                return await self._api.send(packing.requests, packing.headers, lambda: self._notes.is_whole(note))
+            except RateLimitError as error:
+                self.tell(note, is_whole=False)
+                self._doing("waiting for the limits of the API, which takes no more batches just now")
+                await service.sleep(service.told_wait_s(error) or wait_s)
+                wait_s = min(wait_s * 2, service.LONGEST_POLL_S)
+
+    async def _settle(self, note: Note) -> bool:
+        """Whether a batch has arrived to which the API answered that it failed; if not, its rows are free again."""
+        until = service.clock.now() + service.REFUSED_S
+        while not await self.is_found(note):
+            if service.clock.now() >= until:
+                self.drop(note)
+                return False
+            await service.sleep(service.LOOK_S)
+        return True
+
+    async def is_found(self, note: Note) -> bool:
+        """Looks once whether a batch whose sending was cut off is at the API.
 
         Whether it is the right one is only known when it has ended; if not, it is looked for again.
         """
         while True:
-            self._doing("looking for a batch that may have been sent")
+            self._doing("looking for a batch whose sending was cut off")
             taken = {one.id for one in noted(self._settings) if one.id is not None} | set(note.strangers)
             found = await self._api.find(note, taken)
             if found is None:
-                self.drop(note)
                 return False
             ended = found.processing_status == "ended"
             if not ended or await self.is_ours(note, found.id):

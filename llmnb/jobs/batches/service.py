@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import math
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,8 +32,11 @@ FIRST_POLL_S, LONGEST_POLL_S = 2.0, 300.0
 """How long is waited between two looks at a batch, at first and at most."""
 POLL_GROWTH = 1.25
 """Each wait is longer by a quarter: that a batch has ended is known before it has taken a quarter longer."""
-SETTLED_S = 60.0
-"""A send whose answer was lost is looked for until it is so old; what is at the API by then is in its list."""
+SETTLED_S = 600.0
+"""A batch whose sending was cut off is looked for until it is so old. No server works longer at a request whose client
+is gone: the SDK itself waits for no answer longer. What is not in the list by then, a person has to judge."""
+REFUSED_S = 60.0
+"""The same of one to which the API itself answered that it failed: it works at it no more."""
 LOOK_S = 15.0
 SKEW_S = 24 * 3600.0
 """Nobody looks at batches made so long before a send: by more than that this machine's clock is not wrong."""
@@ -52,12 +54,20 @@ async def sleep(seconds: float) -> None:
     await asyncio.sleep(clock.real_s(seconds))
 
 
-class Lost(Exception):  # noqa: N818 - it says what happened
-    """Nobody knows whether what was sent has arrived; `error` is what was heard instead."""
+class NotSent(Exception):  # noqa: N818 - it says what happened
+    """What was sent has not arrived, for certain; `error` is why."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class Lost(NotSent):
+    """Nobody knows whether what was sent has arrived; `is_refused` is whether the API said that it failed."""
+
+    def __init__(self, error: Exception, *, is_refused: bool = False) -> None:
+        super().__init__(error)
+        self.is_refused = is_refused
 
 
 class Service:
@@ -70,29 +80,32 @@ class Service:
 
     # Sending ----------------------------------------------------------------------------------------------------------
 
-    async def send(self, requests: list[dict[str, Any]], headers: dict[str, Any]) -> MessageBatch:
-        """Sends a batch, once; a rate limit, which refuses it for sure, is waited for.
+    async def send(
+        self, requests: list[dict[str, Any]], headers: dict[str, Any], before_the_end: Callable[[], None]
+    ) -> MessageBatch:
+        """Sends a batch, once. `before_the_end` is called before the last byte of it, which makes it one.
 
         Raises:
             Lost: it may have arrived, or not.
+            NotSent: it has not arrived.
             anthropic.APIStatusError: it was refused.
         """
-        from anthropic import APIStatusError, RateLimitError
+        from anthropic import APIStatusError
 
-        wait_s = FIRST_POLL_S
-        while True:
-            try:
-                made: Any = self._once.messages.batches.create
-                return await made(requests=requests, extra_headers=headers or None)
-            except RateLimitError as error:
-                await sleep(told_wait_s(error) or wait_s)
-                wait_s = min(wait_s * 2, LONGEST_POLL_S)
-            except APIStatusError as error:
-                if error.status_code not in (408, 409) and error.status_code < 500:
-                    raise
+        from llmnb.jobs.batches.upload import Upload
+
+        upload = Upload(before_the_end)
+        made: Any = self._once.with_middleware(upload).messages.batches.create
+        try:
+            return await made(requests=requests, extra_headers=headers or None)
+        except APIStatusError as error:
+            if error.status_code not in (408, 409) and error.status_code < 500:
+                raise
+            raise Lost(error, is_refused=_is_refused(error)) from None
+        except Exception as error:  # no connection, or no answer that can be read
+            if upload.is_whole:
                 raise Lost(error) from None
-            except Exception as error:  # no connection, or no answer that can be read: it may have arrived
-                raise Lost(error) from None
+            raise NotSent(upload.trouble or error) from None
 
     async def newest(self) -> str:
         """The id of the batch that was made last; empty where there is none. What is made later comes before it."""
@@ -105,15 +118,6 @@ class Service:
         The list tells no more of a batch than when it was made and how many requests it has; whether it is the right
         one, its results will tell. `taken` are ids that are known to be others'.
         """
-        age_s = min(max(0.0, clock.now() - note.intended), SETTLED_S)
-        looks = 1 + math.ceil((SETTLED_S - age_s) / LOOK_S)
-        for left in reversed(range(looks)):
-            if (found := await self._listed(note, taken)) is not None or not left:
-                return found
-            await sleep(LOOK_S)
-        return None
-
-    async def _listed(self, note: Note, taken: Collection[str]) -> MessageBatch | None:
         found: MessageBatch | None = None
         async for batch in self._client.messages.batches.list(limit=_PAGE):
             # the second where the batch that was newest then is gone
@@ -194,6 +198,13 @@ class Service:
                 wait_s = min(wait_s * 2, LONGEST_POLL_S)
 
 
+def _is_refused(error: Any) -> bool:
+    """Whether the API itself says that a request failed, and not somebody on the way who waited too long for it."""
+    told: Any = error.body
+    known = isinstance(told, dict) and isinstance(cast("dict[str, Any]", told).get("error"), dict)
+    return known and error.status_code in (409, 500, 503, 529)
+
+
 def told_wait_s(error: Any) -> float | None:
     """How long the API asks to wait, in seconds, where it does."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
@@ -246,4 +257,14 @@ def no_longer_kept(note: Note) -> InvalidRequest:
     return InvalidRequest(
         f"the API keeps the results of a batch for 29 days, and has no longer those of {note.id}: "
         f"`llmnb batches forget {note.id}` has its rows asked again, and paid again. Nothing was sent."
+    )
+
+
+def unknown(note: Note) -> str:
+    """What is said of the rows of a batch whose sending was cut off, and which the API does not show."""
+    when = datetime.fromtimestamp(note.intended).astimezone().strftime("%Y-%m-%d %H:%M")
+    return (
+        f"not known whether it was sent: the sending of its batch was cut off ({note.cut_off or 'the process ended'}, "
+        f"{when}), and the API's list does not show it. The same call looks for it again. If you are sure that it is "
+        f"not there, `llmnb batches forget {note.name}` has its rows sent, and paid again should it be there after all."
     )
