@@ -27,13 +27,29 @@ def parts(status: BatchStatus, now: Callable[[], float] = time.time) -> list[str
     if ended:
         told.append(", ".join(ended))
     if status.half_nanousd > 0:
-        told.append(f"half the price saved ${status.half_nanousd / float(NANO):,.4f}")
+        told.append(f"half the price: ${status.half_nanousd / float(NANO):,.4f} saved")
     return told
 
 
+def note(status: BatchStatus) -> str:
+    """What a person wants to know of a batch that is waited for: what it costs, and what may be closed or stopped."""
+    if not status.waiting or status.is_over:
+        return ""
+    many = len(status.waiting) > 1
+    they, go, them = ("the batches", "go", "them") if many else ("the batch", "goes", "it")
+    return (
+        f"Half the price of live calls. You can close this notebook or stop its kernel: {they} {go} on at the API, and "
+        f"this cell, run again, waits for {them} again and pays nothing twice. Stop ends the waiting only; to end "
+        f"{them}: llmnb batches cancel {' '.join(status.waiting)}"
+    )
+
+
 def _since(status: BatchStatus) -> str:
-    minutes = int(status.seconds // 60)
-    return f", waited for {minutes:,} min" if minutes else ""
+    minutes = int(status.waited_s // 60)
+    usual = "most end within an hour"
+    if status.usual_s is not None:
+        usual = f"yours took {max(1, round(status.usual_s / 60)):,} min at most"
+    return f", sent {minutes:,} min ago ({usual})" if minutes else f" ({usual})"
 
 
 def _by(status: BatchStatus, now: float) -> str:

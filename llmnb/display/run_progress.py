@@ -216,8 +216,10 @@ def _html(status: Status, text: str) -> str:
     )  # fmt: skip
     first, _, more = text.partition(_DOT)
     error = f'<div class="llmnb-error">first error: {_plain(status.first_error[:300])}</div>'
+    note = batch_progress.note(status) if isinstance(status, BatchStatus) else ""
+    about = f'<div class="llmnb-more">{_plain(note)}</div>' if note else ""
     return (
-        f'<div>{bar}<div>{_plain(first)}</div><div class="llmnb-more">{_plain(more)}</div>'
+        f'<div>{bar}<div>{_plain(first)}</div><div class="llmnb-more">{_plain(more)}</div>{about}'
         f"{error if status.first_error else ''}</div>"
     )
 

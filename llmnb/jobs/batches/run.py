@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from llmnb.asking.extraction import Extraction
 from llmnb.jobs.asking import Outcome, Row
 from llmnb.jobs.batches import service
+from llmnb.jobs.batches.choice import durations
 from llmnb.jobs.batches.holding import Holding
 from llmnb.jobs.batches.manifest import Entry, Manifest, body_of, headers_of
-from llmnb.jobs.batches.notes import Note, Notes
+from llmnb.jobs.batches.notes import Note, Notes, noted
 from llmnb.jobs.batches.sending import Packing, Sender
 from llmnb.jobs.batches.service import Service
 from llmnb.jobs.batches.status import BatchStatus
@@ -73,6 +74,7 @@ class BatchRun(Run):
         self._half_nanousd = 0
         self._unknown_nanousd = 0  # what answers may have cost whose cost is not known
         self._doing = ""
+        self._usual_s = max(durations(noted(job.settings)), default=None)
         self.notes = Notes(job.folder)
 
     @property
@@ -81,6 +83,7 @@ class BatchRun(Run):
         told = super().status
         told_so_far: dict[str, Any] = {one.name: getattr(told, one.name) for one in fields(told)}
         sent = self._waiting()
+        since = min((note.created for note in sent if note.created), default=None)
         return BatchStatus(
             **told_so_far,
             waiting=tuple(note.id for note in sent if note.id),
@@ -89,6 +92,8 @@ class BatchRun(Run):
             errored=self._batch_counts["errored"],
             expired=self._batch_counts["expired"],
             canceled=self._batch_counts["canceled"],
+            waited_s=0.0 if since is None else max(0.0, service.clock.now() - since),
+            usual_s=self._usual_s,
             ends_by=max((note.expires for note in sent if note.expires), default=None),
             half_nanousd=self._half_nanousd,
             doing=self._doing,

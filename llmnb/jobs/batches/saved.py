@@ -212,6 +212,7 @@ class SavedBatch:
             seconds=max(0.0, (note.ended or service.clock.now()) - (note.created or 0.0)),
             waiting=waiting,
             sent=0 if is_over else note.requests,
+            waited_s=max(0.0, service.clock.now() - (note.created or 0.0)),
             ends_by=note.expires,
             succeeded=note.counts.get("succeeded", 0),
             errored=note.counts.get("errored", 0),
