@@ -245,7 +245,8 @@ def _refusal(error: Any) -> str:
     about = f" (request {error.request_id})" if error.request_id else ""
     said = error.api_message or error.message
     status = "broke off with" if error.status_code == 200 else f"answered {error.status_code}"  # 200: it had begun
-    return f"the API {status}{kind}: {said}{about}.{_hint(error.status_code, said)}"
+    notes = "".join(f" {note.removeprefix('llmnb: ')}" for note in getattr(error, "__notes__", ()))
+    return f"the API {status}{kind}: {said}{about}.{_hint(error.status_code, said)}{notes}"
 
 
 def _hint(status: int, said: str) -> str:

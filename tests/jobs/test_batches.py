@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 import llmnb
+from llmnb.commands.console import explained
 from llmnb.errors import BudgetExceeded, InvalidRequest, StoreError
 from llmnb.jobs.batches import notes, service
 from llmnb.jobs.batches.notes import Notes
@@ -456,6 +457,31 @@ def test_what_broke_off_before_its_end_never_arrived(
     books_agree(sim)
 
 
+async def test_stopped_before_its_end_it_holds_no_money(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Stop while a large batch is on its way: it never arrived, and is sent when the call is made again."""
+    llmnb.set_budget(usd=5, per="day", project="thesis")
+    begun = asyncio.Event()
+
+    async def slow(self: Upload, pieces: Any, deadline: Any) -> Any:
+        yield pieces[0]
+        begun.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "_body", slow)
+        asking = asyncio.ensure_future(llm.amap(WORDS, SAY, via="batch"))
+        await begun.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert (held(), llmnb.batches().empty) == ([], True)
+    assert (await llm.amap(WORDS, SAY, via="batch"))["text"].notna().all()
+    assert len(sent(sim)) == 1
+    books_agree(sim)
+
+
 def test_a_server_that_fails_is_asked_once(sim: Simulator, llm: llmnb.LLM) -> None:
     """The SDK does not repeat a send by itself: that could be a second batch. A rate limit is waited for."""
     posts = lambda seen: seen.method == "POST" and seen.path == "/v1/messages/batches"  # noqa: E731
@@ -764,12 +790,17 @@ def test_results_that_are_no_longer_kept(sim: Simulator, clock: Clock, llm: llmn
 def test_a_batch_is_cancelled_or_forgotten(sim: Simulator, llm: llmnb.LLM) -> None:
     """What is cancelled is not billed; the rows of one that was deleted are asked again when it is forgotten."""
     batch_id = waiting(llm)
-    llmnb.get_batch(batch_id).cancel().wait(progress=False)
+    cancelled = llmnb.get_batch(batch_id).cancel()
+    assert repr(cancelled) == f"<batch {batch_id}, canceling: 3 requests>"
+    assert cancelled.wait(progress=False).state == "ended"
     with sim.client() as other:
         other.messages.batches.delete(batch_id)
     with pytest.raises(anthropic.NotFoundError) as gone:
         llm.map(WORDS, SAY, via="batch")
     assert any(f"llmnb batches forget {batch_id}" in note for note in gone.value.__notes__)
+    with pytest.raises(anthropic.NotFoundError) as gone:
+        llmnb.get_batch(batch_id).look()
+    assert f"llmnb batches forget {batch_id}" in str(explained(gone.value))
     llmnb.get_batch(batch_id).forget()
     assert llm.map(WORDS, SAY, via="batch")["text"].notna().all()
     with pytest.raises(InvalidRequest, match="there is no batch 'x'"):

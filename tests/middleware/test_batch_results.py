@@ -9,7 +9,10 @@ import anthropic
 import pytest
 
 import llmnb
+from llmnb import settings
 from llmnb.ledger import open_ledger
+from llmnb.ledger.upkeep import fold
+from llmnb.middleware import batch_results
 from llmnb.records import calling
 from llmnb.simulator import Clock, Simulator
 
@@ -71,6 +74,27 @@ def test_results_become_rows_once(simulator: Simulator, clock: Clock) -> None:
         (cost, tokens) = connection.execute("SELECT sum(cost_nanousd), sum(output_tokens) FROM calls").fetchone()
     assert (cost, tokens) == (billed.price_nanousd, billed.output_tokens)
     assert sum(row["status"] == "ok" for row in first) == billed.requests == 3
+
+
+def test_results_that_two_processes_read_at_once(
+    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither finds the other's rows on the books, and both write them: they are there once, in sums, too."""
+    monkeypatch.setattr(batch_results.Booking, "_booked", lambda *_: set())
+    with simulator.client() as plain, simulator.client() as other:
+        client, its = llmnb.wrap(plain, project="thesis"), llmnb.wrap(other, project="thesis")
+        batch = made(client, *["claude-sonnet-5-5"] * 3)
+        clock.advance(61)
+        mine, theirs = iter(client.messages.batches.results(batch)), iter(its.messages.batches.results(batch))
+        for _ in zip(mine, theirs, strict=True):
+            pass
+        first = booked()
+        fold(open_ledger(), settings.load())
+        list(its.messages.batches.results(batch))
+    assert booked() == first
+    billed, usage = simulator.billed(), llmnb.usage().iloc[0]
+    assert (len(first), usage["calls"], usage["cost_nanousd"]) == (3, 3, billed.price_nanousd)
+    assert usage["output_tokens"] == billed.output_tokens
 
 
 @pytest.mark.parametrize("kind", ["async", "gzip", "streaming", "left"])

@@ -293,14 +293,15 @@ class BatchRun(Run):
                 told_s = 0.0
                 for note in self._waiting():
                     try:
-                        if (await api.look(str(note.id))).processing_status == "ended":
+                        shown = await api.look(str(note.id))
+                        if shown.processing_status == "ended":
                             return
                     except (APIConnectionError, APIStatusError) as error:  # the batch goes on all the same
                         service.raise_final(error, note)
                         self._does("the API cannot be reached just now")
                         told_s = max(told_s, service.told_wait_s(error) or 0.0)
                     else:
-                        self._does("")
+                        self._does("it is being cancelled" if shown.processing_status == "canceling" else "")
                 await service.sleep(max(pause_s, told_s))
                 pause_s = min(pause_s * service.POLL_GROWTH, service.LONGEST_POLL_S)
 

@@ -62,20 +62,22 @@ def batches(*, refresh: bool = False) -> pd.DataFrame:
 
     Returns:
         A row for each: `batch_id` (the API's; missing while it is not known), `name` (llmnb's own), `run_id`,
-        `created`, `state` ("in progress", "ended": its results are not rows yet; "read": they are; "unknown": its
-        sending was cut off, and the same call of `llm.map` looks whether it arrived), `requests` and what became of
-        them (missing before it has ended), `ended`, `expires`, `model` and `project`. Times are in the timezone of the
-        settings.
+        `created`, `state` ("in progress"; "canceling"; "ended": its results are not rows yet; "read": they are;
+        "unknown": its sending was cut off, and the same call of `llm.map` looks whether it arrived), `requests` and
+        what became of them (missing before it has ended), `ended`, `expires`, `model` and `project`. Times are in the
+        timezone of the settings.
 
     Raises:
         MissingKey, anthropic.APIError: with `refresh` only.
     """
     settings = settings_room.load()
     found = [note for note in noted(settings) if note.stage != "dropped"]
-    if refresh:
-        found = [SavedBatch(note, settings).look().note if note.stage == "sent" else note for note in found]
     found.sort(key=lambda note: note.created or note.intended, reverse=True)
-    return frames.frame(_KINDS, [_row(note) for note in found], zones.reporting_zone(settings))
+    saved = [SavedBatch(note, settings) for note in found]
+    for batch in saved:
+        if refresh and batch.note.stage == "sent":
+            batch.look()
+    return frames.frame(_KINDS, [_row(batch) for batch in saved], zones.reporting_zone(settings))
 
 
 def get_batch(batch_id: str) -> SavedBatch:
@@ -107,6 +109,7 @@ class SavedBatch:
     def __init__(self, note: Note, settings: Settings) -> None:
         self.note = note
         self._settings = settings
+        self._is_canceling = False
 
     @property
     def id(self) -> str:
@@ -121,7 +124,7 @@ class SavedBatch:
     @property
     def state(self) -> str:
         """As in `llmnb.batches()`."""
-        return _STATES[self.note.stage]
+        return "canceling" if self._is_canceling else _STATES[self.note.stage]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -148,7 +151,11 @@ class SavedBatch:
         return self
 
     def cancel(self) -> SavedBatch:
-        """Has it cancelled: what is processed by then is answered and billed, the rest is neither."""
+        """Has it cancelled: what is processed by then is answered and billed, the rest is neither.
+
+        That takes the API a while. The same call of `llm.map` then takes what was answered, and after that sends the
+        rest.
+        """
         for shown in self._at_the_api(lambda api: _once(api.cancel(self.id))):
             self._saw(shown)
         return self
@@ -177,6 +184,7 @@ class SavedBatch:
 
     def _saw(self, shown: Any) -> None:
         facts = service.facts_of(shown)
+        self._is_canceling = shown.processing_status == "canceling"
         remember(self.id, BatchFacts(round(facts["created"] * 1e6), self.note.model or None))
         if self.note.stage == "read":
             return
@@ -238,9 +246,16 @@ class SavedBatch:
         labels = {"run_id": self.run_id, "project": self.note.project} if self.note.name else {}
 
         async def events() -> AsyncGenerator[T]:
+            from anthropic import APIStatusError
+
             with calling(**labels):
-                async for event in asked(Service(access.on_loop_thread())):
-                    yield event
+                try:
+                    async for event in asked(Service(access.on_loop_thread())):
+                        yield event
+                except APIStatusError as error:
+                    if self.note.name:
+                        service.raise_final(error, self.note)
+                    raise
 
         yield from from_loop_thread(events)
 
@@ -257,9 +272,20 @@ def _names(note: Note) -> tuple[str, ...]:
     return (note.name,) if note.id is None else (note.id, note.name)
 
 
-def _row(note: Note) -> list[Any]:
+def _row(batch: SavedBatch) -> list[Any]:
+    note = batch.note
     counts = [note.counts.get(name) for name in _COUNTS]
     times = [None if moment is None else int(moment * 1e6) for moment in (note.ended, note.expires)]
     created = int((note.created or note.intended) * 1e6)
-    state = _STATES[note.stage]
-    return [note.id, note.name, note.run_id, created, state, note.requests, *counts, *times, note.model, note.project]
+    return [
+        note.id,
+        note.name,
+        note.run_id,
+        created,
+        batch.state,
+        note.requests,
+        *counts,
+        *times,
+        note.model,
+        note.project,
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,10 @@ class Sender:
                 wait_s *= 2
             except Exception:  # it was refused: it never was there
                 self.drop(note)
+                raise
+            except asyncio.CancelledError:  # a person stopped it
+                if not self._notes.all[note.name].is_whole:
+                    self.drop(note)
                 raise
         raise AssertionError("the last try returns or raises")
 

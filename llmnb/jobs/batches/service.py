@@ -245,7 +245,7 @@ def raise_final(error: Exception, note: Note) -> None:
     status = getattr(error, "status_code", None)
     if status == 404:
         error.add_note(
-            f"llmnb: the batch {note.id} is not to be found with this key. It may belong to another workspace's; or it "
+            f"llmnb: the batch {note.id} is not to be found with this key. It may belong to another workspace; or it "
             f"was deleted: `llmnb batches forget {note.id}` has its rows asked again, and paid again."
         )
     if status in FINAL:
