@@ -1,12 +1,10 @@
 """Keeps the cache in a folder of this machine: diskcache writes and evicts, a plain connection reads.
 
-diskcache's own `Disk` pickles what is not bytes, and unpickles whatever it finds (CVE-2025-69872). `BytesDisk` does
-neither: values are bytes in the database itself, everything else is refused. Reading goes past diskcache, in the one
-statement it takes: a hit writes nothing and opens no transaction. When an entry was used is noted later, for many at
-once.
+Writing goes through `BytesCache`. Reading goes past diskcache, in the one statement it takes: a hit writes nothing and
+opens no transaction. When an entry was used is noted later, for many at once.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false
 # (diskcache has no types)
 
 from __future__ import annotations
@@ -23,143 +21,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import diskcache
-
 from llmnb import locks, sqlite_files
-from llmnb.cache.backends import BYTES_TOGETHER, ITEMS_TOGETHER, Item, Pickled, Size, together
+from llmnb.cache.backends import Item, Size, together
+from llmnb.cache.bytes_only import BUSY_TIMEOUT_S, MODE_RAW, BytesCache, BytesDisk, raw_bytes
 
-_MODE_RAW = 1
-"""diskcache's mark of a value that stands in the database as it is; also in `_PUT`."""
-
-_BUSY_TIMEOUT_S = 5.0
 _PAGE = 500
-EXPIRE_EVERY_S = 60.0
-"""What has expired is not found, and is deleted at most that often: to look for it takes as long as to write three."""
-
 LOOK_EVERY_S = 0.02
 """A file that is deleted or replaced is noticed this much later, at most: to look takes a third of what a hit takes."""
 
 _GET = "SELECT mode, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 _PEEK = "SELECT mode, substr(value, 1, ?) FROM Cache WHERE key = ? AND raw = 1"
 _NAMES = "SELECT rowid, key FROM Cache WHERE rowid > ? AND raw = 1 AND typeof(key) = 'text' ORDER BY rowid LIMIT ?"
-_TOUCH = "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1"
-_PUT = """
-    INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, size, mode, value)
-    VALUES {}
-    ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = excluded.expire_time,
-    access_time = excluded.access_time, access_count = 0, tag = NULL, size = 0, mode = excluded.mode, filename = NULL,
-    value = excluded.value
-"""
-_PUTS = {rows: _PUT.format(", ".join(["(?, 1, ?, ?, ?, 0, 0, 1, ?)"] * rows)) for rows in (ITEMS_TOGETHER, 4, 1)}
-"""By how many items they keep. At each step of a statement Python's lock changes hands where another thread waits for
-it, which costs more than the step itself: so many rows are one step."""
 _COUNT = (
     "SELECT count(*), (SELECT page_count FROM pragma_page_count), (SELECT page_size FROM pragma_page_size) FROM Cache"
 )
-
-
-class BytesDisk(diskcache.Disk):
-    """Takes text as keys and bytes as values, and never pickles or unpickles anything."""
-
-    def put(self, key: object) -> tuple[Any, bool]:
-        if type(key) is not str:
-            raise TypeError(f"a key is a text, not {type(key).__name__}")
-        return key, True
-
-    def get(self, key: Any, raw: Any) -> str:
-        if not raw or type(key) is not str:
-            raise Pickled("a key that is no text")
-        return key
-
-    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, Any]:
-        if read or type(value) is not bytes:
-            raise TypeError(f"a value is bytes, not {type(value).__name__}")
-        return 0, _MODE_RAW, None, sqlite3.Binary(value)
-
-    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
-        return _bytes(mode, value)
-
-    def remove(self, file_path: Any) -> None:
-        """Nothing: there are no files of ours, and a planted name must not delete anybody's."""
-
-
-def _bytes(mode: Any, value: Any) -> bytes:
-    if mode != _MODE_RAW or type(value) is not bytes:
-        raise Pickled("a value that is no bytes")
-    return value
-
-
-class _Cache(diskcache.Cache):
-    """diskcache on one connection of the process, which can be closed before a fork."""
-
-    _connection: sqlite3.Connection | None = None
-    _culled_at = -EXPIRE_EVERY_S
-
-    @property
-    def _con(self) -> sqlite3.Connection:
-        if self._connection is None:
-            # isolation_level=None: diskcache begins its transactions itself
-            self._connection = sqlite3.connect(
-                Path(self._directory, "cache.db"),
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-        return self._connection
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-
-    def leak(self) -> None:
-        """Lets go of the connection without closing it."""
-        if self._connection is not None:
-            sqlite_files.leak(self._connection)
-        self._connection = None
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a transaction is open."""
-        return self._connection is not None and self._connection.in_transaction
-
-    def touch_all(self, names: Iterable[str]) -> None:
-        now = time.time()
-        with self.transact():
-            self._con.executemany(_TOUCH, [(now, name) for name in names])
-
-    def put_all(self, first: list[Item], rest: Iterator[list[Item]], limit_bytes: int) -> None:
-        """Keeps items with few statements, where diskcache's `set` looks each of them up first, for files to delete.
-
-        In one transaction as a rule: others wait while very much is written.
-        """
-        items: list[Item] | None = first
-        while items is not None:
-            size = 0
-            with self.transact():
-                while items is not None and size <= BYTES_TOGETHER:
-                    self._put(items)
-                    size += sum([len(item.data) for item in items])
-                    items = next(rest, None)
-        if self._is_larger_than(limit_bytes) or time.monotonic() - self._culled_at >= EXPIRE_EVERY_S:
-            self._culled_at = time.monotonic()
-            self.cull()
-
-    def _put(self, items: list[Item]) -> None:
-        now, begin = time.time(), 0
-        for rows, statement in _PUTS.items():
-            while len(items) - begin >= rows:
-                values: list[object] = []
-                for item in items[begin : begin + rows]:
-                    expires = None if item.ttl_s is None else now + item.ttl_s
-                    values += (item.name, now, expires, now, item.data)
-                self._con.execute(statement, values)
-                begin += rows
-
-    def _is_larger_than(self, limit_bytes: int) -> bool:
-        [[pages]] = self._con.execute("PRAGMA page_count")
-        return pages * self._page_size > limit_bytes  # without files, this is diskcache's `volume`
 
 
 class DiskBackend:
@@ -181,7 +56,7 @@ class DiskBackend:
         self._reader: sqlite3.Connection | None = None
         self._read_file: sqlite_files.Identity | None = None
         self._looked_at = 0.0
-        self._cache: _Cache | None = None
+        self._cache: BytesCache | None = None
         self._written_file: sqlite_files.Identity | None = None
         # two locks: who asks does not wait for a commit. Reentrant: a finalizer may ask in the middle of asking
         self._reading = threading.RLock()
@@ -197,11 +72,11 @@ class DiskBackend:
 
     def get(self, name: str) -> bytes | None:
         row = self._ask(_GET, (name, time.time()))
-        return _bytes(*row[0]) if row else None
+        return raw_bytes(*row[0]) if row else None
 
     def peek(self, names: Sequence[str], length: int) -> list[bytes | None]:
         found = [self._ask(_PEEK, (length, name)) for name in names]
-        return [rows[0][1] if rows and rows[0][0] == _MODE_RAW else None for rows in found]
+        return [rows[0][1] if rows and rows[0][0] == MODE_RAW else None for rows in found]
 
     def names(self) -> Iterator[str]:
         last = 0
@@ -257,7 +132,7 @@ class DiskBackend:
                 cache.touch_all(names)
 
     @contextmanager
-    def _written(self) -> Generator[_Cache]:
+    def _written(self) -> Generator[BytesCache]:
         """The cache, for writing; a damaged file is deleted first, and a new one begun."""
         with self._writing:
             try:
@@ -274,16 +149,16 @@ class DiskBackend:
                     self._begin_anew()
                 raise
 
-    def _opened(self) -> _Cache:
+    def _opened(self) -> BytesCache:
         if self._cache is not None and self._written_file == sqlite_files.identity(self._path):
             return self._cache
         self._close_cache()
         sqlite_files.create(self._path)
         if sys.platform != "win32" and self._folder.stat().st_mode & 0o077:
             self._folder.chmod(0o700)
-        self._cache = _Cache(
+        self._cache = BytesCache(
             str(self._folder),
-            timeout=int(_BUSY_TIMEOUT_S),
+            timeout=int(BUSY_TIMEOUT_S),
             disk=BytesDisk,
             eviction_policy="least-recently-used",
             size_limit=self._limit_bytes,
@@ -374,7 +249,7 @@ class DiskBackend:
 
 def _reader(path: Path) -> sqlite3.Connection | None:
     """None while another process is making the file."""
-    reader = sqlite_files.open_reader(path, _BUSY_TIMEOUT_S)
+    reader = sqlite_files.open_reader(path, BUSY_TIMEOUT_S)
     if reader.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'Cache'").fetchone() is None:
         reader.close()
         return None
