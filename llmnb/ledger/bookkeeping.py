@@ -24,8 +24,8 @@ from llmnb.errors import StoreError
 from llmnb.later import Later
 from llmnb.ledger.answered import AnsweredCall, EndedCall, UnbilledCall
 from llmnb.ledger.beginning import Origin, encode_beginning, encode_fields
-from llmnb.ledger.schema import mended
-from llmnb.ledger.spool import Record, Spool, refuse
+from llmnb.ledger.shelver import Shelver
+from llmnb.ledger.spool import Record
 from llmnb.ledger.sql import Store
 from llmnb.ledger.underway import Underway
 from llmnb.pricing import cost_of_call
@@ -33,12 +33,6 @@ from llmnb.records import Call
 from llmnb.settings import PriceOverride
 from llmnb.trouble import LlmnbWarning, warn_once_of
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
-"""After a failed write the ledger is left alone for a while, twice as long each time: a locked ledger must not hold up
-every call for the whole busy timeout."""
-
-MOST_IN_MEMORY = 100_000
 MOST_QUEUED = 10_000
 
 Queued: TypeAlias = "Record | EndedCall"
@@ -71,9 +65,8 @@ class Books:
         self._behind = behind
         self._remote = remote
         self._wrote = wrote
-        self._spool = Spool(spool_folder)
+        self._shelver = Shelver(opened, spool_folder, warn=self._warn, again=self._again, clock=clock)
         self._underway = Underway(spool_folder / "underway")
-        self._clock = clock
         self._begin()
         forks.tell(self)
 
@@ -81,9 +74,6 @@ class Books:
         self._lock = threading.RLock()
         self._queue: deque[Queued] = deque()
         self._writing: int | None = None  # the thread that is writing
-        self._memory: deque[Record] = deque(maxlen=MOST_IN_MEMORY)
-        self._pause_s = 0.0
-        self._not_before = 0.0
         self._orphans_done = False
         self._later = Later(self._flush_behind, apart=self._remote)
         self._unsaid: deque[tuple[str, str]] = deque()  # warnings of the writing thread, for the user's to say
@@ -91,7 +81,7 @@ class Books:
     @property
     def waiting(self) -> int:
         """How many records of this process are not in the ledger yet."""
-        return len(self._queue) + len(self._memory) + self._spool.waiting
+        return len(self._queue) + self._shelver.waiting
 
     @property
     def has_work(self) -> bool:
@@ -154,8 +144,7 @@ class Books:
         with suppress(IndexError):  # the writing thread takes the rest
             while True:
                 record = self._record_of(self._queue.popleft())
-                self._memory.append(record)
-                self._spool_memory()
+                self._shelver.keep(record)
                 self._put_down(record[0])
 
     def unbilled(self, call: UnbilledCall) -> None:
@@ -174,8 +163,8 @@ class Books:
     def settle(self) -> bool:
         """Writes now what waits, as far as that is possible; whether nothing waits any more."""
         with self._alone():
-            self._not_before = 0.0
-            self._catch_up()
+            self._shelver.try_now()
+            self._shelver.catch_up()
         self._flush()
         self._say()
         return self.waiting == 0
@@ -192,8 +181,8 @@ class Books:
         """Writes what waits, or leaves it in the spool for the next process."""
         self.settle()
         with self._alone():
-            self._spool_memory()
-            self._spool.close()
+            self._shelver.spool_memory()
+            self._shelver.spool.close()
             self._underway.close()
 
     # The writing thread -----------------------------------------------------------------------------------------------
@@ -223,7 +212,7 @@ class Books:
         self._flush()
         if self.waiting:  # from an earlier time: it may work again
             with self._alone():
-                self._catch_up()
+                self._shelver.catch_up()
         if self._wrote is None or not rows:
             return
         try:
@@ -270,11 +259,11 @@ class Books:
 
     def _wrote_at_once(self, records: Collection[Record]) -> bool:
         try:
-            if not self._catch_up():
+            if not self._shelver.catch_up():
                 return False
             self._opened().write_all(records)
         except StoreError as error:
-            self._failed(error)
+            self._shelver.failed(error)
             return False
         except Exception:  # which of them it was is found out one by one
             return False
@@ -299,16 +288,16 @@ class Books:
 
     def _put(self, record: Record) -> None:
         try:
-            if self._catch_up():
-                self._write(record)
+            if self._shelver.catch_up():
+                self._shelver.write(record)
                 self._adopt_orphans()
             else:
-                self._keep(record)
+                self._shelver.keep(record)
         except Exception as error:
-            self._failed(error)
-            self._keep(record)
+            self._shelver.failed(error)
+            self._shelver.keep(record)
         except BaseException:  # Ctrl-C in the middle of it: the row is kept before the interrupt goes on
-            self._keep(record)
+            self._shelver.keep(record)
             raise
         self._put_down(record[0])
 
@@ -318,7 +307,7 @@ class Books:
             return
         self._orphans_done = True
         try:
-            adopted = self._spool.drain_orphans(self._write_many) + self._underway.drain_orphans(
+            adopted = self._shelver.spool.drain_orphans(self._shelver.write_many) + self._underway.drain_orphans(
                 self._write_priced, self._prices
             )
             if adopted:
@@ -326,27 +315,9 @@ class Books:
         except Exception as error:
             self._warn("orphans", f"rows of an earlier process still wait in {self._folder} ({error}).")
 
-    def _write(self, record: Record) -> None:
-        ledger = self._opened()
-        try:
-            ledger.write(*record)
-        except StoreError:
-            raise
-        except Exception as error:
-            self._write_mended(ledger, record, error)
-
-    def _write_many(self, records: Sequence[Record]) -> None:
-        try:
-            self._opened().write_all(records)
-        except StoreError:
-            raise
-        except Exception:  # which of them it was is found out one by one
-            for record in records:
-                self._write(record)
-
     def _write_priced(self, records: Sequence[Record]) -> None:
         # one that is not running had ended, and was about to be written
-        self._write_many(
+        self._shelver.write_many(
             [(self._priced(call) if call.status == "running" else call, children) for call, children in records]
         )
 
@@ -354,60 +325,9 @@ class Books:
         cost = cost_of_call(call, self._prices)
         return replace(call, estimated=True, cost_nanousd=cost.nanousd, price_id=cost.price_id)
 
-    def _write_mended(self, ledger: Store, record: Record, error: Exception) -> None:
-        """A field that no column can hold: without it if possible, else set aside, since it would block all others."""
-        try:
-            ledger.write(mended(record[0]), [mended(child) for child in record[1]])
-        except StoreError:
-            raise
-        except Exception:
-            path = refuse(self._folder, record, error)
-            self._warn("refused", f"a call could not be put on the books ({error}); it was written to {path} instead.")
-
-    def _catch_up(self) -> bool:
-        """Writes what waits, oldest first; False while the ledger cannot be written."""
-        if self._clock() < self._not_before:
-            return False
-        if not self._spool.waiting and not self._memory:
-            return True
-        try:
-            self._spool.drain(self._write_many)
-            while self._memory:
-                self._write(self._memory[0])
-                self._memory.popleft()
-        except Exception as error:
-            self._failed(error)
-            return False
-        self._pause_s = 0.0
-        return True
-
-    def _failed(self, error: Exception) -> None:
-        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
-        self._not_before = self._clock() + self._pause_s
+    def _again(self, pause_s: float) -> None:
         if self._remote:
-            self._later.ask_after(self._pause_s)
-        self._warn(
-            f"books: {type(error).__name__}",
-            f"{error} Your calls go on; their rows wait in {self._folder} and are written as soon as it works again.",
-        )
-
-    def _keep(self, record: Record) -> None:
-        if len(self._memory) == MOST_IN_MEMORY:
-            self._warn("memory", f"more than {MOST_IN_MEMORY:,} rows wait in memory: the oldest are lost.")
-        self._memory.append(record)
-        self._spool_memory()
-
-    def _spool_memory(self) -> None:
-        try:
-            while self._memory:
-                self._spool.append(self._memory[0])
-                self._memory.popleft()
-        except Exception as error:
-            self._warn(
-                f"spool: {type(error).__name__}",
-                f"the spool {self._folder} cannot be written either ({error}): rows wait in memory, and are lost if "
-                "this process ends first. Free some disk space, or set LLMNB_HOME to another folder.",
-            )
+            self._later.ask_after(pause_s)
 
     def _warn(self, topic: str, message: str) -> None:
         """Keeps a warning until the user's thread is at a place to say it; one trouble may have several sides."""
@@ -426,6 +346,7 @@ class Books:
 
     def after_fork(self) -> None:
         """Begins anew in a forked child."""
-        self._spool.forget()
+        self._shelver.spool.forget()
         self._underway.forget()
+        self._shelver.begin()
         self._begin()  # what waits is the parent's to write
