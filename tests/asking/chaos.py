@@ -11,36 +11,42 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import anthropic
 import httpx2
-import pandas as pd
 
 import llmnb
-from llmnb import slots
 from llmnb.errors import IncompleteReply, LlmnbError
 from llmnb.events import Done
 from llmnb.interrupts import Stopped
-from llmnb.pacing import pacer
 from llmnb.records import calling
 from llmnb.routing import breakers
-from llmnb.settings import load
-from llmnb.simulator import Answer, BillingRecord, Clock, Fault, Limits, Simulator
-from llmnb.simulator.answer import SeenRequest
-from llmnb.simulator.billing import TOKEN_FIELDS
-from llmnb.views import views
+from llmnb.simulator import Answer, Fault
 
-CLAUDE, CHEAP, GPT, GEMINI = "claude-sonnet-5-5", "claude-haiku-5-5", "openai:gpt-5.2", "gemini:gemini-2.5-flash"
-MODELS = (CLAUDE, CHEAP, GPT, GEMINI, "openai:gpt-4o")
-LONG = "You answer in one line. " * 300
-"""A system prompt that is worth caching, on either wire."""
-STREAMED = 60_000
-"""max_tokens from which on the SDK demands a stream."""
+from .chaos_books import check
+from .chaos_world import (
+    CHEAP,
+    CLAUDE,
+    DOORS,
+    FAULTS,
+    GPT,
+    LONG,
+    MODELS,
+    STREAMED,
+    STREAMS,
+    TOOL_DOORS,
+    VALUE_DOORS,
+    Question,
+    Word,
+    World,
+    is_async,
+)
+
 STEPS = 6
 """So many times in a run somebody asks: one question, or several at once."""
 EXPECTED = (
@@ -53,102 +59,8 @@ EXPECTED = (
 )
 
 
-@dataclass
-class Word:
-    """What is extracted."""
-
-    word: str
-
-
 class EnoughError(Exception):
     """Raised by whoever reads, in the middle of an answer."""
-
-
-@dataclass
-class Question:
-    """One thing that is done, with a name that is found in the books and at the server."""
-
-    name: str
-    door: str
-    model: Any
-    prompt: str
-    options: dict[str, Any]
-    end: str
-    after: int
-    answers: list[Answer]
-    outcome: str = ""
-    is_done: bool = False
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the model refuses, at last."""
-        return bool(self.answers[-1].refusal)
-
-
-class World:
-    """A server on whose clock no wait takes time, with rate limits that are soon reached, and one ledger."""
-
-    def __init__(self, monkeypatch: Any) -> None:
-        self.clock = Clock.jumping()
-        limits = Limits(requests_per_minute=120, input_tokens_per_minute=400_000, enforce=True)
-        self.sim = Simulator(clock=self.clock, limits=limits).start()
-        monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
-        for name, value in {**self.sim.environ(), "LLMNB_LONGEST_RETRY_WAIT_S": "0.001"}.items():
-            monkeypatch.setenv(name, value)
-        self.plans: dict[str, list[Answer]] = {}
-        self.watched: dict[str, Question] = {}
-        self.sim.rule(self._reply)
-        monkeypatch.setattr(views, "view", lambda name: Reader(self.watched[name]) if name in self.watched else None)
-        pacer(load()).clock = self.clock
-        self.sync = llmnb.wrap(self.sim.client(), cache=True)
-
-    def close(self) -> None:
-        """Ends the server."""
-        self.sync.close()
-        self.sim.stop()
-        assert self.sim.crashes == []
-
-    def _reply(self, seen: SeenRequest) -> Answer:
-        left = self.plans.get(name_of(seen)) or []
-        return left.pop(0) if left else Answer(text='{"word": "ready"}', delta_tokens=2)
-
-
-def name_of(seen: SeenRequest) -> str:
-    """The name of the question that a request belongs to, on either wire."""
-    told = (seen.body.get("metadata") or {}).get("user_id")
-    return str(told or seen.body.get("safety_identifier") or seen.body.get("user") or "")
-
-
-# What is asked --------------------------------------------------------------------------------------------------------
-
-FAULTS = (
-    [Fault(kind, retry_after_ms=1) for kind in ("rate_limited", "overloaded", "server_error")]
-    + [Fault("status", status=400), Fault("reset_before_headers"), Fault("close_before_headers")]
-    + [Fault("error_event", after_events=at, error_type=name) for at in (-1, 0, 2) for name in ("api_error", None)]
-    + [
-        Fault(kind, after_events=at)
-        for kind in ("reset", "drop", "truncate", "bad_json", "bad_utf8")
-        for at in (0, 1, 4)
-    ]
-    + [Fault(kind, seconds=5) for kind in ("slow_headers", "stall", "slow_body", "json_for_sse", "gzip", "split_utf8")]
-    + [Fault(kind) for kind in ("comments", "unknown_events", "unknown_blocks")]
-)
-TOOL_DOORS = ("tools", "atools", "tools stream")
-VALUE_DOORS = ("extract", "aextract", "into", "ainto")
-CHAT_DOORS = ("chat", "achat", "chat stream", "achat stream")
-DOORS = (
-    *("create", "stream", "acreate", "astream"),
-    *("ask", "aask", "ask stream", "ask astream", "watched", "awatched"),
-    *CHAT_DOORS,
-    *TOOL_DOORS,
-    *VALUE_DOORS,
-)
-STREAMS = ("stream", "astream", *(door for door in DOORS if "stream" in door or "into" in door))
-
-
-def is_async(door: str) -> bool:
-    """Whether a door has to be awaited."""
-    return (door.startswith("a") and not door.startswith("ask")) or door == "ask astream"
 
 
 class Run:
@@ -446,106 +358,6 @@ class Run:
             raise EnoughError
 
 
-class Reader:
-    """A view that is looked at until its reader presses Stop."""
-
-    def __init__(self, one: Question) -> None:
-        self._one, self._seen = one, 0
-        self._stop: Callable[[], None] | None = None
-
-    def open(self, model: str, stop: Callable[[], None] | None) -> None:
-        self._stop = stop
-
-    def show(self, event: Any) -> None:
-        self._seen += 1
-        if self._one.end == "stop" and self._seen > self._one.after and self._stop is not None:
-            self._stop()
-
-    def close(self, error: BaseException | None = None) -> None:
-        pass
-
-
-# What must hold afterwards --------------------------------------------------------------------------------------------
-
-
-def check(run: Run) -> Counter[str]:
-    """Holds a run's books against the bill, and that nothing is left over; counts how rows and questions ended."""
-    world = run.world
-    world.sim.settle()
-    found = llmnb.calls(where={"project": run.name}).to_dict("records")
-    rows, seen = _by_name(found, lambda row: row["tag"]), _by_name(world.sim.requests, name_of)
-    bills = {record.request_id: record for record in world.sim.billing if record.status == 200}
-    assert max(Counter(row["uid"] for row in found).values()) == 1
-    for one in run.asked:
-        _check_question(one, rows.pop(one.name, []), seen.pop(one.name, []), bills)
-    assert rows == {}
-    assert seen == {}
-    assert slots.slots.under_way == 0
-    assert all(account.waiting == 0 for account in pacer(load()).known.values())
-    counts = Counter(f"row {row['status']}{' ≈' if row['estimated'] else ''}" for row in found)
-    counts.update(f"{one.door}: {one.outcome}" for one in run.asked)
-    counts["rows"] += len(found)
-    counts["retried rows"] += sum(row["attempts"] > 1 for row in found)
-    counts["hits"] += sum(row["source"] == "cache" for row in found)
-    counts["bills"] += len(bills)
-    counts["held back"] += sum(bool(row["wait_ms"] and row["wait_ms"] > 0) for row in found)
-    return counts
-
-
-def _by_name(things: Any, name: Callable[[Any], str]) -> dict[str, list[Any]]:
-    found = defaultdict[str, list[Any]](list)
-    for thing in things:
-        found[name(thing)].append(thing)
-    return dict(found)
-
-
-def _check_question(
-    one: Question, rows: list[dict[str, Any]], seen: list[SeenRequest], bills: dict[str, BillingRecord]
-) -> None:
-    one.options.pop("system", None)  # it would fill the screen
-    told = (one, rows, [(request.status, bills.get(request.request_id)) for request in seen])
-    assert all(row["status"] != "running" for row in rows), told
-    cached = [row for row in rows if row["source"] == "cache"]
-    hits = [row for row in cached if row["attempts"] == 1]
-    assert all(row["cost_nanousd"] == 0 for row in hits), told
-    # an answer may be in the cache by the second attempt, and the first may have been billed
-    live = [row for row in rows if row not in hits]
-    # an attempt that was cancelled may not have reached the server, and one that did is of a row
-    unsure = [
-        row for row in live if row["estimated"] or row["status"] in ("cancelled", "error") or row["source"] == "cache"
-    ]
-    attempts = sum(row["attempts"] for row in live)
-    assert attempts - len(unsure) <= len(seen) <= attempts, told
-    billed = {request.request_id: bills[request.request_id] for request in seen if request.request_id in bills}
-    known = {row["request_id"]: row for row in live if isinstance(row["request_id"], str)}
-    for request_id, row in known.items():
-        _check_row(row, billed.get(request_id), told)
-    for row in live:
-        assert row["estimated"] or isinstance(row["request_id"], str) or row["cost_nanousd"] == 0, told
-    lost = [record for request_id, record in billed.items() if request_id not in known and record.price_nanousd]
-    assert len(lost) <= sum(row["attempts"] for row in live if row["estimated"]), told
-    if all(not row["estimated"] for row in live):
-        assert sum(row["cost_nanousd"] for row in live) == sum(bill.price_nanousd or 0 for bill in billed.values()), (
-            told
-        )
-
-
-def _check_row(row: dict[str, Any], bill: BillingRecord | None, told: object) -> None:
-    if not row["estimated"]:
-        for name in TOKEN_FIELDS:
-            assert row[name] == (getattr(bill, name) if bill else 0), (name, told)
-        assert row["cost_nanousd"] == ((bill.price_nanousd or 0) if bill else 0), told
-        return
-    # a chat completion that has said why it stops is whole, also when its usage did not come
-    is_whole = row["status"] == "ok" and row["provider"] != "anthropic"
-    assert row["status"] in ("cancelled", "truncated", "error") or row["attempts"] > 1 or is_whole, told
-    if bill is not None and row["attempts"] == 1 and pd.notna(row["ttft_ms"]) and bill.price_nanousd:
-        # once a token was seen the input is known, and what was written is what was read, about
-        for name in ("input_tokens", "cache_read_tokens"):
-            assert row[name] == getattr(bill, name) or "claude" not in row["model"], (name, told)
-        assert row["output_tokens"] <= 2 * bill.output_tokens + 5, told
-
-
 def _with(answer: Answer, fault: Fault) -> Answer:
     return replace(answer, fault=fault)
 
@@ -559,4 +371,4 @@ def run(world: World, seed: int) -> Counter[str]:
     world.watched.clear()
     made = Run(world, seed)
     made.go()
-    return check(made)
+    return check(world, made.name, made.asked)

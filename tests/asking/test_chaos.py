@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .chaos import World, run
+from .chaos import run
+from .chaos_world import World
 
 pytest.importorskip("openai")
 
