@@ -66,14 +66,7 @@ def wrap(
     Raises:
         InvalidRequest: `client` is no client of the anthropic SDK, or `prompt_cache` none of its values.
     """
-    if isinstance(client, type) or not hasattr(client, "with_middleware"):
-        hint = ""
-        if type(client).__module__.partition(".")[0] == "openai":
-            hint = "; to ask through this one: llmnb.LLM('openai:gpt-…', client=client)"
-        raise InvalidRequest(
-            "llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not "
-            f"{_named(client)}{hint}"
-        )
+    _check_client(client)
     from llmnb.middleware.batch_results import BatchesPart
     from llmnb.middleware.budget import BudgetPart
     from llmnb.middleware.cache import CachePart
@@ -105,6 +98,17 @@ def wrap(
         *_pacing_part(ledger, client),
     ]
     return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside, *innermost]))
+
+
+def _check_client(client: object) -> None:
+    if not isinstance(client, type) and hasattr(client, "with_middleware"):
+        return
+    hint = ""
+    if type(client).__module__.partition(".")[0] == "openai":
+        hint = "; to ask through this one: llmnb.LLM('openai:gpt-…', client=client)"
+    raise InvalidRequest(
+        f"llmnb.wrap() takes a client of the anthropic SDK, such as anthropic.Anthropic(), not {_named(client)}{hint}"
+    )
 
 
 def marking_mode(client: object) -> Mode | None:
