@@ -237,8 +237,9 @@ class CallContext:
     attempt that has ended, in the thread or task that ended it; it must not raise. `prompt_cache` is the mode of the
     prompt cache (5m, 1h, auto, off), and `on_marked` is handed what was marked in each attempt (`PromptMarks`).
     `on_wait` is told of each further attempt before the wait for it begins, and while a call is held back by pacing; it
-    must neither block nor raise. `owner` is who waits for the call, where another thread makes it (see
-    `llmnb.slots.this_owner`). A call that could cost more than `ceiling_nanousd` is not sent.
+    must neither block nor raise. `on_held` is told, with True, when a call begins to be held back by what is ours, and
+    with False when it goes; it must neither block nor raise, either. `owner` is who waits for the call, where another
+    thread makes it (see `llmnb.slots.this_owner`). A call that could cost more than `ceiling_nanousd` is not sent.
     """
 
     chat: str | None = None
@@ -255,6 +256,7 @@ class CallContext:
     prompt_cache: str | None = None
     on_marked: Callable[[PromptMarks], None] | None = field(default=None, compare=False)
     on_wait: Callable[[Wait], None] | None = field(default=None, compare=False)
+    on_held: Callable[[bool], None] | None = field(default=None, compare=False)
     ceiling_nanousd: int | None = None
 
 

@@ -15,8 +15,10 @@ import llmnb
 from llmnb import routing
 from llmnb.errors import IncompleteReply, InvalidRequest
 from llmnb.events import Retry, Text
+from llmnb.pacing import pacer
 from llmnb.routing import FAILURES, OPEN_S, Breakers, Candidate, Hop
-from llmnb.simulator import Answer, Fault, Simulator
+from llmnb.settings import load
+from llmnb.simulator import Answer, Clock, Fault, Limits, Simulator
 
 FIRST, SECOND = "claude-opus-5-5", "claude-sonnet-5-5"
 OPENAI = "openai:gpt-5.2"
@@ -259,3 +261,53 @@ def test_one_call_may_name_its_own_model(sim: Simulator) -> None:
     """Then there is no route."""
     reply = llmnb.LLM([FIRST, SECOND])("Hi", model="claude-haiku-5-5")
     assert (reply.model, reply.route) == ("claude-haiku-5-5", None)
+
+
+class Jumps:
+    """The time of pacing, on whose waits an event loop of its own moves on as well: nobody sleeps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.now, self._clock, self.waited_s = clock.now, clock, 0.0
+
+    def real_s(self, seconds: float) -> float:
+        """Nothing: both clocks have moved."""
+        self.waited_s += seconds
+        return self._clock.real_s(seconds)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop on this time."""
+        jumps = self
+
+        class Loop(asyncio.SelectorEventLoop):
+            def time(self) -> float:
+                return super().time() + jumps.waited_s
+
+        return Loop()
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_we_hold_back_ourselves_is_not_late(monkeypatch: pytest.MonkeyPatch, is_held: bool) -> None:
+    """A call that waits for the account's rate limit longer than the router would for a model is asked all the same."""
+    clock = Clock.jumping()
+    with Simulator(clock=clock, limits=Limits(requests_per_minute=2, enforce=True)) as sim:
+        for name, value in sim.environ().items():
+            monkeypatch.setenv(name, value)
+        jumps = pacer(load()).clock = Jumps(clock)
+        llm = llmnb.LLM(llmnb.Router([FIRST, SECOND], first_token_s=20), display="none")
+        for _ in range(2):
+            assert llm("Hi").model == FIRST
+        with asyncio.Runner(loop_factory=jumps.loop) as runner:
+            if not is_held:
+                clock.advance(120)
+                loop = runner.get_loop()
+
+                def stalled(_: object) -> Answer:
+                    loop.call_soon_threadsafe(jumps.real_s, 60)  # once it is under way
+                    return Answer(fault=Fault("stall", after_events=0))
+
+                sim.rule(stalled, match={"model": FIRST})
+            reply = runner.run(llm.aask("Hi"))
+    assert reply.route is not None
+    assert jumps.waited_s > 20
+    late = (Hop(FIRST, "nothing within 20 s"), Hop(SECOND, "answered"))
+    assert reply.route.hops == ((Hop(FIRST, "answered"),) if is_held else late)

@@ -60,6 +60,9 @@ class Exchange:
         self.reply: Reply | None = None
         self.shown_in = shown_in
         self.on_wait: Callable[[Wait], None] | None = on_wait  # who is told of waits while they last
+        self.on_held: Callable[[bool], None] | None = None
+        """Who is told, with True, that it begins to wait for something of ours (a free slot, the account's limits), and
+        with False that it goes."""
         self._retries: list[Retry] = []
         self._on_call = on_call
         self._limit = limit
@@ -130,7 +133,9 @@ class Exchange:
     async def astream(self, client: AsyncClient) -> AsyncGenerator[Piece | Wait]:
         """The async twin of `stream`."""
         broke: Exception | None = None
+        self._held(True)
         async with self._aslot():
+            self._held(False)
             with _Advice(self.plan):
                 body: Any = None
                 if self.on_wait is None:
@@ -203,9 +208,14 @@ class Exchange:
     def _aslot(self) -> AbstractAsyncContextManager[None]:
         return slots.slots.ahold(self._limit, self._owner)
 
+    def _held(self, is_held: bool) -> None:
+        if self.on_held is not None:
+            self.on_held(is_held)
+
     def _calling(self) -> AbstractContextManager[None]:
+        told: dict[str, Any] = {} if self.on_held is None else {"on_held": self.on_held}
         return calling(
-            **self._ledger, owner=self._owner, on_end=self._ended, on_marked=self._marked, on_wait=self._waits
+            **self._ledger, **told, owner=self._owner, on_end=self._ended, on_marked=self._marked, on_wait=self._waits
         )
 
     def _waits(self, wait: Wait) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +71,40 @@ class Routing:
 
 class Late(Exception):  # noqa: N818 - it says what happened
     """Nothing has come for as long as the router waits."""
+
+
+class _Patience:
+    """So long the first token may take, once the call has gone: what it waits for at our end is nobody's lateness."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = asyncio.get_running_loop().time() + seconds
+        self._held_from: float | None = None
+        self._timeout: asyncio.Timeout | None = None
+
+    def __call__(self, is_held: bool) -> None:
+        """The call is held back, or goes; told in the thread of the event loop."""
+        now = asyncio.get_running_loop().time()
+        if is_held and self._held_from is None:
+            self._held_from = now
+        elif not is_held and self._held_from is not None:
+            self._until += now - self._held_from
+            self._held_from = None
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(self._when)
+
+    @property
+    def _when(self) -> float | None:
+        return self._until if self._held_from is None else None
+
+    @asynccontextmanager
+    async def while_it_lasts(self) -> AsyncGenerator[None]:
+        """Ends with a TimeoutError when it has run out."""
+        async with asyncio.timeout_at(self._when) as timeout:
+            self._timeout = timeout
+            try:
+                yield
+            finally:
+                self._timeout = None
 
 
 class Routed:
@@ -150,7 +184,7 @@ class Routed:
             exchange = self._begun(way)
             try:
                 async with aclosing(exchange.astream(getattr(way.access, kind))) as pieces:
-                    async for piece in self._in_time(pieces):
+                    async for piece in self._in_time(exchange, pieces):
                         self._shown = self._shown or not isinstance(piece, Wait)
                         yield piece
             except Exception as error:
@@ -161,13 +195,14 @@ class Routed:
             if self.reply is None:
                 yield self._told()
 
-    async def _in_time(self, pieces: AsyncGenerator[Piece | Wait]) -> AsyncGenerator[Piece | Wait]:
+    async def _in_time(self, exchange: Exchange, pieces: AsyncGenerator[Piece | Wait]) -> AsyncGenerator[Piece | Wait]:
         """The same, as long as the first of them is not late; the last way has all the time."""
         late_s = self._router.first_token_s if self._left else None
-        until = None if late_s is None else asyncio.get_running_loop().time() + late_s
+        patience = None if late_s is None else _Patience(late_s)
+        exchange.on_held = patience
         while True:
             try:
-                async with asyncio.timeout_at(None if self._shown else until):
+                async with nullcontext() if patience is None or self._shown else patience.while_it_lasts():
                     piece = await anext(pieces)
             except StopAsyncIteration:
                 return
