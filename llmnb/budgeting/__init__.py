@@ -13,6 +13,11 @@ of an attempt drops the reservation in the same transaction: until the row is in
 the call or days (a spool), its money stays held; there is no moment at which it counts twice or not at all. A process
 that died holds its money until its calls are on the books (see `llmnb.ledger.underway`), and no longer.
 
+Where a process makes many calls, it holds money for those of the next quarter of a second at once, and gives it out in
+memory (`blocks`): at most an eighth of what nobody has spent or holds, so that near the limit each call asks for
+itself. That is in what `budgets()` says is held, which is up to a second old then. What a call took can count twice for
+that long; it is never not counted, and a block pays for its own calls that got longer than was held for them.
+
 The bound. Spend passes a limit by no more than, for each call under way: what the API bills beyond the bound of the
 input (`bound` names what cannot be bounded), and, for an answer that is not streamed and so cannot be cut off, what is
 longer than its 99th percentile; room for one such answer is kept free while others are under way, so it takes two at

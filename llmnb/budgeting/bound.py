@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from typing import Any, cast
 
-from llmnb.budgeting.budget import Unit
+from llmnb.budgeting.budget import UNITS, Unit
+from llmnb.budgeting.desk import Need
 from llmnb.budgeting.past import UNKNOWN, Past
 from llmnb.messages import models
 from llmnb.pricing import Terms, billed_model
@@ -32,7 +34,8 @@ Json = Mapping[str, Any]
 _NOTHING = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+# without slots, for cached_property
+@dataclass(frozen=True)
 class Bound:
     """What a call can take at most. `usage` is its input, in the class of tokens that costs most.
 
@@ -55,6 +58,26 @@ class Bound:
             return None
         cost = self.rates.cost(replace(self.usage, output_tokens=output_tokens)).nanousd
         return None if cost is None else cost + (self.rates.cost(self.lost).nanousd or 0)
+
+    def needs(self, stream: bool) -> Mapping[Unit, Need | None]:
+        """What is to be held for it, by unit: the expected answer; one that is not streamed cannot be cut off."""
+        return self._streamed if stream else self._whole
+
+    @cached_property
+    def _streamed(self) -> Mapping[Unit, Need | None]:
+        found: dict[Unit, Need | None] = {}
+        for unit in UNITS:
+            amount = self.take(unit, self.output_tokens)
+            found[unit] = None if amount is None else Need(amount)
+        return found
+
+    @cached_property
+    def _whole(self) -> Mapping[Unit, Need | None]:
+        found: dict[Unit, Need | None] = {}
+        for unit in UNITS:
+            amount, most = self.take(unit, self.output_tokens), self.take(unit, self.most_output_tokens)
+            found[unit] = None if amount is None or most is None else Need(amount, most - amount)
+        return found
 
     @property
     def text(self) -> str:
@@ -80,12 +103,19 @@ def bound_of(
     model = str(body.get("model") or "")
     most = _max_tokens(body, model)
     usual = UNKNOWN if past is None else past.of(model, project)
-    conditions = {name: _text(body.get(name)) for name in ("speed", "inference_geo")}
-    served = billed_model(provider, model, None)
-    rates = Terms(served, provider, ts, service_tier=service_tier, **conditions, overrides=prices).rates
+    rates = rates_of(body, model, provider, ts, prices, service_tier)
     usage = _dearest(_input_tokens(body, model, past, usual.input_tokens), body, rates)
     expected = most if usual.output_tokens is None else min(most, usual.output_tokens)
     return Bound(usage, expected, most, rates, lost or _NOTHING)
+
+
+def rates_of(
+    body: Json, model: str, provider: str, ts: int | None, prices: Overrides | None, service_tier: str | None = None
+) -> Rates | None:
+    """What a request costs by the token; None where no price is known."""
+    conditions = {name: _text(body.get(name)) for name in ("speed", "inference_geo")}
+    served = billed_model(provider, model, None)
+    return Terms(served, provider, ts, service_tier=service_tier, **conditions, overrides=prices).rates
 
 
 def _input_tokens(body: Json, model: str, past: Past | None, usual: int | None) -> int:

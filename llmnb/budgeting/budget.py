@@ -74,11 +74,16 @@ class Budget:
 
     def concerns(self, call: Mapping[str, Any]) -> bool:
         """Whether a call with these fields of its row is one of the budget's, as the ledger's triggers have it."""
-        for name in ("project", "user", "notebook"):
-            wanted = getattr(self, name)
-            if wanted is not None and wanted != call.get(name):
+        for name, wanted in self._narrowed:
+            if wanted != call.get(name):
                 return False
         return self.model is None or any(_matches(self.model, call.get(name)) for name in ("model_requested", "model"))
+
+    @cached_property
+    def _narrowed(self) -> tuple[tuple[str, str], ...]:
+        """The fields of a row that it is not for every value of."""
+        given = ((name, getattr(self, name)) for name in ("project", "user", "notebook"))
+        return tuple((name, wanted) for name, wanted in given if wanted is not None)
 
     def allows_unpriced(self, model: str) -> bool:
         """Whether a model without a price may be asked."""

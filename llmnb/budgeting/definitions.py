@@ -105,9 +105,10 @@ def budgets() -> pd.DataFrame:
 
     Returns:
         A frame with the columns `id`; `per`, `project`, `user`, `model`, `notebook` (missing: any), `action`; what is
-        allowed, spent, held by calls under way and left, in dollars (`limit_usd`, …) or in tokens (`limit_tokens`, …);
-        `spent_percent`; `calls` on the books in this period and `unpriced_calls` of them; `starts_at`, `resets_at` (in
-        the reporting timezone); the `timezone` in which its periods are cut; `allow_unpriced`.
+        allowed, spent, held by calls under way (and, in a process that makes many, for those it makes next) and left,
+        in dollars (`limit_usd`, …) or in tokens (`limit_tokens`, …); `spent_percent`; `calls` on the books in this
+        period and `unpriced_calls` of them; `starts_at`, `resets_at` (in the reporting timezone); the `timezone` in
+        which its periods are cut; `allow_unpriced`.
 
     Raises:
         StoreError: the ledger cannot be read.

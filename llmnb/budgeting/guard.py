@@ -81,6 +81,8 @@ class Guard:
 
     def _let_go(self, dead: Collection[str], *, all_written: bool) -> None:
         now_us, session = time.time_ns() // 1000, origin.session()
+        if all_written:
+            self.reservations.blocks.drop_lost(SETTLING_US / 1e6)
         with open_ledger(self._settings.ledger_path).transaction() as connection:
             rows = connection.execute("SELECT DISTINCT session, uid, taken_at FROM reservations").fetchall()
             gone = [
@@ -94,7 +96,8 @@ class Guard:
 
     def _is_lost(self, uid: str, age_us: int) -> bool:
         """Whether a call of this process has ended, everything is written, and still its money is held."""
-        return uid not in self.reservations.open and age_us > SETTLING_US
+        held = self.reservations
+        return uid not in held.open and uid not in held.blocks and age_us > SETTLING_US
 
 
 def _has_files(folder: Path, start: str) -> bool:

@@ -1,7 +1,8 @@
 """Holds money for calls under way, so that no two of them spend the same: the transactions on one ledger's budgets.
 
 Money is held in the transaction that finds it free (`BEGIN IMMEDIATE`), and let go by the ledger itself in the
-transaction that writes the call's row: at no moment is a call counted twice, or not at all.
+transaction that writes the call's row: at no moment is a call counted twice, or not at all. Where calls come thick and
+fast, money is held for many of them at once (see `llmnb.budgeting.blocks`).
 """
 
 from __future__ import annotations
@@ -9,22 +10,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmnb import forks
-from llmnb.budgeting.alerts import Alert, due, said
+from llmnb.budgeting import counting
+from llmnb.budgeting.alerts import LEVELS, Alert, due, said
+from llmnb.budgeting.blocks import Blocks
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
-from llmnb.budgeting.desk import Ask, Desk, Ended, Granted, Need, Stretched, Verdict
+from llmnb.budgeting.desk import Ask, Desk, Ended, Granted, MustWait, Need, Stretched, Verdict
 from llmnb.budgeting.look_behind import LookBehind
 from llmnb.errors import StoreBusy, StoreError
+from llmnb.later import Later
 from llmnb.ledger import Store, new_ledger
 from llmnb.ledger.connection import reading
 from llmnb.ledger.sql import Connection
 from llmnb.places import Place
 from llmnb.slots import Owner
+from llmnb.trouble import quietly
 
 LOOK_S = 0.1
 """How old what is known of the budgets may be when a call begins: one set by another process counts within this time.
@@ -36,6 +41,10 @@ _LONGEST_PAUSE_S = 60.0
 _LONGEST_REMOTE_PAUSE_S = 5.0
 """Nobody waits for these looks, while calls under a budget are refused until one succeeds."""
 _MOST_ENDED = 1_000
+_RENEW_S = 1.0
+"""How soon somebody looks again whether calls have ended that hold a share of a block."""
+_TRIES = 20
+_NEVER = 1 << 62
 
 
 @dataclass(slots=True)
@@ -44,7 +53,8 @@ class _Seen:
 
     period: int
     spent: int
-    percent: int
+    next_at: int
+    """A hundred times what has to be spent for there to be something to say."""
 
 
 class Reservations:
@@ -67,6 +77,9 @@ class Reservations:
         """Why the budgets could not be read when that was last tried."""
         self._is_remote = not isinstance(path, Path)
         self._behind = LookBehind(self._look)
+        self.blocks = Blocks(self.open.__contains__, clock)
+        self._renewing = Later(self._renew_behind, apart=self._is_remote)
+        self._renew_pause_s = 0.0
         forks.tell(self)
 
     # Which budgets there are ------------------------------------------------------------------------------------------
@@ -157,14 +170,50 @@ class Reservations:
             StoreBusy: the ledger is locked just now.
             StoreError: it cannot be read or written.
         """
-        with self._transaction() as connection:
-            concerned = [budget for budget in all_budgets(connection) if budget.concerns(ask.call)]
+        return self._reserved(ask, owner)
+
+    def given(self, ask: Ask, owner: Owner, budgets: tuple[Budget, ...]) -> Granted | None:
+        """Gives a call what it needs of what is held for many of them at once; None: there is not so much.
+
+        `budgets` are those of `known` that can stop the call.
+        """
+        if not self.blocks.give(ask, budgets):
+            return None
+        self.open[ask.uid] = owner
+        self._renewing.ask()
+        return Granted(budgets)
+
+    def draw(self, ask: Ask, owner: Owner) -> Verdict:
+        """As `reserve`; holds money for others like this call as well, if many are to be expected.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        return self._reserved(ask, owner, for_many=True)
+
+    def _reserved(self, ask: Ask, owner: Owner, *, for_many: bool = False) -> Verdict:
+        with self.blocks.changing(), self._transaction() as connection:
+            self.blocks.single_out(connection, ask.uid)
+            known = all_budgets(connection)
+            concerned = [budget for budget in known if budget.concerns(ask.call)]
             desk = Desk(connection, ask)
             verdict = desk.judge(concerned)
+            if self.blocks and not isinstance(
+                verdict, Granted
+            ):  # what others may need more is not kept for calls to come
+                self.blocks.renew(connection, known, keeps=False)
+                said_before, verdict = verdict.alerts, desk.judge(concerned)
+                verdict = replace(verdict, alerts=(*said_before, *verdict.alerts))
             if isinstance(verdict, Granted):
                 desk.hold(verdict.budgets)
                 self.open[ask.uid] = owner
+                if for_many:
+                    self.blocks.fill(connection, ask, verdict.budgets)
+            elif isinstance(verdict, MustWait):
+                verdict = replace(verdict, uids=self.blocks.calls(verdict.uids))
         self._note(desk)
+        if self.blocks:
+            self._renewing.ask()
         return verdict
 
     def stretch(self, ask: Ask, used: int, wanted: int, needs: Callable[[Unit, int], int]) -> Stretched:
@@ -176,18 +225,34 @@ class Reservations:
         Raises:
             StoreBusy, StoreError: as in `reserve`.
         """
-        with self._transaction() as connection:
-            concerned = [b for b in all_budgets(connection) if b.action == "stop" and b.concerns(ask.call)]
+        if self.blocks and self.blocks.stretch(ask, self._stopping(self.known(), ask), max(wanted, used), needs):
+            return Stretched(wanted)
+        with self.blocks.changing(), self._transaction() as connection:
+            self.blocks.single_out(connection, ask.uid)
+            known = all_budgets(connection)
+            concerned = self._stopping(known, ask)
             desk = Desk(connection, ask)
-            granted = Stretched(wanted)
-            for budget in concerned:
-                found = desk.stretched(budget, wanted, needs)
-                if found.output_tokens < granted.output_tokens:
-                    granted = found
+            granted = self._stretched(desk, concerned, wanted, needs)
+            if self.blocks and granted.output_tokens < wanted:
+                self.blocks.renew(connection, known, keeps=False)
+                granted = self._stretched(desk, concerned, wanted, needs)
             for budget in concerned:
                 if ask.needs[budget.unit] is not None:
                     desk.set(budget, Need(needs(budget.unit, max(granted.output_tokens, used))))
         return granted
+
+    def _stretched(
+        self, desk: Desk, concerned: Sequence[Budget], wanted: int, needs: Callable[[Unit, int], int]
+    ) -> Stretched:
+        granted = Stretched(wanted)
+        for budget in concerned:
+            found = desk.stretched(budget, wanted, needs)
+            if found.output_tokens < granted.output_tokens:
+                granted = found
+        return granted
+
+    def _stopping(self, known: Sequence[Budget], ask: Ask) -> tuple[Budget, ...]:
+        return tuple(budget for budget in known if budget.action == "stop" and budget.concerns(ask.call))
 
     def ended(self, uid: str) -> None:
         """The call has ended; the ledger lets its money go when it writes the row."""
@@ -202,6 +267,40 @@ class Reservations:
         self.open.pop(uid, None)
         with self._transaction() as connection:
             connection.execute("DELETE FROM reservations WHERE uid = ?", (uid,))
+
+    # For many calls at once -------------------------------------------------------------------------------------------
+
+    def give_back(self) -> None:
+        """Lets go of what is held for calls to come, and of what calls took whose rows are on the books.
+
+        Raises:
+            StoreBusy, StoreError: as in `reserve`.
+        """
+        if self.blocks:
+            self._renew(keeps=False)
+
+    def _renew(self, *, keeps: bool) -> None:
+        with self.blocks.changing(), self._transaction() as connection:
+            known = all_budgets(connection)
+            self.blocks.renew(connection, known, keeps=keeps)
+            for budget in known:
+                seen = self._seen.get(budget.id)
+                if seen is not None:  # others may have spent; what is to be said is said when a call of ours ends
+                    spent = counting.spent(connection, budget, budget.period(time.time_ns() // 1000)).amount
+                    seen.spent = max(seen.spent, spent)
+
+    def _renew_behind(self) -> None:
+        try:
+            if self.blocks:
+                self._renew(keeps=True)
+            self._renew_pause_s = 0.0
+        except StoreError:
+            self._renew_pause_s = min(_LONGEST_PAUSE_S, self._renew_pause_s * 2 or LOOK_S)
+        except Exception as trouble:
+            self._renew_pause_s = _LONGEST_PAUSE_S
+            quietly("settling what is held for many calls", trouble)
+        if self.blocks:  # calls whose rows are not on the books yet, or that are under way
+            self._renewing.ask_after(self._renew_pause_s or _RENEW_S)
 
     # Alerts -----------------------------------------------------------------------------------------------------------
 
@@ -225,6 +324,8 @@ class Reservations:
             StoreBusy, StoreError: as in `reserve`.
         """
         crossing = False
+        if self.blocks.settle(call["uid"], amounts):
+            self._renewing.ask()
         self._ended[call["uid"]] = Ended(call, amounts)
         if len(self._ended) > _MOST_ENDED:
             self._ended.pop(next(iter(self._ended)), None)
@@ -232,7 +333,7 @@ class Reservations:
             seen = self._seen.get(budget.id)
             if seen is not None and budget.concerns(call):
                 seen.spent += amounts[budget.unit]
-                crossing = crossing or due(seen.spent, budget.allowance) > seen.percent
+                crossing = crossing or seen.spent * 100 >= seen.next_at
         if not crossing:
             return ()
         with self._transaction(reading=True) as connection:
@@ -264,10 +365,20 @@ class Reservations:
             # what calls of this process took that ended a moment ago may not be in what was counted
             known = before.spent if before is not None and before.period == period else 0
             percent = due(count.amount, budget.allowance)
-            self._seen[budget.id] = _Seen(period, max(known, count.amount), percent)
+            next_level = min((level for level in LEVELS if level > percent), default=_NEVER)
+            self._seen[budget.id] = _Seen(period, max(known, count.amount), next_level * budget.allowance)
 
     def close(self) -> None:
-        """Lets go of the ledger; it is opened again when it is asked for."""
+        """Lets go of the ledger, and of what no call holds; it is opened again when it is asked for."""
+        for _ in range(_TRIES if self.blocks else 0):
+            try:
+                with self.blocks.changing(), self._transaction() as connection:
+                    self.blocks.dissolve(connection)
+                break
+            except StoreBusy:
+                continue
+            except StoreError:  # whoever looks after the dead lets it go
+                break
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             ledger.close()
@@ -277,6 +388,7 @@ class Reservations:
         self._behind.after_fork()
         self._looked_at, self._is_ahead = None, False
         self._ended.clear()
+        self.blocks.forget()
         self.open.clear()  # these calls are the parent's
 
 
@@ -288,3 +400,11 @@ _of_process: forks.OnePerPlace[Place, Reservations] = forks.OnePerPlace()
 def reservations(path: Place) -> Reservations:
     """The budgets of a ledger, the same for the whole process; nothing is opened before they are asked for."""
     return _of_process.at(path, lambda: Reservations(path))
+
+
+def let_go(path: Place) -> None:
+    """Has this process let go of what it holds for calls to come, so far as the ledger lets it just now."""
+    found = _of_process.known.get(path)
+    if found is not None:
+        with suppress(StoreError):
+            found.give_back()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmnb.budgeting import counting
 from llmnb.budgeting.budget import Budget, all_budgets
+from llmnb.budgeting.reservations import let_go
 from llmnb.budgeting.texts import resets
 from llmnb.ledger.connection import reading
 from llmnb.ledger.frames import Kind, frame
@@ -123,6 +124,7 @@ def statuses(settings: Settings | None = None, *, at_us: int | None = None) -> l
     """
     path = (settings or load()).ledger_path
     settle(path)
+    let_go(path)
     with reading(path) as connection:
         return [] if connection is None else statuses_in(connection, at_us=at_us)
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from llmnb.budgeting.quick_bound import text_bytes
 from llmnb.pricing import cost_of
 from llmnb.records import Usage
 
@@ -47,9 +48,9 @@ def quick_bound(settings: Settings) -> Callable[[Question], Decimal | None]:
         asked = question.plan.arguments
         if question.plan.tools is not None or question.routing is not None or not asked.keys() <= _UNDERSTOOD:
             return None
-        size = _text_bytes(asked.get("system"))
+        size = text_bytes(asked.get("system"))
         for message in question.messages:
-            text = _text_bytes(message.get("content"))
+            text = text_bytes(message.get("content"))
             size = None if size is None or text is None else size + text
         if size is None:
             return None
@@ -58,20 +59,3 @@ def quick_bound(settings: Settings) -> Callable[[Question], Decimal | None]:
         return dollars(tokens, int(asked["max_tokens"]), question.access.provider, question.plan.model, *conditions)
 
     return bound
-
-
-def _text_bytes(content: Any) -> int | None:
-    """UTF-8 bytes of a text; None of what is more than text."""
-    if content is None:
-        return 0
-    if isinstance(content, str):
-        return len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
-    if not isinstance(content, (list, tuple)):
-        return None
-    total = 0
-    for block in cast("list[Any]", content):
-        text = cast("dict[str, Any]", block).get("text") if isinstance(block, dict) else None
-        if not isinstance(text, str) or cast("dict[str, Any]", block).get("type") != "text":
-            return None
-        total += _AROUND + len(text.encode("utf-8", "surrogatepass"))
-    return total

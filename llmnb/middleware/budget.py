@@ -16,11 +16,13 @@ from anthropic import APIRequest
 from llmnb import slots
 from llmnb.budgeting import ceiling
 from llmnb.budgeting.alerts import say
+from llmnb.budgeting.blocks import is_block
 from llmnb.budgeting.bound import Bound, bound_of
-from llmnb.budgeting.budget import UNITS, Budget, Unit
-from llmnb.budgeting.desk import Ask, Granted, MustWait, Need, Refused, Verdict
+from llmnb.budgeting.budget import Budget, Unit
+from llmnb.budgeting.desk import Ask, Granted, MustWait, Refused, Verdict
 from llmnb.budgeting.guard import Guard
 from llmnb.budgeting.past import Past
+from llmnb.budgeting.quick_bound import QuickBounds
 from llmnb.budgeting.texts import Shortage
 from llmnb.errors import StoreBusy, StoreError, UnknownPrice
 from llmnb.middleware.answering import http_of
@@ -55,6 +57,7 @@ class BudgetPart(Part):
         self.guard = guard
         self._ledgered = ledgered
         self._clock = clock
+        self._quick = QuickBounds(ledgered.provider, ledgered.settings.prices)
 
     def concerns(self, request: APIRequest) -> bool:
         entry = UNDER_WAY.get()
@@ -83,7 +86,7 @@ class BudgetPart(Part):
             ceiling.check(_bound(entry, self._ledgered, None, cast("dict[str, Any]", request.json)), left)
         if self.guard is None or not (left is None or self._is_budgeted(entry)):
             return (yield request)
-        attempt = _Attempt(self.guard, self._ledgered, entry, request)
+        attempt = _Attempt(self.guard, self._ledgered, entry, request, self._quick)
         yield from attempt.admission(self._clock)
         response = yield request
         attempt.watch(response)
@@ -98,13 +101,15 @@ class BudgetPart(Part):
 class _Attempt:
     """One attempt of a call that budgets concern."""
 
-    def __init__(self, guard: Guard, ledgered: Ledgered, entry: Entry, request: APIRequest) -> None:
+    def __init__(self, guard: Guard, ledgered: Ledgered, entry: Entry, request: APIRequest, quick: QuickBounds) -> None:
         self.guard, self._ledgered = guard, ledgered
         self.entry = entry
+        self._quick = quick
         self._body = cast("dict[str, Any]", request.json)
         self._stream = request.stream
         self._owner = current_context().owner or slots.this_owner()
         self._ask: Ask | None = None
+        self._exact: Ask | None = None
         self._said = False
         self.holders: tuple[Budget, ...] = ()
 
@@ -135,28 +140,40 @@ class _Attempt:
 
     def _asked(self) -> Verdict:
         reservations, facts = self.guard.reservations, self.entry.facts
-        if any(budget.action == "stop" for budget in reservations.known() if budget.concerns(facts)):
-            self._ask = self._ask or self._new_ask()
-            verdict = reservations.reserve(self._ask, self._owner)
+        stops = tuple(b for b in reservations.known() if b.action == "stop" and b.concerns(facts))
+        if stops:
+            verdict = self._given(stops) if reservations.blocks else None
+            verdict = verdict or reservations.draw(self._exact_ask(), self._owner)
         else:
             verdict = Granted(alerts=reservations.look(facts, facts["ts"]))
         if isinstance(verdict, Granted):
             self.holders = verdict.budgets
-            self.entry.on_row = self._ended
-        say(verdict.alerts, self._ledgered.settings)
+            self.entry.on_row, self.entry.wants_id = self._ended, "thread" in self._body
+        if verdict.alerts:
+            say(verdict.alerts, self._ledgered.settings)
         return verdict
 
-    def _new_ask(self) -> Ask:
-        facts = self.entry.facts
-        self.bound = _bound(self.entry, self._ledgered, self.guard.past, self._body)
-        needs: dict[Unit, Need | None] = {unit: self._need(self.bound, unit) for unit in UNITS}
-        return Ask(facts["uid"], self.entry.attempts, facts["ts"], facts, needs)
+    def _given(self, stops: tuple[Budget, ...]) -> Verdict | None:
+        """Takes it from what is held for many calls at once; by a bound that takes no counting, where that will do."""
+        facts, given = self.entry.facts, self.guard.reservations.given
+        if self._exact is None and self.entry.attempts == 1:
+            bound = self._quick.of(self._body, self.guard.past, facts.get("project"), facts["ts"])
+            if bound is not None:
+                self.bound, self._ask = bound, self._new_ask(bound)
+                if (granted := given(self._ask, self._owner, stops)) is not None:
+                    return granted
+        return given(self._exact_ask(), self._owner, stops)
 
-    def _need(self, bound: Bound, unit: Unit) -> Need | None:
-        """Held is the expected answer; one that is not streamed cannot be cut off when it gets longer."""
-        amount = bound.take(unit, bound.output_tokens)
-        most = amount if self._stream else bound.take(unit, bound.most_output_tokens)
-        return None if amount is None or most is None else Need(amount, most - amount)
+    def _exact_ask(self) -> Ask:
+        if self._exact is None:
+            self.bound = _bound(self.entry, self._ledgered, self.guard.past, self._body)
+            self._exact = self._new_ask(self.bound)
+        self._ask = self._exact
+        return self._exact
+
+    def _new_ask(self, bound: Bound) -> Ask:
+        facts = self.entry.facts
+        return Ask(facts["uid"], self.entry.attempts, facts["ts"], facts, bound.needs(self._stream))
 
     # When it may not be sent ------------------------------------------------------------------------------------------
 
@@ -218,20 +235,24 @@ class _Attempt:
     def _ended(self, call: Call, children: tuple[Call, ...], message_id: str | None) -> None:
         try:
             self.guard.reservations.ended(call.uid)
-            usage = call.usage
-            tokens = usage.total_input_tokens + usage.output_tokens
+            took: dict[Unit, int] = {"usd": call.cost_nanousd or 0, "tokens": _tokens(call)}
             if message_id is not None and "thread" in self._body:
-                self.guard.past.took(message_id, tokens)
-            rows = (call, *children)
-            took: dict[Unit, int] = {
-                "usd": sum(row.cost_nanousd or 0 for row in rows),
-                "tokens": sum(row.usage.total_input_tokens + row.usage.output_tokens for row in rows),
-            }
-            say(self.guard.reservations.settled(self.entry.facts, took), self._ledgered.settings)
+                self.guard.past.took(message_id, took["tokens"])
+            for child in children:
+                took["usd"] += child.cost_nanousd or 0
+                took["tokens"] += _tokens(child)
+            alerts = self.guard.reservations.settled(self.entry.facts, took)
+            if alerts:
+                say(alerts, self._ledgered.settings)
         except StoreError:  # whoever asks next will see what there is to be said
             return
         except Exception as trouble:
             quietly("settling the budget of a call", trouble)
+
+
+def _tokens(call: Call) -> int:
+    usage = call.usage
+    return usage.total_input_tokens + usage.output_tokens
 
 
 def _bound(entry: Entry, shared: Ledgered, past: Past | None, body: dict[str, Any]) -> Bound:
@@ -252,5 +273,7 @@ def _waited(verdict: MustWait, waited_s: float | None = None) -> str:
     if not verdict.uids:
         return "What was spent of it before it was set is still being counted. "
     calls = f"{len(verdict.uids)} call{'s' * (len(verdict.uids) > 1)} under way"
+    if any(map(is_block, verdict.uids)):
+        calls = "calls under way, some of them of a process that makes many"
     held = f"{budget.amount(verdict.held)} of the budget of {budget} is held by {calls}"
     return f"{held}. " if waited_s is None else f"After {waited_s:.0f} s, {held}. "

@@ -44,6 +44,8 @@ class Entry:
     """Whether this attempt's stream ends before its content, so that another one may be made."""
     on_row: Told | None = None
     """Told the row of each attempt that has ended, its child rows and the message's id; it must not raise."""
+    wants_id = True
+    """Whether `on_row` looks at the message's id."""
     _estimated_input = 0
     _lost: Usage | None = None
     _marks: PromptMarks | None = None
@@ -201,7 +203,8 @@ class Entry:
 
     def answered(self, body: bytes, *, streamed: bool = False) -> None:
         """The whole answer is here, as one JSON document, or `streamed` as events that somebody kept."""
-        is_plain = self._lost is None and self._request is None and self._marks is None and self.on_row is None
+        is_plain = self._lost is None and self._request is None and self._marks is None
+        is_plain = is_plain and (self.on_row is None or not self.wants_id)
         if streamed or not is_plain:
             read = wire.read_stream if streamed else wire.read_json
             self.body_ended(read(body, self.model_requested), body, "read", None)
@@ -209,6 +212,8 @@ class Entry:
             self._since["latency_ms"] = _ms_since(self._began)
             call = AnsweredCall(self._sent, self._since, body, self._ledgered.settings.prices)
             self._ledgered.books.answered(call)
+            if self.on_row is not None:
+                self.on_row(call.rows[0], call.rows[1:], None)
             self._tell(call)
 
     def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
