@@ -15,6 +15,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from contextvars import ContextVar
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from llmnb.settings import Settings, load
 if TYPE_CHECKING:
     import aiohttp
     import yarl
+    from aiohttp.abc import AbstractResolver, ResolveResult
 
 Kind = Literal["aiohttp", "httpx"]
 
@@ -113,6 +115,7 @@ class AioTransport(httpx2.AsyncBaseTransport):
             headers = [pair for pair in headers if pair[0].lower() != "transfer-encoding"]  # aiohttp's to say
         with as_httpx(request):
             answer = await self.send(request.method, str(request.url), headers, data, request.extensions)
+        _stop_clock(answer)
         told: dict[str, Any] = {"http_version": b"HTTP/1.0" if answer.version == (1, 0) else b"HTTP/1.1"}
         if answer.reason:
             told["reason_phrase"] = answer.reason.encode("latin-1", "replace")
@@ -131,6 +134,7 @@ class AioTransport(httpx2.AsyncBaseTransport):
             await asyncio.sleep(0)
         self._used_at = now
         timeout: Mapping[str, float | None] = extensions.get("timeout") or {}
+        _LOOKUP_S.set(timeout.get("connect"))
         asked = partial(
             session.request,
             method,
@@ -154,12 +158,12 @@ class AioTransport(httpx2.AsyncBaseTransport):
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
-        # the system's own way to find an address, as httpx does; aiohttp would take another one where it is installed
+        # a resolver of its own: aiohttp would take another one where it is installed
         connector = aiohttp.TCPConnector(
             limit=self._limits.max_connections or 0,
             keepalive_timeout=self._limits.keepalive_expiry,
             ssl=self._ssl,
-            resolver=aiohttp.ThreadedResolver(),
+            resolver=_resolver(),
             socket_factory=_socket,
         )
         self._session = session = aiohttp.ClientSession(
@@ -201,6 +205,14 @@ async def _pieces(data: bytes, deadline: asyncio.Timeout, each_s: float | None) 
     deadline.reschedule(None)
 
 
+def _stop_clock(answer: aiohttp.ClientResponse) -> None:
+    """Has aiohttp's own timeout of reading end with the headers: it would run on while nobody reads."""
+    connection = answer.connection
+    if connection is not None and connection.protocol is not None:
+        connection.protocol.read_timeout = None
+        connection.protocol.start_timeout()
+
+
 class _Body(httpx2.AsyncByteStream):
     """The bytes of an answer as they come. Closed before its end, it takes its connection with it."""
 
@@ -209,11 +221,18 @@ class _Body(httpx2.AsyncByteStream):
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        timeout: Mapping[str, float | None] = self._request.extensions.get("timeout") or {}
         with as_httpx(self._request):
             content = self._answer.content
             while True:
+                deadline = asyncio.timeout(timeout.get("read"))
                 try:
-                    chunk = await content.readany()
+                    async with deadline:
+                        chunk = await content.readany()
+                except TimeoutError as error:
+                    if deadline.expired():
+                        raise httpx2.ReadTimeout("nothing came of the answer", request=self._request) from error
+                    raise
                 except Exception:  # which aiohttp tells first, with what had come before still unread
                     if rest := content._read_nowait(-1):  # pyright: ignore[reportPrivateUsage] - no public word
                         yield rest
@@ -268,6 +287,24 @@ def _url(address: str) -> yarl.URL:
     from yarl import URL
 
     return URL(address, encoded=True).with_user(None)  # httpx2 has made a header of it
+
+
+_LOOKUP_S: ContextVar[float | None] = ContextVar("llmnb_lookup_s", default=None)
+"""How long the name of a server may be looked up; aiohttp's own timeout of connecting begins after that."""
+
+
+def _resolver() -> AbstractResolver:
+    """The system's own way to find an address, as httpx does, in its time."""
+    import aiohttp
+
+    class Resolver(aiohttp.ThreadedResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            async with asyncio.timeout(_LOOKUP_S.get()):
+                return await super().resolve(host, port, family)
+
+    return Resolver()
 
 
 @lru_cache(64)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -267,6 +268,68 @@ async def test_a_connection_that_ended_while_the_loop_was_held_up_is_not_used(mo
             assert (await client.get(url)).text == "hi"
             assert ended == asked
             time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up, and what the server did is known to the system
+
+
+async def test_a_slow_reader_is_no_silence_of_the_server() -> None:
+    """The time for reading runs while one waits for the server, and not while one does other things between pieces."""
+    read_on = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none")
+        await writer.drain()
+        await read_on.wait()
+        writer.write(b"two")
+        await writer.drain()
+        writer.close()
+
+    transport = connections.AioTransport()
+    async with served(answer) as url, httpx2.AsyncClient(transport=transport, timeout=1.0) as client:
+        async with client.stream("GET", url) as response:
+            pieces: list[bytes] = []
+            async for piece in response.aiter_raw():
+                pieces.append(piece)
+                if not read_on.is_set():
+                    await asyncio.sleep(1.3)
+                    read_on.set()
+        assert b"".join(pieces) == b"onetwo"
+
+
+async def test_a_server_that_falls_silent_in_its_answer_is_a_timeout() -> None:
+    """As over httpx."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none")
+        await reader.read()
+        writer.close()
+
+    transport = connections.AioTransport()
+    async with served(answer) as url, httpx2.AsyncClient(transport=transport, timeout=0.3) as client:
+        with pytest.raises(httpx2.ReadTimeout):
+            await client.get(url)
+
+
+async def test_a_name_that_is_looked_up_for_too_long_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of connecting, so that nothing is billed and it may be tried again."""
+    found = threading.Event()
+    system = socket.getaddrinfo
+
+    def slow(host: Any, *more: Any, **options: Any) -> Any:
+        if host == "slow.invalid":
+            found.wait(30)
+            raise socket.gaierror("not found")
+        return system(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    transport = connections.AioTransport()
+    try:
+        patient = httpx2.Timeout(30, connect=0.1)
+        async with httpx2.AsyncClient(transport=transport, timeout=patient) as client:
+            with pytest.raises(httpx2.ConnectTimeout):
+                await client.get("http://slow.invalid/")
+    finally:
+        found.set()
 
 
 async def test_a_request_that_nobody_reads_is_a_timeout() -> None:
