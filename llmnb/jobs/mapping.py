@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 from llmnb import interrupts
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
-from llmnb.errors import InvalidRequest
+from llmnb.errors import InvalidRequest, StoreError
 from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.asking import Row, key_of
 from llmnb.jobs.batches.notes import check_none_open
-from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
+from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work, read
+from llmnb.jobs.lost import on_the_books
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.quick_bound import quick_bound
@@ -29,6 +30,7 @@ from llmnb.jobs.saved import remember
 from llmnb.jobs.sources import Source, source_of
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
+from llmnb.trouble import quietly
 from llmnb.views import views
 
 if TYPE_CHECKING:
@@ -224,8 +226,21 @@ class Job:
             return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
-        spent = sum(one.spent_nanousd for one in results)
+        spent = self._spent(*results)
         return Purse(self.budget_usd, spent, most, attempts, quick_bound(self.settings))
+
+    def _spent(self, *results: Results) -> int:
+        """What the run has cost: its rows so far, and calls that a kill left without a row, at most."""
+        spent, before = sum(one.spent_nanousd for one in results), read(self.folder)
+        if before is None or not results:
+            return spent
+        try:
+            most_tokens = int(self.plan.arguments["max_tokens"])
+            known, lost = on_the_books(self.run_id, before.began, most_tokens, self.settings)
+        except StoreError as trouble:
+            quietly("looking for calls of the run that were killed", trouble, but="budget_usd does not count them")
+            return spent
+        return max(spent, known) + lost
 
     def ask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from pydantic import BaseModel
 import llmnb
 from llmnb import slots
 from llmnb.errors import InvalidRequest, MissingKey
+from llmnb.ledger import open_ledger
+from llmnb.records import Call
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
@@ -269,6 +273,22 @@ def test_a_budget_holds(sim: Simulator, llm: llmnb.LLM) -> None:
     assert len(sim.requests) == asked
     assert llm.map(rows, "{{ value }}", max_tokens=150)["error"].isna().all()
     assert len(sim.requests) == 30
+
+
+def test_a_budget_counts_what_was_killed(sim: Simulator, llm: llmnb.LLM) -> None:
+    """A call that was under way at a kill may be billed, though no row tells of it: as much as it can cost is gone."""
+    sim.reset()
+    sim.rule(Answer(text="word " * 200))
+    rows = [f"{n} and some more" for n in range(30)]
+    begun = llm.map(rows[:1], "{{ value }}", budget_usd="0.02", max_tokens=150)
+    killed = Call(
+        "killed", time.time_ns() // 1000, "claude-sonnet-5-5", run_id=begun.run_id, status="interrupted",
+        input_tokens=20, cost_nanousd=40_000, estimated=True,
+    )  # fmt: skip
+    open_ledger().write_all([(replace(killed, uid=f"killed-{n}"), ()) for n in range(5)])
+    llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150)
+    killed_usd = 5 * 150 * 10e-6
+    assert 0.02 - 3 * 0.0016 < sim.billed().price_nanousd / 1e9 + killed_usd <= 0.02
 
 
 def test_a_disk_that_is_full(llm: llmnb.LLM, llmnb_home: Path) -> None:
