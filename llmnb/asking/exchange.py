@@ -21,6 +21,7 @@ from llmnb.errors import IncompleteReply, LlmnbError
 from llmnb.events import Retry, Wait
 from llmnb.messages import models, wire
 from llmnb.messages.accumulate import Accumulator, OutOfOrder, Piece, pieces_of
+from llmnb.middleware import alike
 from llmnb.records import Call, Ended, PromptMarks, Usage, calling
 from llmnb.reply import Reply
 from llmnb.unread import Unread
@@ -99,7 +100,7 @@ class Exchange:
             with self._calling(), _Advice(self.plan):
                 asked: Any = client()
                 if unread.is_enough(asked):
-                    response = await asked.messages.with_raw_response.create(**self._arguments)
+                    response = await alike.created(asked, self._arguments)
                     message = unread.of(response) or await _aparsed(response)
                 else:
                     message = await asked.messages.create(**self._arguments)

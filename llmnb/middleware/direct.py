@@ -28,6 +28,7 @@ from anthropic import (
 from opentelemetry import trace
 
 from llmnb.connections import AioClient, AioTransport, as_httpx
+from llmnb.middleware import alike
 from llmnb.middleware.answering import dressed, http_of
 from llmnb.middleware.ledger import is_billable
 from llmnb.unread import RECORDS_SPANS
@@ -46,7 +47,7 @@ def for_many(client: Any) -> Any:
     """The client for many requests that are alike."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) and not _has_tracer(client):
         client = client.with_options(open_telemetry=False)  # nobody records spans, and to begin one takes its time
-    return client.with_middleware(DirectPart(client)) if _suits(client) else client
+    return alike.many(client.with_middleware(DirectPart(client))) if _suits(client) else client
 
 
 def _has_tracer(client: Any) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import llmnb
+from llmnb import connections
+from llmnb.middleware import alike
 from llmnb.middleware.direct import for_many
 from llmnb.simulator import Fault, SeenRequest, Simulator
 
@@ -91,3 +93,24 @@ async def test_other_clients_stay_as_they_are(sim: Simulator) -> None:
     async with sim.async_client() as plain:
         assert not for_many(llmnb.wrap(plain))._client.__class__.__name__.startswith("Aio")
         assert len(for_many(plain).middleware) == 0
+
+
+async def test_what_differs_in_more_than_its_messages_is_the_sdks_to_make(sim: Simulator) -> None:
+    """Each request says what it was asked to, in whatever order they come."""
+    question: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 50}
+    asked_for: list[dict[str, Any]] = [
+        {**question, "messages": [{"role": "user", "content": "one"}]},
+        {**question, "messages": [{"role": "user", "content": "two"}]},
+        {**question, "max_tokens": 60, "messages": [{"role": "user", "content": "three"}]},
+        {**question, "messages": [{"role": "user", "content": [{"type": "text", "text": "four"}]}]},
+        {**question, "system": "Be brief.", "messages": [{"role": "user", "content": "five"}]},
+        {**question, "system": "Be long.", "messages": [{"role": "user", "content": "six"}]},
+        {**question, "messages": [{"role": "user", "content": "seven"}]},
+    ]
+    async with sim.async_client(http_client=connections.http_client()) as plain:
+        client = for_many(plain)
+        for arguments in [*asked_for, *asked_for]:
+            response = await alike.created(client, arguments)
+            assert (await response.parse()).role == "assistant"
+        assert getattr(client, "_llmnb_alike").options(asked_for[0]) is not None  # noqa: B009 - the last was like it
+    assert [request.body for request in sim.requests] == [*asked_for, *asked_for]
