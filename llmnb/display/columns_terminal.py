@@ -24,6 +24,7 @@ from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison
+    from llmnb.jobs.comparing.sofar import SoFar
     from llmnb.jobs.run import Status
 
 _FRAME_S = 0.1
@@ -59,7 +60,7 @@ class TerminalColumns(Columns):
         super().end(column, error)
         self._draw()
 
-    def far(self, status: Status, judging: bool) -> None:
+    def far(self, status: Status, judging: bool, so_far: SoFar | None = None) -> None:
         """Says how far the judging is."""
         self._doing = f"judging · {status.kept + status.done:,} of {status.rows:,}"
         self._draw()

@@ -28,6 +28,7 @@ from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison
+    from llmnb.jobs.comparing.sofar import SoFar
     from llmnb.jobs.run import Status
 
 _HERE = Path(__file__).parent
@@ -101,7 +102,7 @@ class WidgetColumns(Columns):
         super().end(column, error)
         self._views[column].close(error)
 
-    def far(self, status: Status, judging: bool) -> None:
+    def far(self, status: Status, judging: bool, so_far: SoFar | None = None) -> None:
         """Says how far the judging is."""
         if self._widget is not None and judging:
             self._widget.set_trait("doing", f"judging · {status.kept + status.done:,} of {status.rows:,}")

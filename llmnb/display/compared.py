@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from html import escape
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 ROWS = 20
 """Of more rows the first are shown; `.frame()` has them all."""
 _CELL_CHARS = 300
-_PROMPT_CHARS = 120
-_PROMPT_COLUMNS = 3
+_NARROW_CHARS = 12
+PROMPT_CHARS = 120
+PROMPT_COLUMNS = 3
 
 Bundle = dict[str, str]
 
@@ -53,14 +54,14 @@ def columns(labels: Sequence[str], answers: Sequence[Answer], comparison: Compar
     told = "" if comparison is None else told_of(comparison)
     parts = list(zip(labels, answers, notes, strict=True))
     cells = "".join(_column(label, static.part_of_page(answer), note) for label, answer, note in parts)
-    foot = _note(told)
+    foot = note(told)
     marked = [
         _joined(f"**{_escaped(label)}**", static.kept_markdown(answer), f"**{_escaped(note)}**" if note else "")
         for label, answer, note in parts
     ]
     plain = [_joined(f"── {clean(label)} ──", static.plain(answer), note) for label, answer, note in parts]
     return {
-        "text/html": _framed(f'<div class="llmnb-columns">{cells}</div>{foot}'),
+        "text/html": framed(f'<div class="llmnb-columns">{cells}</div>{foot}'),
         "text/markdown": "\n\n---\n\n".join([*marked, *([f"*{_escaped(told)}*"] if told else [])]),
         "text/plain": "\n\n".join([*plain, *([told] if told else [])]),
     }
@@ -96,10 +97,10 @@ def _of_reply(reply: Reply) -> Answer:
 
 def _table(comparison: Comparison) -> Bundle:
     shown = range(min(len(comparison.prompts), ROWS))
-    names = [str(name) for name in comparison.prompts.columns[:_PROMPT_COLUMNS]]
+    names = [str(name) for name in comparison.prompts.columns[:PROMPT_COLUMNS]]
     rows = [
         [
-            *(_short(comparison.prompts.iloc[row, at], _PROMPT_CHARS) for at in range(len(names))),
+            *(shortened(comparison.prompts.iloc[row, at], PROMPT_CHARS) for at in range(len(names))),
             *(_said(comparison, label, row) for label in comparison.labels),
         ]
         for row in shown
@@ -109,21 +110,24 @@ def _table(comparison: Comparison) -> Bundle:
     head, standings = _standings(comparison)
     told = told_of(comparison)
     columns = [*names, *comparison.labels]
-    table = _html_table(columns, rows, "llmnb-answers") + _note(rest)
+    table = html_table(columns, rows, "llmnb-answers") + note(rest)
     marked = [_markdown_table(head, standings), f"*{_escaped(told)}*", _markdown_table(columns, rows), _escaped(rest)]
     return {
-        "text/html": _framed(_html_table(head, standings, "llmnb-standings") + _note(told) + table),
+        "text/html": framed(html_table(head, standings, "llmnb-standings") + note(told) + table),
         "text/markdown": _joined(*marked),
         "text/plain": _joined(_plain_table(head, standings), told),
     }
 
 
 def _said(comparison: Comparison, label: str, row: int) -> str:
-    facts = comparison.facts[label][row]
+    return cell(comparison.facts[label][row], comparison.scores[label][row] if comparison.scores else None)
+
+
+def cell(facts: Mapping[str, Any], score: float | None, chars: int = _CELL_CHARS) -> str:
+    """One answer in a table: its text, and in the next line its score, price and time."""
     answer = answer_of(facts)
-    text = _short(facts.get("error") if answer is None else answer, _CELL_CHARS)
+    text = shortened(facts.get("error") if answer is None else answer, chars)
     told = [text if answer is not None else f"✕ {text}"]
-    score = comparison.scores[label][row] if comparison.scores else None
     small = [f"score {score:.2f}"] if score is not None else []
     if answer is not None:
         small.append("cached" if facts.get("source") != "live" else _dollars(facts["cost_nanousd"]))
@@ -198,7 +202,7 @@ def told_of(comparison: Comparison) -> str:
             told.append(f"{split:,} of them as the judge said otherwise with the answers swapped")
         if unjudged := len(comparison.pairs) - len(judged):
             error = next((pair.error for pair in comparison.pairs if pair.error), "")
-            told.append(f"{unjudged:,} not judged: {_short(error, _PROMPT_CHARS)}")
+            told.append(f"{unjudged:,} not judged: {shortened(error, PROMPT_CHARS)}")
     return " · ".join(told)
 
 
@@ -230,14 +234,16 @@ def _interval(low: float, high: float) -> str:
     return "" if low != low else f"{low:.2f} to {high:.2f}"
 
 
-def _short(value: object, chars: int) -> str:
+def shortened(value: object, chars: int) -> str:
+    """A value as text of at most so many characters."""
     return footer.shortened(str(value), chars)
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
+    """A table that keys can scroll; what follows a line break in a cell is small."""
     cells = "".join(f'<th scope="col">{_plain_html(text)}</th>' for text in head)
     body = "".join(f"<tr>{''.join(_cell(text) for text in row)}</tr>" for row in rows)
     table = f'<table class="{name}"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>'
@@ -247,7 +253,8 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], name: str) -
 def _cell(text: str) -> str:
     first, _, small = text.partition("\n")
     below = f'<div class="llmnb-small">{_plain_html(small)}</div>' if small else ""
-    return f"<td>{_plain_html(first)}{below}</td>"
+    narrow = ' class="llmnb-narrow"' if len(first) <= _NARROW_CHARS else ""
+    return f"<td{narrow}>{_plain_html(first)}{below}</td>"
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -268,7 +275,8 @@ def _plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _note(text: str) -> str:
+def note(text: str) -> str:
+    """A line in small print; nothing where there is no text."""
     return f'<div class="llmnb-footer">{_plain_html(text)}</div>' if text else ""
 
 
@@ -285,6 +293,7 @@ def _joined(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _framed(html: str) -> str:
+def framed(html: str) -> str:
+    """The whole of what is shown, with its style."""
     begin = '<div class="llmnb llmnb-compare">'
     return f"{begin}{style.tag(css(), begin + html)}{html}</div>"

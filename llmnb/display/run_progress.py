@@ -30,14 +30,20 @@ _IN_A_PAGE = ("jupyter", "vscode", "colab", "console", "headless")
 
 @contextmanager
 def progress(
-    *, shown: bool = True, why: str = "", run_id: str = "", stops: type[BaseException] = Stopped
+    *,
+    shown: bool = True,
+    why: str = "",
+    run_id: str = "",
+    stops: type[BaseException] = Stopped,
+    also: Callable[[], str] = lambda: "",
 ) -> Generator[Callable[[Status], None]]:
     """What is told each `Status`, often; it draws a few a second, and the last one.
 
-    `why` is said before all else, `run_id` at the end. It raises nothing but `stops`, when a person has pressed Stop.
+    `why` is said before all else, `run_id` at the end, `also` beside a terminal's bar. It raises nothing but `stops`,
+    when a person has pressed Stop.
     """
     pressed = threading.Event()
-    drawn = _drawer(why, run_id, pressed.set) if shown else None
+    drawn = _drawer(why, run_id, also, pressed.set) if shown else None
     last: list[Any] = [None, 0.0]
 
     def told(status: Status) -> None:
@@ -105,8 +111,8 @@ def beside(status: Status, why: str = "") -> str:
     """What there is to say beside a bar that has the rows and the times, most important first: it may be cut off."""
     batch = batch_progress.parts(status) if isinstance(status, BatchStatus) else []
     money, *saved = _money(status)
-    told = [money, *_failed(status), *_held(status), *batch, *_unasked(status), *saved]
-    return _DOT.join(told + ([why] if why else []))
+    told = [money, *_failed(status), *_held(status), *batch, *_unasked(status), *saved, *([why] if why else [])]
+    return _DOT.join(told)
 
 
 def _unasked(status: Status) -> list[str]:
@@ -146,14 +152,18 @@ def _by_view(stops: type[BaseException]) -> BaseException:
     return error
 
 
-def _drawer(why: str, run_id: str, stop: Callable[[], None]) -> Callable[[Status, bool], None] | None:
+def _drawer(
+    why: str, run_id: str, also: Callable[[], str], stop: Callable[[], None]
+) -> Callable[[Status, bool], None] | None:
     place = where()
     if place in _IN_A_PAGE:
         return _Page(why, run_id, stop if place == "jupyter" and has_widgets() else None).draw
     if place == "terminal" or (place == "script" and sys.stderr.isatty()):
         from llmnb.display.terminal_bar import TerminalBar
 
-        return TerminalBar(Pace().at, lambda status: beside(status, why), lambda status: said(status, why, run_id)).draw
+        return TerminalBar(
+            Pace().at, lambda status: beside(status, also() or why), lambda status: said(status, why, run_id)
+        ).draw
     return None
 
 
@@ -172,7 +182,7 @@ class _Page:
         if text == self._text and not is_last:  # a batch is waited for over hours, with nothing new to say
             return
         self._text = text
-        html = _html(status, text)
+        html = html_of(status, text)
         if self._handle is None and self._stop is not None and not status.is_over:
             self._live(html, text)
         elif self._widget is not None and not status.is_over:
@@ -208,7 +218,8 @@ def _css(html: str) -> str:
     return tag(squeezed("run_widget.css"), f'<div class="llmnb-run">{html}')
 
 
-def _html(status: Status, text: str) -> str:
+def html_of(status: Status, text: str) -> str:
+    """The bar and what is said of it, as HTML without its style."""
     percent = 100 * (status.kept + status.done) / max(status.rows, 1)
     bar = "" if status.is_over or not status.is_counted else (
         '<div class="llmnb-bar" role="progressbar" aria-label="rows" aria-valuemin="0" aria-valuemax="100" '

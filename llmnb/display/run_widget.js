@@ -17,7 +17,13 @@ function render({ model, el }) {
     askToStop(model, model.get("run_key"), () => state.closed);
   });
   const draw = () => {
+    const before = [...place.querySelectorAll("[tabindex]")].map((one) => [one.scrollLeft, one === document.activeElement]);
     place.innerHTML = model.get("html");
+    // who has scrolled a table, or gone to it by the keyboard, stays there
+    [...place.querySelectorAll("[tabindex]")].slice(0, before.length).forEach((one, n) => {
+      one.scrollLeft = before[n][0];
+      if (before[n][1]) one.focus({ preventScroll: true });
+    });
   };
   model.on("change:html", draw);
   draw();

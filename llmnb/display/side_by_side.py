@@ -1,7 +1,7 @@
 """How a comparison is shown while it goes on: `shown` chooses the way that fits here, and no way ever raises.
 
-One prompt: columns of answers (a widget, HTML, a terminal's panels, or only what stays at the end). Many prompts: how
-far they are, as with `llm.map`; their table is the result's own.
+One prompt: columns of answers (a widget, HTML, a terminal's panels, or only what stays at the end). Many prompts: a
+table of how all stand and of the rows that were finished last (see `live_table`), in a terminal a bar.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.display import pace
 from llmnb.display.answer import Answer
@@ -20,6 +20,7 @@ from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison
+    from llmnb.jobs.comparing.sofar import SoFar
     from llmnb.jobs.run import Status
 
 Stop = Callable[[], None]
@@ -39,7 +40,7 @@ def shown(name: str | None, *, is_single: bool) -> Shown:
         choose(name)
     place: Place = "script" if name in ("none", "print") else where()
     if not is_single:
-        return Shown(None if name == "none" else Progress())
+        return Shown(None if name == "none" else _many(place))
     return Shown(_single(name or _fits(place), place))
 
 
@@ -51,10 +52,11 @@ def stays(view: Shown) -> bool:
 class Shown:
     """A view of a comparison, or none, that never fails: what goes wrong is said once, and the work goes on."""
 
-    def __init__(self, view: Columns | Progress | None) -> None:
+    def __init__(self, view: View | None) -> None:
         self._view = view
         self._is_broken = False
-        self.is_there = view is not None
+        self.is_there = view is not None and view.stays
+        self.is_table = view is not None and view.is_table
 
     def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None:
         """It begins."""
@@ -68,16 +70,16 @@ class Shown:
         """An answer is over."""
         self._try(lambda view: view.end(column, error))
 
-    def far(self, status: Status, judging: bool) -> None:
-        """How far it is."""
-        self._try(lambda view: view.far(status, judging))
+    def far(self, status: Status, judging: bool, so_far: SoFar | None = None) -> None:
+        """How far it is, and how they stand."""
+        self._try(lambda view: view.far(status, judging, so_far))
 
     def close(self, comparison: Comparison | None, error: BaseException | None = None) -> None:
         """Nothing comes any more."""
         self._is_broken = False  # it is tried all the same, so that nothing stays open
         self._try(lambda view: view.close(comparison, error))
 
-    def _try(self, act: Callable[[Columns | Progress], None]) -> None:
+    def _try(self, act: Callable[[View], None]) -> None:
         if self._view is None or self._is_broken:
             return
         try:
@@ -87,10 +89,28 @@ class Shown:
             warn(failure)
 
 
+class View(Protocol):
+    """What `Shown` guards. `stays` says that the whole comparison is left where it was shown, `is_table` that it wants
+    to know how the contestants stand."""
+
+    stays: bool
+    is_table: bool
+
+    def open(self, labels: Sequence[str], models: Sequence[str], stop: Stop | None) -> None: ...
+    def show(self, column: int, event: StreamEvent) -> None: ...
+    def end(self, column: int, error: BaseException | None) -> None: ...
+    def far(self, status: Status, judging: bool, so_far: SoFar | None) -> None: ...
+    def close(self, comparison: Comparison | None, error: BaseException | None) -> None: ...
+
+
 class Progress:
-    """How far the answers of many prompts are, then the judging."""
+    """How far the answers of many prompts are, then the judging: in a terminal a bar, and how each stands."""
+
+    stays = False
+    is_table = True
 
     def __init__(self) -> None:
+        self._standing = ""
         self._bar: AbstractContextManager[Callable[[Status], None]] | None = None
         self._tell: Callable[[Status], None] | None = None
         self._judging = False
@@ -104,15 +124,17 @@ class Progress:
     def end(self, column: int, error: BaseException | None) -> None:
         """Nor their ends."""
 
-    def far(self, status: Status, judging: bool) -> None:
+    def far(self, status: Status, judging: bool, so_far: SoFar | None) -> None:
         """Draws it."""
+        from llmnb.display.live_table import in_a_line
         from llmnb.display.run_progress import progress
 
+        self._standing = "" if so_far is None else in_a_line(so_far)
         if judging != self._judging:
             self._end()
             self._judging = judging
         if self._bar is None:
-            self._bar = progress()
+            self._bar = progress(also=lambda: self._standing)
             self._tell = self._bar.__enter__()
         assert self._tell is not None
         self._tell(status)
@@ -129,6 +151,9 @@ class Progress:
 
 class Columns:
     """The answers to one prompt. This one shows nothing before the end, and then what stays: what headless runs use."""
+
+    stays = True
+    is_table = False
 
     def __init__(self, publish: Callable[[dict[str, str]], Any], *, html: bool = True) -> None:
         self._publish = publish
@@ -149,7 +174,7 @@ class Columns:
         """Ends the answer."""
         self.answers[column].end(error)
 
-    def far(self, status: Status, judging: bool) -> None:
+    def far(self, status: Status, judging: bool, so_far: SoFar | None) -> None:
         """How far the judging is."""
 
     def close(self, comparison: Comparison | None, error: BaseException | None) -> None:
@@ -211,6 +236,7 @@ class HtmlColumns(Columns):
 # Which fits -----------------------------------------------------------------------------------------------------------
 
 _KERNELS = ("console", "jupyter", "headless", "vscode", "colab")
+_PAGES = ("jupyter", "vscode", "colab")
 _UNHEARD = ("vscode", "colab", "marimo")
 
 
@@ -218,6 +244,14 @@ def _fits(place: Place) -> str:
     from llmnb.display import FITS
 
     return FITS[place]
+
+
+def _many(place: Place) -> View:
+    if place in _PAGES:
+        from llmnb.display.live_table import LiveTable
+
+        return LiveTable(can_stop=place == "jupyter" and has_widgets())
+    return Progress()
 
 
 def _single(name: str, place: Place) -> Columns | None:

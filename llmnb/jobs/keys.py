@@ -37,6 +37,13 @@ class Keys:
     def __len__(self) -> int:
         return self._count
 
+    def __getitem__(self, row: int) -> bytes:
+        at = row * _ENTRY
+        if self._file is None or at >= self._in_file:
+            return bytes(self._newest[at - self._in_file :][:KEY_BYTES])
+        self._file.seek(at)  # whoever writes or reads looks for its place first
+        return self._file.read(KEY_BYTES)
+
     def __iter__(self) -> Iterator[bytes]:
         for entry in self._entries():
             yield entry[:KEY_BYTES]

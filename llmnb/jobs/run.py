@@ -132,6 +132,10 @@ class Run:
         facts = self._results.facts(key) if told is None else {"error": told, **_UNASKED}
         return _LOST if facts is None else facts
 
+    def finished(self, key: bytes) -> dict[str, Any] | None:
+        """The same while the run goes on: None of a row that is still to be asked."""
+        return None if key in self._asking else self.facts(key)
+
     async def work(self) -> AsyncGenerator[Status]:
         """Does all of it, and tells now and then how far it is. What is finished stays, however this ends.
 

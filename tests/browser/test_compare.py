@@ -21,6 +21,8 @@ from llmnb.testing import serve_simulator
 simulator = serve_simulator(environ=True)
 sim = simulator.__enter__()
 slow = Answer(text="slow *words* and <img src=x onerror=alert(1)> " * 900, deltas=2000, delta_delay_s=0.02)
+late = Answer(text="late", first_token_s=60)
+sim.rule(late, match=lambda request: "late" in request.prompt)
 sim.rule(lambda request: slow if "slowly" in request.prompt else f"**echo** of {request.body['model']}")
 models = ["claude-sonnet-5-5", "claude-opus-5-5"]
 """
@@ -28,6 +30,8 @@ NOTEBOOK = [
     SETUP,
     "llmnb.compare('Tell me slowly.', models)",
     "llmnb.compare('Hi', models, score=len)",
+    "llmnb.compare([f'row {n}' for n in range(30)] + ['late'], models, score=len, concurrency=4)",
+    "llmnb.compare([f'row {n}' for n in range(30)], models, score=len)",
 ]
 COLUMN = ".llmnb-compare .llmnb-column"
 
@@ -40,7 +44,7 @@ def screenshot(page: Page, name: str) -> None:
 
 def test_a_comparison(page: Page, lab: Lab) -> None:
     """Both columns grow while the cell blocks, stand side by side, on a phone below each other; Stop, reached by the
-    keyboard, ends both; in the file there is no widget."""
+    keyboard, ends both; in the file there is no widget. Many prompts are a table that fills, and a button."""
     seen: list[str] = []
     page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
     page.on("pageerror", lambda error: seen.append(str(error)))
@@ -79,4 +83,28 @@ def test_a_comparison(page: Page, lab: Lab) -> None:
     [output] = lab.outputs(page, 2)
     assert sorted(output["data"]) == ["text/html", "text/markdown", "text/plain"]
     assert "echo of claude-opus-5-5" in page.locator(COLUMN).nth(3).inner_text()
+
+    lab.run_cell(page, 3)
+    table = ".llmnb-run .llmnb-many"
+    page.wait_for_function(
+        "() => document.querySelector('.llmnb-run .llmnb-standings')?.innerText.match(/30 of 31/g)?.length === 2"
+    )
+    assert "echo** of claude-opus-5-5" in page.inner_text(f"{table} .llmnb-answers")
+    page.focus(f"{table} .llmnb-table >> nth=1")
+    html = page.evaluate("() => document.querySelector('.llmnb-run .llmnb-more').innerText")
+    page.wait_for_function("(old) => document.querySelector('.llmnb-run .llmnb-more').innerText !== old", arg=html)
+    assert page.evaluate("() => document.activeElement.className") == "llmnb-table"  # also once it is drawn again
+    screenshot(page, "compare-many-live")
+    page.focus(".llmnb-run .llmnb-stop")
+    page.keyboard.press("Enter")
+    lab.wait_idle(page, 3)
+    kept, error = lab.outputs(page, 3)
+    assert sorted(kept["data"]) == ["text/html", "text/plain"]
+    assert kept["data"]["text/plain"].endswith("stopped")
+    assert "What was answered by then is kept" in error["evalue"]
+    lab.run_cell(page, 4)
+    lab.wait_idle(page, 4)
+    [output] = lab.outputs(page, 4)  # once, and without a widget
+    assert sorted(output["data"]) == ["text/html", "text/markdown", "text/plain"]
+    screenshot(page, "compare-many-done")
     assert seen == []

@@ -87,6 +87,7 @@ def test_keys_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.append(key, is_first=is_first)
     assert list(zip(keys, keys.firsts(), strict=True)) == rows
     assert len(keys) == 50
+    assert [keys[row] for row in range(50)] == list(keys)
 
 
 def test_keys_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,10 +45,11 @@ def compare(
 ) -> Comparison:
     """Asks several models, LLMs or templates the same, and shows their answers side by side.
 
-    One prompt: the answers stream into columns next to each other, each with its cost, time and tokens; Stop stops all
-    of them. Many prompts: a table, a row a prompt. A contestant that fails shows its error, and the others go on. What
-    was asked before comes from the response cache and costs nothing; of many prompts every finished answer is on disk
-    as with `llm.map`, and after a kill the same call asks what is left.
+    One prompt: the answers stream into columns next to each other, each with its cost, time and tokens. Many prompts: a
+    table in which scores, costs and times of the contestants grow, and the rows that were finished last. Stop ends all
+    of it. A contestant that fails shows its error, and the others go on. What was asked before comes from the response
+    cache and costs nothing; of many prompts every finished answer is on disk as with `llm.map`, and after a stop or a
+    kill the same call asks what is left.
 
     Args:
         prompts: one prompt as for `llm(…)` (a tuple of parts, such as a Path and a text, is one); or many: a list, a
@@ -191,5 +192,5 @@ def _contest(
         judge_of(judge, criteria, found, concurrency=width, budget_usd=budget_usd),
         None if score is None else checked(score),
         shown,
-        is_shown_live=asked.is_single and room.stays(shown),
+        is_shown_live=room.stays(shown),
     )

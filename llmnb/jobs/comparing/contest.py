@@ -17,7 +17,8 @@ from llmnb.jobs.asking import Row, asked
 from llmnb.jobs.comparing.comparison import Comparison, Facts, answer_of
 from llmnb.jobs.comparing.contestants import Contestant, Prompts, check_known
 from llmnb.jobs.comparing.judging import Judge, Pair, prompts_for_judge, ruled
-from llmnb.jobs.comparing.scores import Scores, by_function, by_pairs
+from llmnb.jobs.comparing.scores import Scored, Scores, by_function, by_pairs, score_of
+from llmnb.jobs.comparing.sofar import Follower, SoFar, Watch
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.run import Run, Status
@@ -29,6 +30,8 @@ _TELLS_EVERY_S = 0.25
 
 class Shown(Protocol):
     """Shows a comparison while it goes on. No method raises an `Exception`."""
+
+    is_table: bool
 
     def open(self, labels: Sequence[str], models: Sequence[str], stop: Callable[[], None] | None) -> None:
         """It begins; `stop` ends it, and may be called from any thread."""
@@ -42,8 +45,8 @@ class Shown(Protocol):
         """One answer is over."""
         ...
 
-    def far(self, status: Status, judging: bool) -> None:
-        """How far the answering of many prompts is, or the judging."""
+    def far(self, status: Status, judging: bool, so_far: SoFar | None = None) -> None:
+        """How far the answering of many prompts is, or the judging; `so_far`, where `is_table`, how they stand."""
         ...
 
     def close(self, comparison: Comparison | None, error: BaseException | None = None) -> None:
@@ -74,6 +77,8 @@ class Contest:
         self._errors: dict[str, Exception] = {}
         self._pairs: list[Pair] = []
         self._judged: list[Facts] = []
+        self._watch = Watch(self.labels, prompts.frame) if shown.is_table else None
+        self._scored: Scored = {}
         self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
 
     @property
@@ -109,7 +114,7 @@ class Contest:
         answers = {label: [answer_of(fact) for fact in self._facts[label]] for label in self.labels}
         scores: Scores = {}
         if self._score is not None:
-            scores, errors = by_function(self._score, answers, self._prompts.frame)
+            scores, errors = by_function(self._score, answers, self._prompts.frame, self._scored)
             for (label, row), told in errors.items():
                 column = list(self._facts[label])
                 column[row] = {**column[row], "error": told, "scoring_failed": True}
@@ -170,9 +175,31 @@ class Contest:
         jobs = [one.asked_by() for one in self._found]
         async with _Runs(jobs) as runs, aclosing(runs.work()) as statuses:
             async for status in statuses:
-                yield lambda status=status: self.shown.far(status, False)
+                yield self._answers_so_far(runs, status)
             for one, facts in zip(self._found, runs.facts(), strict=True):
                 self._facts[one.label] = facts
+
+    def _answers_so_far(self, runs: _Runs, status: Status) -> Act:
+        watch = self._watch
+        if watch is None:
+            return lambda: self.shown.far(status, False)
+        new = watch.answering(runs.runs, runs.statuses)
+
+        def act() -> None:
+            for label, row, facts in new:
+                self._score_now(watch, label, row, facts)
+            self.shown.far(status, False, watch.so_far())
+
+        return act
+
+    def _score_now(self, watch: Watch, label: str, row: int, facts: Facts) -> None:
+        """Each answer is scored once, here or in the end."""
+        answer = answer_of(facts)
+        if self._score is None or answer is None:
+            return
+        score, error = self._scored[label, row] = score_of(self._score, answer, self._prompts.frame.iloc[row])
+        if error is None:
+            watch.scores(label, row, score)
 
     # The judge --------------------------------------------------------------------------------------------------------
 
@@ -187,8 +214,13 @@ class Contest:
         spent = sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
         job = job.with_one_client(on_loop_thread=on_loop_thread)
         async with _Runs([job], spent) as runs, aclosing(runs.work()) as statuses:
+            judging = Follower(runs.runs[0])
+            if self._watch is not None:
+                for pair in pairs:
+                    self._watch.won(pair)  # those that are equal
             async for status in statuses:
-                yield lambda status=status: self.shown.far(status, True)
+                so_far = None if self._watch is None else self._watch.judging(judging, status, open_pairs, self._facts)
+                yield lambda status=status, so_far=so_far: self.shown.far(status, True, so_far)
             [self._judged] = runs.facts()
         told = iter(ruled(open_pairs, self._judged))
         self._pairs = [pair if pair.winner is not None else next(told) for pair in pairs]
@@ -270,6 +302,16 @@ class _Runs:
             for task in tasks:
                 task.result()
 
+    @property
+    def runs(self) -> Sequence[Run]:
+        """The runs, in the order of their jobs."""
+        return self._runs
+
+    @property
+    def statuses(self) -> Sequence[Status]:
+        """How far each of them is."""
+        return self._statuses
+
     def facts(self) -> list[list[Facts]]:
         """What became of the rows of each; figures of rows that ask the same stand at the first."""
         return [self._facts_of(n) for n in range(len(self._runs))]
@@ -311,7 +353,8 @@ def _together(statuses: Sequence[Status]) -> Status:
     first_error = next((status.first_error for status in statuses if status.first_error), "")
     seconds = max(status.seconds for status in statuses)
     totals: dict[str, Any] = {name: sum(getattr(status, name) for status in statuses) for name in names}
-    return Status(**totals, seconds=seconds, first_error=first_error)
+    held = max(statuses, key=lambda status: status.held)  # two that ask one model see the same calls held back
+    return Status(**totals, seconds=seconds, first_error=first_error, held=held.held, held_for=held.held_for)
 
 
 class _running:  # noqa: N801 - used as `async with _running(…)`

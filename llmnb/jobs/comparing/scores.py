@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Z = 1.959964
 """The normal distribution's 97.5th percentile."""
 Scores = dict[str, list[float | None]]
+Scored = dict[tuple[str, int], tuple[float | None, str | None]]
+"""What a function said of the answers, by label and row: a number, or what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +114,29 @@ def checked(score: Any) -> Callable[[Any, pd.Series[Any]], Any]:
 
 
 def by_function(
-    score: Callable[[Any, Any], Any], answers: Mapping[str, Sequence[Any]], frame: pd.DataFrame
+    score: Callable[[Any, Any], Any], answers: Mapping[str, Sequence[Any]], frame: pd.DataFrame, known: Scored
 ) -> tuple[Scores, dict[tuple[str, int], str]]:
-    """The number that the function gives each answer, and what went wrong, by label and row."""
+    """The number that the function gives each answer, and what went wrong, by label and row; `known` are those that it
+    was asked about already."""
     scores: Scores = {label: [None] * len(frame) for label in answers}
     errors: dict[tuple[str, int], str] = {}
     for number in range(len(frame)):
         for label, column in answers.items():
             if column[number] is None:
                 continue
-            try:
-                scores[label][number] = _number(score(column[number], frame.iloc[number]))
-            except Exception as error:
-                errors[label, number] = f"score: {type(error).__name__}: {error}"
+            said = known.get((label, number)) or score_of(score, column[number], frame.iloc[number])
+            scores[label][number], error = said
+            if error is not None:
+                errors[label, number] = error
     return scores, errors
+
+
+def score_of(score: Callable[[Any, Any], Any], answer: Any, row: Any) -> tuple[float | None, str | None]:
+    """What the function says of one answer."""
+    try:
+        return _number(score(answer, row)), None
+    except Exception as error:
+        return None, f"score: {type(error).__name__}: {error}"
 
 
 def _wants_two(signature: inspect.Signature) -> bool:
