@@ -198,6 +198,8 @@ def told_of(comparison: Comparison) -> str:
         split = sum(not pair.agreed for pair in ties)
         told.append(f"judge {_paid(comparison.judge_cost_usd)} for {_many(comparison.judge_calls, 'judgement')}")
         told.append(f"{_many(len(judged), 'pair')}, {len(ties):,} tied")
+        if comparison.judge_competes:
+            told.append("the judge is of a contestant's model, and models like their own answers better")
         if split:
             told.append(f"{split:,} of them as the judge said otherwise with the answers swapped")
         if unjudged := len(comparison.pairs) - len(judged):

@@ -117,6 +117,7 @@ def test_many_prompts_with_a_judge(sim: Simulator) -> None:
     assert got.judge_cost_usd == spent(tag="judge") > 0
     assert got.cost_usd == spent() - spent(tag="judge")
     assert "2 of them as the judge said otherwise with the answers swapped" in repr(got)
+    assert "the judge is of a contestant's model" in repr(got)
     assert got.frame().index.tolist() == [5, 5, 5, 7, 7, 7]
     again = llmnb.compare(pd.Series(["x", "y"], index=[5, 7]), MODELS, llm=llm, judge=SONNET, criteria="better")
     assert asked(sim) == 18

@@ -27,7 +27,8 @@ class Comparison:
     """The answers of all contestants to all prompts, with what they cost, how long they took and how good they are.
 
     `labels` are the contestants, `prompts` the rows that were asked. `replies` are the whole replies by label, where
-    there was one prompt. `criteria` are the judge's, and what it cost is `judge_cost_usd`, apart from `cost_usd`.
+    there was one prompt. `criteria` are the judge's, and what it cost is `judge_cost_usd`, apart from `cost_usd`;
+    `judge_competes` says that a contestant is of the judge's model, and models tend to like their own answers better.
     """
 
     labels: tuple[str, ...]
@@ -38,6 +39,7 @@ class Comparison:
     criteria: str | None = None
     judge_nanousd: int | None = 0
     judge_calls: int = 0
+    judge_competes: bool = False
     replies: Mapping[str, Reply] = field(repr=False, default_factory=dict[str, Reply])
     errors: Mapping[str, Exception] = field(repr=False, default_factory=dict[str, Exception])
     is_single: bool = False

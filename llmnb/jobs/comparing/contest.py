@@ -131,6 +131,7 @@ class Contest:
             criteria=None if self._judge is None else self._judge.criteria,
             judge_nanousd=None if None in costs else sum(cost or 0 for cost in costs),
             judge_calls=len(self._judged),
+            judge_competes=self._judge is not None and self._judge.llm.model in self.models,
             replies=self._replies,
             errors=self._errors,
             is_single=self._prompts.is_single,

@@ -2,7 +2,8 @@
 
 Models prefer the answer that they read first, or last. So each pair is judged twice, with the answers swapped: where
 the two verdicts agree the pair is won, where they do not it is a tie, and that is said. (The bias and this remedy:
-Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", section 3.4, arXiv:2306.05685.)
+Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", section 3.4, arXiv:2306.05685. Section 3.3
+names another, that models may favour answers of their own: where the judge competes, that is said.)
 """
 
 from __future__ import annotations
