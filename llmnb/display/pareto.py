@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +42,7 @@ def pareto(summary: pd.DataFrame) -> Any:
     if points.empty:
         raise InvalidRequest("there is nothing to plot: no contestant has both a score and a price")
     points["usd_per_1000"] = points["full_cost_usd"] * 1_000
-    points["place"] = points["full_cost_usd"].rank(method="first")
+    points["above"] = named_above(points["full_cost_usd"].tolist(), points["score"].tolist())
     points["front"] = on_front(points["full_cost_usd"].tolist(), points["score"].tolist())
     return _chart(alt, points)
 
@@ -52,10 +53,20 @@ def on_front(costs: list[float], scores: list[float]) -> list[bool]:
     return [not any(c <= cost and s >= score and (c < cost or s > score) for c, s in both) for cost, score in both]
 
 
+def named_above(costs: list[float], scores: list[float]) -> list[bool]:
+    """For each whether its name, which goes to the right, stands above its point: out of the way of the next one's."""
+    above = [True] * len(costs)
+    order = sorted(range(len(costs)), key=lambda at: costs[at])
+    for one, following in reversed(list(itertools.pairwise(order))):
+        is_level = scores[one] == scores[following]
+        above[one] = not above[following] if is_level else scores[one] > scores[following]
+    return above
+
+
 def _chart(alt: Any, points: Any) -> Any:
     names = ["contestant", "front", "score", "score_low", "score_high", "usd_per_1000", "cost_usd", "seconds"]
     # numbers of no value are null, as JSON wants them
-    values = alt.Data(values=[_known(row) for row in points[[*names, "answered", "place"]].to_dict("records")])
+    values = alt.Data(values=[_known(row) for row in points[[*names, "answered", "above"]].to_dict("records")])
     cost = points["usd_per_1000"]
     title, form = "dollars per 1,000 answers", alt.Axis(format="$.3~r", grid=False, tickCount=6)
     x = alt.X("usd_per_1000:Q", title=title, axis=form, scale=_scale(alt, cost.min(), cost.max()))
@@ -75,10 +86,10 @@ def _chart(alt: Any, points: Any) -> Any:
         line.encode(x=x, y=y),
         base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, color=colour, tooltip=list(_TIPS)),
         *(
-            base.transform_filter(f"datum.place % 2 == {odd}")
-            .mark_text(align="left", dx=9, dy=14 if odd else -7)
+            base.transform_filter(f"{sign}datum.above")
+            .mark_text(align="left", dx=9, dy=dy)
             .encode(x=x, y=y, text="contestant:N", color=colour)
-            for odd in (0, 1)  # names of neighbours stand above and below
+            for sign, dy in (("", -7), ("!", 14))
         ),
     ]
     return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost")

@@ -12,7 +12,7 @@ from rich.console import Console
 from llmnb.display import compared
 from llmnb.display.answer import Answer
 from llmnb.display.columns_terminal import TerminalColumns
-from llmnb.display.pareto import on_front
+from llmnb.display.pareto import named_above, on_front
 from llmnb.display.side_by_side import HtmlColumns
 from llmnb.events import Done, Text
 from llmnb.interrupts import Stopped
@@ -76,3 +76,10 @@ def test_what_stays_runs_nothing(kind: str) -> None:
 def test_the_front() -> None:
     """On it is whom nobody beats: as good for less, or better for no more. Equals are both on it."""
     assert on_front([1, 2, 2, 3, 1], [0.5, 0.9, 0.9, 0.8, 0.4]) == [True, True, True, False, False]
+
+
+def test_where_names_stand_in_the_chart() -> None:
+    """A name goes to the right, below where the next dearer one is better, and above where it is worse; of two that are
+    as good one stands above and one below."""
+    assert named_above([3, 1, 2], [0.9, 0.7, 0.8]) == [True, False, False]
+    assert named_above([1, 2, 3], [0.9, 0.5, 0.5]) == [True, False, True]
