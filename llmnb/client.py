@@ -154,8 +154,9 @@ _salt = os.urandom(16)
 
 def _scope(client: Any) -> bytes:
     """What the API keeps cache entries apart by, as far as a client knows: the address and the key, unreadably."""
-    facts = [getattr(client, name, None) for name in ("base_url", "api_key", "auth_token", "aws_region", "project_id")]
-    return hashlib.blake2b(repr(facts).encode(), key=_salt, digest_size=8).digest()
+    from llmnb.pacing.credentials import account_of
+
+    return hashlib.blake2b(repr(account_of(client)).encode(), key=_salt, digest_size=8).digest()
 
 
 def _cache_parts(client: Any, earlier: list[CachePart], use: CacheUse | None, settings: Settings) -> list[CachePart]:

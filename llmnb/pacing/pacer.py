@@ -12,6 +12,7 @@ from llmnb.ledger import new_ledger
 from llmnb.ledger.sql import Store
 from llmnb.pacing.account import Account, Clock
 from llmnb.pacing.allowance import KINDS
+from llmnb.pacing.credentials import account_of
 from llmnb.pacing.shelves import BUSY_S, Shelf, in_redis, in_store
 from llmnb.settings import Settings
 
@@ -79,8 +80,7 @@ class Pacer:
 
 def scope_of(client: Any) -> str:
     """What limits are kept apart by, as far as a client knows; the key is in it as a hash that cannot be undone."""
-    facts = [getattr(client, name, None) for name in ("base_url", "api_key", "auth_token", "aws_region", "project_id")]
-    return hashlib.blake2b(repr(facts).encode(), person=b"llmnb-pacing", digest_size=12).hexdigest()
+    return hashlib.blake2b(repr(account_of(client)).encode(), person=b"llmnb-pacing", digest_size=12).hexdigest()
 
 
 _pacers: dict[tuple[object, ...], Pacer] = {}

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmnb.errors import MissingExtra
+from llmnb.pacing.credentials import fingerprint
 from llmnb.providers.known import Endpoint
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 NO_KEY = "the-key-is-the-openai-clients"
 """Stands where the anthropic SDK wants a key; it is sent to nobody."""
+
+_OPENAI = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 
 def check_installed(prefix: str) -> None:
@@ -55,7 +58,7 @@ def client_at(
     shared: dict[str, Any] = {
         "api_key": NO_KEY,
         "base_url": endpoint.base_url,
-        "middleware": [TranslationPart(endpoint)],
+        "middleware": [TranslationPart(endpoint, _account(endpoint, openai_client))],
         **options,
     }
     if asynchronous:
@@ -63,6 +66,14 @@ def client_at(
         return _named(anthropic.AsyncAnthropic, endpoint.name)(http_client=http, **shared)
     http = httpx2.Client(transport=Transport(endpoint, made, is_ours=is_ours))
     return _named(anthropic.Anthropic, endpoint.name)(http_client=http, **shared)
+
+
+def _account(endpoint: Endpoint, openai_client: Any) -> str:
+    """What tells the accounts at one address apart: each has limits of its own."""
+    if openai_client is not None:
+        return fingerprint(*(getattr(openai_client, name, None) for name in ("api_key", "organization", "project")))
+    key = next(filter(None, map(os.environ.get, endpoint.provider.key_variables)), None)
+    return fingerprint(key, *(os.environ.get(name) if endpoint.name == "openai" else None for name in _OPENAI))
 
 
 @cache

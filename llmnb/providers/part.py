@@ -20,12 +20,13 @@ from llmnb.providers.request import MARK, chat_request
 
 
 class TranslationPart(Part):
-    """Translates the requests for one endpoint."""
+    """Translates the requests for one endpoint. `account` is a fingerprint of the key that they are sent with."""
 
     is_innermost = True
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, account: str = "") -> None:
         self.endpoint = endpoint
+        self.account = account
 
     def concerns(self, request: APIRequest) -> bool:
         return is_billable(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 import llmnb
 from llmnb.asking.exchange import _Advice
 from llmnb.errors import IncompleteReply, InvalidRequest, MissingExtra, MissingKey, UnknownModel
+from llmnb.pacing import pacer
+from llmnb.settings import load
 from llmnb.simulator import Answer, Fault, Simulator
 from llmnb.testing import serve_simulator
 
@@ -177,3 +180,23 @@ def test_an_error_in_the_middle_of_a_stream(sim: Simulator) -> None:
     assert caught.value.partial.startswith("one two")
     row = llmnb.calls().iloc[0]
     assert (row["status"], row["error_type"], bool(row["estimated"])) == ("error", "overloaded_error", True)
+
+
+def test_two_keys_at_one_address_are_two_accounts(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has limits of its own; an answer is the same whoever paid for it; no file has a key, nor a plain hash."""
+    known, settings = pacer(load()).known, load()
+    llm = llmnb.LLM("openai:gpt-4o")
+    llm("Hi")
+    theirs = openai.OpenAI(api_key=sim.api_key, base_url=f"{sim.url}/v1")
+    llmnb.LLM("openai:gpt-4o", client=theirs)("Hello")
+    assert len(known) == 1  # the same account, whoever made its client
+    other = "sk-other"
+    monkeypatch.setenv("OPENAI_API_KEY", other)
+    llm("Good day")
+    assert len(known) == 2
+    assert llm("Hi").source == "cache"
+    assert llmnb.usage()["calls"].sum() == 4
+    kept = b"".join(path.read_bytes() for path in settings.home.rglob("*") if path.is_file())
+    for key in (sim.api_key.encode(), other.encode()):
+        assert key not in kept
+        assert hashlib.sha256(key).hexdigest().encode() not in kept
