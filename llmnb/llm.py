@@ -268,6 +268,22 @@ class LLM(AsksForValues, AsksOfRows, LooksAhead):
         ways = ways_of([planned, *others], self._accesses.of)
         return replace(question, routing=Routing(self._router, ways, self._settings))
 
+    def __copy__(self) -> LLM:
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: object) -> LLM:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._accesses.client is not None:
+            raise TypeError(
+                "an LLM with a client of your own cannot be pickled: its connections belong to this process. Make the "
+                "LLM where it is used, or leave client= out: the key of the environment is used there, too."
+            )
+        options = {name: value for name, value in self._options.items() if name != "model"}
+        model = self._options.get("model") if self._router is None else self._router
+        return _made, (model, self._accesses.base_url, options)
+
     def __repr__(self) -> str:
         shown = {name: value for name, value in self._options.items() if name in _SHOWN}
         return f"LLM({', '.join([repr(self.model), *(f'{name}={_short(value)}' for name, value in shown.items())])})"
@@ -290,6 +306,10 @@ _SHOWN = (
     "sample",
     "ttl",
 )
+
+
+def _made(model: Any, base_url: str | None, options: dict[str, Any]) -> LLM:
+    return LLM(model, base_url=base_url, **options)
 
 
 def _short(value: object) -> str:

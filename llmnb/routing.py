@@ -94,7 +94,9 @@ class Router:
             raise InvalidRequest("a Router takes a list of models, each named once")
         if policy not in get_args(Policy):
             raise InvalidRequest(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
-        if first_token_s is not None and not first_token_s > 0:
+        if not all(isinstance(name, str) for name in cast("list[object]", names)):
+            raise InvalidRequest(f"a Router takes the names of models, such as 'claude-sonnet-5-5', not {names!r}")
+        if first_token_s is not None and not (isinstance(first_token_s, (int, float)) and first_token_s > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"first_token_s must be a number of seconds, not {first_token_s!r}")
         self.models: tuple[str, ...] = tuple(names)
         self.policy: Policy = policy

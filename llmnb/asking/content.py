@@ -71,9 +71,10 @@ def content_of(prompt: Prompt) -> str | list[Block]:
 def _parts(prompt: object) -> list[object]:
     if isinstance(prompt, (bytes, bytearray, PathLike, Mapping)) or _is_model(prompt):
         return [prompt]
-    if isinstance(prompt, Iterable):
+    # a frame would be asked as the names of its columns
+    if not _is_table(prompt) and not isinstance(prompt, (set, frozenset)) and isinstance(prompt, Iterable):
         return list(cast("Iterable[object]", prompt))
-    raise InvalidRequest(_refused(prompt))
+    raise InvalidRequest(_refused(cast("object", prompt)))
 
 
 def _block(part: object) -> Block:
@@ -93,7 +94,25 @@ def _block(part: object) -> Block:
 def _spoken(text: str) -> str:
     if not text.strip():
         raise InvalidRequest("the prompt is empty: the API takes no text without a visible character")
+    check_characters(text, "the prompt")
     return str(text)  # one that knows its template forgets it here
+
+
+def check_characters(text: str, what: str) -> None:
+    """Refuses half a surrogate pair, as text has that was decoded or cut wrongly: it cannot be sent.
+
+    Raises:
+        InvalidRequest: says where it stands, and what takes it out.
+    """
+    if text.isascii():  # which is known without a look
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{what} holds half a character, {text[error.start]!r}, at position {error.start:,}, which cannot be sent: "
+            "text.encode('utf-8', 'replace').decode() puts a question mark in its place"
+        ) from None
 
 
 def _given(block: Block) -> Block:
@@ -106,11 +125,20 @@ def _given(block: Block) -> Block:
     return block
 
 
+def _is_table(prompt: object) -> bool:
+    return hasattr(prompt, "iloc") or (hasattr(prompt, "columns") and hasattr(prompt, "to_dict"))
+
+
 def _is_model(part: object) -> bool:
     return hasattr(part, "model_dump") and not isinstance(part, type)
 
 
 def _refused(part: object) -> str:
+    if _is_table(part):
+        return (
+            f"a prompt cannot hold a {type(part).__name__}: llm.map(rows, template) asks of each row, and "
+            "frame.to_csv(index=False) or list(series) makes one prompt of all"
+        )
     return (
         f"a prompt cannot hold a {type(part).__name__}: give str, bytes, pathlib.Path, a content block (dict or SDK "
         f"object), or a list of them. {_TAKEN}"

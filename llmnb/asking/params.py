@@ -7,11 +7,13 @@ refused by the model is refused here, before anything is sent.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from llmnb import durations
+from llmnb.asking.content import check_characters
 from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
 from llmnb.messages import models
@@ -206,9 +208,20 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
 def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:
     if asked is None:
         return settings.max_tokens or facts.default_max_tokens
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+    number = _whole(asked)
+    if number is None or number < 1:
         raise InvalidRequest(f"max_tokens must be a whole number from 1, not {asked!r}")
-    return asked
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, NumPy's among them, as Python's; None for anything else."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else int(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _check_timeout(timeout: object) -> None:
@@ -222,6 +235,8 @@ def _add_system(arguments: dict[str, Any], system: object) -> None:
         return
     if not isinstance(system, (str, list, tuple)):
         raise InvalidRequest(f"system must be a text or a list of text blocks, not {type(system).__name__}")
+    if isinstance(system, str):
+        check_characters(system, "the system prompt")
     arguments["system"] = system if isinstance(system, str) else list(cast("Sequence[object]", system))
 
 
@@ -258,12 +273,16 @@ def _caching(options: Mapping[str, Any], settings: Settings) -> Caching:
         use = {"on": True, "off": False, "all": "all"}[settings.cache]
     if use not in (True, False, "all"):
         raise InvalidRequest(f"cache must be True, False or 'all' (server tools, too), not {use!r}")
-    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
+    number = 0 if sample is None else _whole(sample)
+    if number is None or number < 0:
         raise InvalidRequest(f"sample is the number of an independent answer, from 0, not {sample!r}")
+    fresh = options.get("fresh")
+    if fresh not in (None, True, False):
+        raise InvalidRequest(f"fresh must be True or False, not {fresh!r}")
     return Caching(
         use=use,
-        fresh=bool(options.get("fresh")),
-        sample=sample or 0,
+        fresh=bool(fresh),
+        sample=number,
         ttl_s=None if ttl is None else durations.seconds(ttl, "ttl"),
         words_per_s=_words_per_s(options.get("cache_pace")),
     )

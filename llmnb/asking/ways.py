@@ -40,8 +40,8 @@ class Accesses:
         if client is not None and base_url is not None:
             raise InvalidRequest("client= and base_url= do not go together: the client has an address of its own")
         self._settings = settings
-        self._client = client
-        self._base_url = None if base_url is None else checked_url(base_url)
+        self.client = client
+        self.base_url = None if base_url is None else checked_url(base_url)
         self._own = provider
         self._known: dict[str | None, Access] = {}
         if client is not None:
@@ -59,11 +59,11 @@ class Accesses:
         if self._of_user is not None and (provider is None or self._of_user.endpoint is not None):
             return self._of_user
         if provider is None:
-            is_gateway = self._base_url is not None or bool(os.environ.get("ANTHROPIC_BASE_URL"))
+            is_gateway = self.base_url is not None or bool(os.environ.get("ANTHROPIC_BASE_URL"))
             check_prefix(plan.model, is_gateway=is_gateway)
         prefix = None if provider is None else provider.prefix
         if prefix not in self._known:
-            base_url = self._base_url if provider == self._own else None
+            base_url = self.base_url if provider == self._own else None
             if provider is None:
                 self._known[prefix] = OurClients(self._settings, base_url)
             else:

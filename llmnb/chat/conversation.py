@@ -12,7 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, Never, Protocol, Unpack, cast
 
 from llmnb.asking.content import Block, content_of
 from llmnb.asking.params import Options
@@ -193,7 +193,7 @@ class Chat(Shown):
         Raises:
             InvalidRequest: there are not that many turns, or the chat is still answering.
         """
-        if not 1 <= turns <= len(self._turns):
+        if not isinstance(turns, int) or not 1 <= turns <= len(self._turns):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
         with self._turn():
             self._turns = self._turns[:-turns]
@@ -220,6 +220,15 @@ class Chat(Shown):
         fork._turns, fork._sent, fork.guard = self._turns, self._sent, self.guard
         fork._definitions = self._definitions
         return registered(fork)
+
+    def __copy__(self) -> Chat:
+        return self.fork()  # two that shared locks and rows would both count what either cost
+
+    def __deepcopy__(self, memo: object) -> Chat:
+        return self.fork()
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a chat cannot be pickled: chat.save(path), and there llmnb.Chat.load(path)")
 
     # On disk ----------------------------------------------------------------------------------------------------------
 

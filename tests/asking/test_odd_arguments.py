@@ -1,0 +1,84 @@
+"""What may be handed over by mistake: refused before anything is sent, with what to do instead; or simply taken."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llmnb
+from llmnb.errors import InvalidRequest
+from llmnb.simulator import Simulator
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "said"),
+    [
+        (pd.DataFrame({"a": ["x"]}), {}, r"cannot hold a DataFrame: llm\.map\(rows, template\) asks of each row"),
+        (pd.Series(["x"]), {}, r"list\(series\) makes one prompt of all"),
+        ({"x"}, {}, "cannot hold a set"),
+        (["fine", None], {}, "cannot hold a NoneType"),
+        ("half \ud83d", {}, "'\\\\ud83d', at position 5, which cannot be sent: text.encode"),
+        ("x", {"system": "half \ud83d"}, "the system prompt holds half a character"),
+        ("x", {"fresh": "no"}, "fresh must be True or False, not 'no'"),
+        ("x", {"max_tokens": 10.5}, "whole number from 1, not 10.5"),
+        ("x", {"max_tokens": True}, "whole number from 1, not True"),
+        ("x", {"sample": np.float64(1.0)}, "from 0"),
+    ],
+    ids=["frame", "series", "set", "None", "surrogate", "system", "fresh", "fraction", "bool", "float"],
+)
+def test_refused(sim: Simulator, prompt: Any, options: dict[str, Any], said: str) -> None:
+    """A frame would be asked as its column names, and be paid for."""
+    with pytest.raises(InvalidRequest, match=said):
+        llmnb.LLM()(prompt, **options)
+    assert sim.requests == []
+
+
+def test_numpys_whole_numbers_are_numbers(sim: Simulator) -> None:
+    """As they come of a loop over an array."""
+    llm = llmnb.LLM(max_tokens=np.int64(50))  # pyright: ignore[reportArgumentType]
+    assert llm("Hi", sample=np.int32(1)).source == "live"  # pyright: ignore[reportArgumentType]
+    assert sim.requests[0].body["max_tokens"] == 50
+    assert llm("Hi", sample=1).source == "cache"
+
+
+@pytest.mark.parametrize("models", [[1, 2], [None]], ids=["numbers", "None"])
+def test_a_router_of_no_names(models: Any) -> None:
+    """It would fail at the first question only."""
+    with pytest.raises(InvalidRequest, match="names of models"):
+        llmnb.Router(models)
+    with pytest.raises(InvalidRequest, match="number of seconds"):
+        llmnb.Router(["a"], first_token_s="5")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_llm_is_pickled_by_what_it_was_made_of(sim: Simulator) -> None:
+    """For processes of a pool, which have the key in their environment; a copy is the same one, as nothing changes."""
+    llm = llmnb.LLM(["claude-sonnet-5-5", "claude-haiku-5-5"], system="Be brief.", prompt_cache=None, tag="t")
+    llm("Hi")
+    again = pickle.loads(pickle.dumps(llm))
+    assert repr(again) == repr(llm)
+    assert again("Hi").source == "cache"
+    assert copy.copy(llm) is copy.deepcopy({"llm": llm})["llm"] is llm
+    with sim.client() as client:
+        own = llmnb.LLM(client=client)
+        assert copy.deepcopy(own) is own
+        with pytest.raises(TypeError, match="Make the LLM where it is used"):
+            pickle.dumps(own)
+
+
+def test_a_copy_of_a_chat_is_a_fork(sim: Simulator) -> None:
+    """It goes on by itself, and each counts what it cost itself; to another process a chat goes as a file."""
+    chat = llmnb.LLM().chat()
+    chat("Hi")
+    for other in (copy.copy(chat), copy.deepcopy(chat)):
+        other("And?")
+        assert (len(other.messages), len(chat.messages)) == (4, 2)
+        assert other.cost_usd != chat.cost_usd
+    with pytest.raises(TypeError, match=r"Chat\.load"):
+        pickle.dumps(chat)
+    with pytest.raises(InvalidRequest, match="nothing to undo"):
+        chat.undo("1")  # pyright: ignore[reportArgumentType]
