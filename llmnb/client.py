@@ -267,7 +267,8 @@ def sdk_client(
     needs_none = scope.needs_no_key()
     environment = _environment() if endpoint is None else endpoint.environment(os.environ)
     asked = (endpoint, tuple(sorted(options.items())))
-    key = (asynchronous, project, settings, environment, *asked, os.getpid(), needs_none)
+    # the store's address may hold a password, and is not in the text of the settings
+    key = (asynchronous, project, settings, settings.store_url, environment, *asked, os.getpid(), needs_none)
     with _lock:
         known = _loop_clients.setdefault(asyncio.get_running_loop(), {}) if asynchronous else _clients
         fingerprint = tuple(map(repr, key))

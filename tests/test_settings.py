@@ -178,3 +178,9 @@ def test_every_variable_is_in_the_readme() -> None:
     """A setting that the README does not name cannot be found."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     assert [name for name in settings.variables() if f"`{name}`" not in readme] == []
+
+
+def test_the_readme_names_no_other_variable() -> None:
+    """One that is gone would be refused by its name."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert set(re.findall(r"`(LLMNB_[A-Z_]+)`", readme)) == set(settings.variables())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,14 @@ def test_a_copy_of_a_chat_is_a_fork(sim: Simulator) -> None:
         pickle.dumps(chat)
     with pytest.raises(InvalidRequest, match="nothing to undo"):
         chat.undo("1")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "openai:gpt-4o"])
+def test_another_store_in_the_same_kernel(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str
+) -> None:
+    """Rows go to the store that is set when the LLM is made, also where nothing else has changed since the last one."""
+    for name in ("one", "two"):
+        monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{tmp_path}/{name}.db")
+        llmnb.LLM(model)(name)
+        assert len(llmnb.calls()) == 1
