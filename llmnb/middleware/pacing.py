@@ -40,6 +40,10 @@ class PacingPart(Part):
         """Begins with what other processes know of a model's limits; waits for the store that they share."""
         self._pacer.account(self._scope, model).look(self._pacer.clock.now())
 
+    def held(self, model: str) -> tuple[int, str]:
+        """How many calls of a model are held back in this process, and for what."""
+        return self._pacer.account(self._scope, model).held()
+
     def concerns(self, request: APIRequest) -> bool:
         entry = UNDER_WAY.get()
         if entry is None:

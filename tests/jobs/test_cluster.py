@@ -212,10 +212,12 @@ def test_a_killed_worker_costs_no_row_twice(
     calls = llmnb.calls(where={"run_id": got.run_id, "source": "live"})
     known, lost = calls[calls["status"] == "ok"], calls[calls["status"] == "interrupted"]
     assert len(known) + len(lost) == len(calls)
-    # what was answered is there for all before the books know of it: what they call "ok" is asked once
-    assert len(known) == rows
+    # what was answered is there for all before the books know of it: what they call "ok" is asked once, and where the
+    # worker was killed between the two, whoever was given its row has found the answer
+    unknown = rows - len(known)
+    assert 0 <= unknown <= len(llmnb.calls(where={"run_id": got.run_id, "source": "cache"}))
     # one that was about to be sent is on the books, too
-    assert again <= len(lost) <= concurrency * kills
+    assert again + unknown <= len(lost) <= concurrency * kills
     assert len(victims) == kills <= len(gone)
     assert again <= len(gone)  # as much as they could cost is taken out of budget_usd
     assert {int(session.split(":")[1]) for session in lost["session"]} <= victims
@@ -225,8 +227,8 @@ def test_a_killed_worker_costs_no_row_twice(
     for row in known.to_dict("records"):
         record = billed.pop(row["request_id"])
         assert (row["output_tokens"], row["cost_nanousd"]) == (record.output_tokens, record.price_nanousd)
-    assert {request.prompt for request in seen if request.request_id in billed} <= twice
-    assert len(billed) == again
+    assert len({request.prompt for request in seen if request.request_id in billed} - twice) <= unknown
+    assert len(billed) == again + unknown
     assert len(known["session"].unique()) >= WORKERS - 1  # the others, at least
 
 

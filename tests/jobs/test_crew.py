@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +17,14 @@ from pydantic import BaseModel
 
 import llmnb
 from llmnb.errors import InvalidRequest, LlmnbError
+from llmnb.jobs.cluster import crew
 from llmnb.jobs.cluster.common import Seen
 from llmnb.jobs.cluster.fitness import Report, Wanted
 from llmnb.jobs.cluster.parcel import outcome_of
 from llmnb.jobs.cluster.parcel import told as sent
 from llmnb.simulator import Answer, Fault, Simulator
+from llmnb.simulator.limits import Limits
+from llmnb.testing import serve_simulator
 from llmnb.trouble import LlmnbWarning, forget_warnings
 
 from .test_map import Interrupting
@@ -34,6 +37,9 @@ class Person(BaseModel):
 
     name: str
     age: int
+
+
+_CONNECT = "distributed.comm.timeouts.connect"
 
 
 @contextmanager
@@ -61,7 +67,10 @@ def client(_client: Any, sim: Simulator) -> Any:
 @pytest.fixture
 def own_client(sim: Simulator) -> Iterator[Any]:
     """A client of a cluster that a test may break."""
-    with _cluster() as client:
+    import dask.config
+    import distributed  # noqa: F401 - has settings of its own
+
+    with dask.config.set({_CONNECT: dask.config.get(_CONNECT)}), _cluster() as client:  # restored afterwards
         yield client
 
 
@@ -175,6 +184,87 @@ def _left(sim: Simulator) -> int:
 
 def _runs(scheduler: Any) -> list[str]:
     return [name for name in scheduler.worker_plugins if name.startswith("llmnb-run")]
+
+
+class Watching(Interrupting):
+    """A progress display that does something once rows are held back."""
+
+    def __init__(self, then: Callable[[str], object]) -> None:
+        self._then: Callable[[str], object] | None = then
+
+    def __call__(self, status: Any) -> None:
+        if status.held and self._then is not None:
+            then, self._then = self._then, None
+            then(status.held_for)
+
+
+def _watched(monkeypatch: pytest.MonkeyPatch, then: Callable[[str], object]) -> None:
+    monkeypatch.setattr("llmnb.display.run_progress.progress", lambda **_: Watching(then))
+    monkeypatch.setattr(crew, "_LOOKS_EVERY_S", 0.05)
+    monkeypatch.setattr(crew, "_PATIENCE_S", 0.0)
+
+
+def test_without_a_worker_it_waits_and_says_so(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the progress and, where nobody looks at that, by a warning; a worker that comes is asked."""
+    sim.rule(lambda request: f"echo {request.prompt}")
+    forget_warnings()
+    told = list[str]()
+    with _cluster(0) as client:
+
+        def heard(held_for: str) -> None:
+            told.append(held_for)
+            client.cluster.scale(1)
+
+        _watched(monkeypatch, heard)
+        with pytest.warns(LlmnbWarning, match="the rows wait for a worker of the Dask cluster"):
+            got = llm.map(["a", "b"], "{{ value }}", executor=client)
+    assert got["text"].tolist() == ["echo a", "echo b"]
+    assert told == ["a worker of the Dask cluster"]
+
+
+def test_what_workers_wait_for_is_shown(llm: llmnb.LLM, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no cluster: the account's limit, and how many rows it holds back."""
+
+    def stop(held_for: str) -> None:
+        assert "2 requests a minute" in held_for
+        raise KeyboardInterrupt
+
+    _watched(monkeypatch, stop)
+    with serve_simulator(limits=Limits(requests_per_minute=2, enforce=True)) as sim:
+        for name, value in sim.environ().items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(KeyboardInterrupt, match="2 of 5 rows"):
+            llm.map(range(5), "{{ value }}", executor=client, concurrency=1)
+        assert [request.status for request in sim.requests] == [200, 200]
+
+
+async def test_a_client_that_is_awaited(sim: Simulator, llm: llmnb.LLM) -> None:
+    """As in a notebook that awaits; its cluster may live on the same loop."""
+    from distributed import Client, LocalCluster
+
+    sim.rule(lambda request: f"echo {request.prompt}")
+    options: dict[str, Any] = {"processes": False, "n_workers": 1, "dashboard_address": ":0", "asynchronous": True}
+    async with LocalCluster(**options) as cluster, Client(cluster, asynchronous=True) as client:
+        got = await llm.amap(["a", "b"], "{{ value }}", executor=client)
+    assert got["text"].tolist() == ["echo a", "echo b"]
+
+
+def test_a_scheduler_that_is_gone_ends_the_run(sim: Simulator, llm: llmnb.LLM, own_client: Any) -> None:
+    """With what to make of it, before the first row and in the middle."""
+
+    def answer(request: Any) -> Answer:
+        import dask.config
+
+        dask.config.set({_CONNECT: "300ms"})  # how long Dask waits for one that is gone
+        own_client._timeout = 0.3
+        own_client.loop.add_callback(own_client.cluster.scheduler.close)
+        return Answer(text="late", first_token_s=60)
+
+    sim.rule(answer)
+    for _ in range(2):
+        with pytest.raises(LlmnbError, match=r"or its scheduler is out of reach|is a Dask client that is closed"):
+            llm.map(["a"], "{{ value }}", executor=own_client)
+    assert len(sim.requests) == 1
 
 
 def test_a_cluster_that_goes_away_ends_the_run(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:

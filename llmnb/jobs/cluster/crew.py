@@ -7,8 +7,8 @@ import itertools
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llmnb.jobs.mapping import Job
 
 _NO_WORKERS = "a worker of the Dask cluster"
+_GONE = "the Dask cluster was restarted or closed, or its scheduler is out of reach"
+_INSTALL = "install the same llmnb[dask] there."
 _LOOKS_EVERY_S = 2.0
 _PATIENCE_S = 20.0
 """How long a cluster may be without workers before a warning says so, also where no display is."""
@@ -37,7 +39,7 @@ def checked(executor: object) -> Any:
     """The client of a cluster that the user gave.
 
     Raises:
-        InvalidRequest: it is none, or one whose every method has to be awaited.
+        InvalidRequest: it is none, is closed, or has not been awaited.
     """
     distributed: Any = sys.modules.get("distributed")
     if distributed is None or not isinstance(executor, distributed.Client):
@@ -46,9 +48,23 @@ def checked(executor: object) -> Any:
             f"'llmnb[dask]'), not a {type(executor).__name__}. Nothing was sent."
         )
     client: Any = executor
-    if client.asynchronous:
-        raise InvalidRequest("executor must be a Dask client without asynchronous=True. Nothing was sent.")
+    if client.scheduler is None:
+        raise InvalidRequest(
+            "executor is a Dask client that is closed, or not connected yet: await it. Nothing was sent."
+        )
     return client
+
+
+@contextmanager
+def _blocking(client: Any) -> Generator[Any]:
+    """The client, or one to the same cluster where every method of it has to be awaited on the user's loop."""
+    if not client.asynchronous:
+        yield client
+        return
+    distributed: Any = import_module("distributed")
+    address, security = client.scheduler.address, client.security
+    with distributed.Client(address, security=security, set_as_default=False, name="llmnb") as own:
+        yield own
 
 
 class Crew:
@@ -82,7 +98,8 @@ class Crew:
         self._numbers = itertools.count()
         self._heard: list[str] = []
         self._under_way = 0
-        self._waits_for = ""
+        self._ended = 0
+        self._waits = 0, ""
 
     async def ask(self, row: Row, again: Callable[[], Awaitable[bool]]) -> Outcome | None:
         """Has a row asked. When its worker is lost before anybody knows what it was answered, `again` is asked whether
@@ -110,12 +127,13 @@ class Crew:
             return Outcome.unasked(error.why, is_free=False)
         finally:
             self._under_way -= 1
+            self._ended += 1
         lost = LlmnbError(f"{1 + _most_losses()} workers were lost, one after the other, while they asked this row")
         return Outcome.unasked(lost, is_free=False)
 
     def held(self) -> tuple[int, str]:
-        """How many rows wait for something of the cluster, and for what."""
-        return (self._under_way, self._waits_for) if self._waits_for else (0, "")
+        """How many rows wait, and for what: a worker, or a limit of the account."""
+        return self._waits
 
     async def close(self) -> None:
         """Nothing more is asked, and what is under way is stopped."""
@@ -140,15 +158,14 @@ class Crew:
         except asyncio.CancelledError:
             if not future.cancelled():
                 raise
-            raise LlmnbError("the Dask cluster was restarted or closed, or its scheduler is out of reach.") from None
+            raise LlmnbError(f"{_GONE}.") from None
         except CannotAsk as error:
             raise LlmnbError(f"the Dask worker {error}") from None
         except Exception as error:
             if type(error).__name__ == "KilledWorker":
                 raise _Lost(error) from None
             raise LlmnbError(
-                f"a worker of the Dask cluster cannot ask rows ({type(error).__name__}: {error}): install the same "
-                "llmnb[dask] there."
+                f"a worker of the Dask cluster cannot run llmnb ({type(error).__name__}: {error}): {_INSTALL}"
             ) from None
         await self._hear(place)
         return told
@@ -160,27 +177,44 @@ class Crew:
             await asyncio.to_thread(self._handed.forget, heard)
 
     async def _watch(self) -> None:
-        """Looks now and then whether there are workers, for the display to say so while there are none."""
-        since = time.monotonic()
+        """Looks now and then what rows wait for, for the display to say so."""
+        since, ended = time.monotonic(), -1
         while True:
-            workers = await asyncio.to_thread(_workers_of, self._client)
-            self._waits_for = "" if workers else _NO_WORKERS
-            if workers:
-                since = time.monotonic()
-            elif time.monotonic() - since > _PATIENCE_S:
-                warn_once("cluster workers", f"the rows wait for {_NO_WORKERS}: it has none.")
+            if ended != self._ended:  # rows come
+                since, ended, self._waits = time.monotonic(), self._ended, (0, "")
+            else:
+                self._waits = await asyncio.to_thread(self._look)
+                if self._waits[1] == _NO_WORKERS and time.monotonic() - since > _PATIENCE_S:
+                    warn_once("cluster workers", f"the rows wait for {_NO_WORKERS}: it has none.")
             await asyncio.sleep(_LOOKS_EVERY_S)
+
+    def _look(self) -> tuple[int, str]:
+        from llmnb.jobs.cluster.worker import held_back
+
+        try:
+            if not self._client.nthreads():
+                return self._under_way, _NO_WORKERS
+            told: Mapping[str, tuple[int, str]] = self._client.run(held_back, self._run, on_error="ignore")
+        except Exception:  # out of reach for a moment: Dask says so where it is for good
+            return 0, ""
+        held = sorted(told.values())
+        return sum(rows for rows, _ in held), held[-1][1] if held else ""
 
     def _open(self) -> Any:
         from llmnb.jobs.cluster.worker import Presence, report
 
         packed = self._parcel.packed()
         with ExitStack() as kept:
+            with _in_our_words(self._client):
+                self._client = kept.enter_context(_blocking(self._client))
             mark, backend = kept.enter_context(marked(self._settings))
-            reports: Mapping[str, Report | BaseException] = self._client.run(report, packed, mark, on_error="return")
+            reports: Mapping[str, Report | BaseException]
+            with _in_our_words(self._client):
+                reports = self._client.run(report, packed, mark, on_error="return")
             for address, said in reports.items():
                 self._check(address, said)
-            self._client.register_plugin(Presence(self._run, packed, mark), name=self._run)
+            with _in_our_words(self._client):
+                self._client.register_plugin(Presence(self._run, packed, mark), name=self._run)
             self._handed = Handed(backend, self._run)
             self._kept = kept.pop_all()
         return self._client.get_executor(pure=False)
@@ -201,6 +235,21 @@ class Crew:
             raise InvalidRequest(f"the Dask worker {address} {trouble} Nothing was sent.")
 
 
+@contextmanager
+def _in_our_words(client: Any) -> Generator[None]:
+    """What Dask raises, with what to do.
+
+    Raises:
+        LlmnbError: the cluster is out of reach, or a worker that has just come cannot run llmnb.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (OSError, TimeoutError)) or client.status != "running":
+            raise LlmnbError(f"{_GONE} ({error}).") from None
+        raise LlmnbError(f"a worker of the Dask cluster cannot run llmnb ({error}): {_INSTALL}") from None
+
+
 class _Lost(Exception):  # noqa: N818 - it says what happened
     """Dask has given a row up: the workers that were given it died of it."""
 
@@ -213,13 +262,6 @@ def _most_losses() -> int:
     """How many workers a row may take with it before Dask gives it up."""
     dask: Any = import_module("dask")
     return int(dask.config.get("distributed.scheduler.allowed-failures"))
-
-
-def _workers_of(client: Any) -> int:
-    try:
-        return len(client.nthreads())
-    except Exception:  # out of reach for a moment: Dask says so where it is for good
-        return 1
 
 
 def _for_all(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -139,10 +139,19 @@ class Work:
         Raises:
             MissingKey, MissingExtra: they cannot be made here.
         """
+        for part, model in self._pacing():
+            part.look(model)
+
+    def held(self) -> tuple[int, str]:
+        """How many rows are held back for a limit of the account, and for which."""
+        held = sorted(part.held(model) for part, model in self._pacing())
+        return sum(rows for rows, _ in held), held[-1][1] if held else ""
+
+    def _pacing(self) -> Iterator[tuple[PacingPart, str]]:
         for way in (Way(self.parcel.plan, self.access),) if self._routing is None else self._routing.ways:
             for part in way.access.sync().middleware:
                 if isinstance(part, PacingPart):
-                    part.look(way.plan.model)
+                    yield part, way.plan.model
 
 
 # What became of a row -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from typing import Any
 
 from distributed import WorkerPlugin, get_worker, secede
 
@@ -87,6 +88,10 @@ class Presence(WorkerPlugin):
             handed.hand_in(place, outcome.facts)
         return told(outcome)
 
+    def held(self) -> tuple[int, str]:
+        """How many rows are held back here for a limit of the account, and for which."""
+        return (0, "") if self._work is None else self._work[0].held()
+
     def _opened(self) -> tuple[Work, Handed]:
         """What the rows have in common, unpacked with the first of them."""
         with self._lock:
@@ -128,6 +133,12 @@ class Presence(WorkerPlugin):
 
 class CannotAsk(Exception):  # noqa: N818 - it says what happened
     """This worker, which came late, cannot ask: it would go through all rows in no time."""
+
+
+async def held_back(name: str, dask_worker: Any) -> tuple[int, str]:
+    """How many rows of a run are held back on this worker for a limit of the account, and for which."""
+    presence = dask_worker.plugins.get(name)
+    return presence.held() if isinstance(presence, Presence) else (0, "")
 
 
 def ask_row(name: str, row: Row, place: str) -> Told | None:
