@@ -34,7 +34,17 @@ class Kept(Forked, Protocol):
 
 PlaceT = TypeVar("PlaceT")
 KeptT = TypeVar("KeptT", bound=Kept)
+ThingT = TypeVar("ThingT")
 _told: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def all_of(known: weakref.WeakSet[ThingT]) -> list[ThingT]:
+    """All that is in a weak set now, also while other threads add to it, for which Python's own iteration fails."""
+    while True:
+        try:
+            return list(known)
+        except RuntimeError:  # set changed size during iteration
+            continue
 
 
 def tell(forked: Forked) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from llmnb import forks
 from llmnb.places import PostgresPlace
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
@@ -40,10 +41,10 @@ def llmnb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def _close_files() -> None:
     """Closes what the test left open; whoever uses it again opens it. Many systems allow a process 1,024 files."""
     if ledgers := sys.modules.get("llmnb.ledger.writer"):
-        for ledger in list(ledgers._ledgers):
+        for ledger in forks.all_of(ledgers._ledgers):
             ledger.close()
     if caches := sys.modules.get("llmnb.cache.disk"):
-        for cache in list(caches._all):
+        for cache in forks.all_of(caches._all):
             cache.close()
 
 

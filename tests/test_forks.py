@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -75,3 +76,18 @@ def test_uids_of_a_child_are_not_those_of_its_parent() -> None:
     os.close(reading)
     os.close(writing)
     assert drawn != ledgered._random.getrandbits(72)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_grows_meanwhile_is_seen_whole() -> None:
+    """Python's own iteration over a weak set fails when another thread adds to it, as one that opens a ledger does."""
+    told = [Told(), Told(), Told()]
+
+    class Growing(weakref.WeakSet[Told]):
+        """One to which somebody adds while it is read."""
+
+        def __iter__(self) -> Iterator[Told]:
+            for one in super().__iter__():
+                yield one
+                self.update(told)
+
+    assert set(forks.all_of(Growing(told[:1]))) == set(told)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmnb import locks, sqlite_files
+from llmnb import forks, locks, sqlite_files
 from llmnb.cache.backends import Item, Size, together
 from llmnb.cache.bytes_only import BUSY_TIMEOUT_S, MODE_RAW, BytesCache, BytesDisk, raw_bytes
 
@@ -269,7 +269,7 @@ _closed_for_fork: list[DiskBackend] = []
 
 
 def _before_fork() -> None:
-    _closed_for_fork[:] = [backend for backend in list(_all) if backend._before_fork()]  # pyright: ignore[reportPrivateUsage]
+    _closed_for_fork[:] = [backend for backend in forks.all_of(_all) if backend._before_fork()]  # pyright: ignore[reportPrivateUsage]
 
 
 def _after_fork_in_parent() -> None:

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from llmnb import forks
 from llmnb.errors import StoreBusy, StoreError
 from llmnb.ledger import sessions
 from llmnb.ledger.connection import BUSY_TIMEOUT_S, explained, in_our_words, open_writer, set_aside
@@ -308,7 +309,7 @@ _closed_for_fork: list[Ledger] = []
 
 def _before_fork() -> None:
     _opening.acquire()
-    _closed_for_fork[:] = [ledger for ledger in list(_ledgers) if ledger._before_fork()]  # pyright: ignore[reportPrivateUsage]
+    _closed_for_fork[:] = [ledger for ledger in forks.all_of(_ledgers) if ledger._before_fork()]  # pyright: ignore[reportPrivateUsage]
 
 
 def _after_fork_in_parent() -> None:

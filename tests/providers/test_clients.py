@@ -100,13 +100,13 @@ def test_a_client_of_the_users_own(sim: Simulator, kind: str) -> None:
 
 def test_azure_is_asked_as_azure_wants_it(sim: Simulator) -> None:
     """A client of Azure's says where and how by itself; it has no twin, and llmnb says so."""
-    client = openai.AzureOpenAI(azure_endpoint=sim.url, api_key=sim.api_key, api_version="2026-01-01")
-    llm = llmnb.LLM("openai:gpt-4o", client=client)
-    llm("Hi")
-    assert sim.requests[0].path == "/openai/deployments/gpt-4o/chat/completions"
-    assert sim.requests[0].query["api-version"] == "2026-01-01"
-    with pytest.raises(InvalidRequest, match="needs an async one"):
-        asyncio.run(llm.aask("Hi there"))
+    with openai.AzureOpenAI(azure_endpoint=sim.url, api_key=sim.api_key, api_version="2026-01-01") as client:
+        llm = llmnb.LLM("openai:gpt-4o", client=client)
+        llm("Hi")
+        assert sim.requests[0].path == "/openai/deployments/gpt-4o/chat/completions"
+        assert sim.requests[0].query["api-version"] == "2026-01-01"
+        with pytest.raises(InvalidRequest, match="needs an async one"):
+            asyncio.run(llm.aask("Hi there"))
 
 
 def test_what_is_missing_is_said_before_anything_is_sent(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
