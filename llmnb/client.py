@@ -73,12 +73,13 @@ def wrap(
     from llmnb.middleware.ledger import LedgerPart
     from llmnb.middleware.marking import MarkingPart
     from llmnb.middleware.pacing import PacingPart
+    from llmnb.middleware.prebuilt import PrebuiltPart
     from llmnb.middleware.replay import ReplayPart
 
     sdk_client = cast("Anthropic", client)
     ledgers = [part for part in sdk_client.middleware if isinstance(part, LedgerPart)]
     caches = [part for part in sdk_client.middleware if isinstance(part, CachePart)]
-    ours = (LedgerPart, BatchesPart, ReplayPart, CachePart, MarkingPart, BudgetPart, PacingPart)
+    ours = (LedgerPart, BatchesPart, ReplayPart, CachePart, MarkingPart, BudgetPart, PacingPart, PrebuiltPart)
     theirs = [part for part in sdk_client.middleware if not isinstance(part, ours)]
     outside = [part for part in theirs if not getattr(part, "is_innermost", False)]
     innermost = [part for part in theirs if part not in outside]
@@ -96,6 +97,7 @@ def wrap(
         *marking,
         *_budget_part(ledger),
         *_pacing_part(ledger, client),
+        PrebuiltPart(),
     ]
     return cast(ClientT, sdk_client.copy(middleware=[*outside, *inside, *innermost]))
 

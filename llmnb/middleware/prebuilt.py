@@ -1,0 +1,352 @@
+"""Sends a request that is like one before it without having the SDK and httpx2 build the same once more.
+
+For every request the SDK merges headers, address and timeouts, and httpx2 does so again: a sixth of what a call costs.
+Here what they made of one request is used again for those that have the same options, of a client that has not changed
+since, with their own body, cookies and number of retries. The SDK's HTTP client sends it as ever: its authentication,
+redirects, event hooks, transports and cookie jar are its own business.
+
+What is learned is held against what the SDK makes, to the last attribute, before it is used. Whatever is not exactly
+the plain case goes the SDK's way: other classes of clients and replaced methods, credentials that may change, uploads,
+queries, traced calls, and all of it where the SDK logs what it sends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter, is_
+from types import FunctionType
+from typing import Any, Final, NoReturn, cast
+
+import httpx2
+from anthropic import (
+    Anthropic,
+    AnthropicError,
+    APIConnectionError,
+    APIRequest,
+    APIResponse,
+    APITimeoutError,
+    AsyncAnthropic,
+    AsyncAPIResponse,
+    AsyncCallNext,
+    CallNext,
+    Middleware,
+)
+from anthropic import _base_client as sdk
+from anthropic._constants import RAW_RESPONSE_HEADER
+from anthropic._utils._json import openapi_dumps
+
+_SDK_LOG = logging.getLogger("anthropic._base_client")
+_COUNTED, _COOKIE, _LENGTH = b"x-stainless-retry-count", b"cookie", b"content-length"
+_OWN = {"x-stainless-retry-count", "cookie", "content-length", "transfer-encoding"}
+"""Headers that every request has a value of its own for. Who gives one means it."""
+_MOST_KINDS = 8
+_CREDIT, _MOST_CREDIT = 8, 64
+"""To learn a request costs more than is saved by one like it: where there hardly ever is one, it is given up."""
+
+
+class PrebuiltPart(Middleware):
+    """The innermost part of a client's pipeline."""
+
+    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
+        sender = _sender(call_next)
+        if sender is None or not sender.may_send(request):
+            return call_next(request)
+        kind = sender.known(request)
+        if kind is None:
+            try:
+                kind = sender.learned(request, sender.client._prepare_options(sdk._prepare_middleware_options(request)))
+            except Exception:  # the SDK is about to say so itself
+                kind = None
+            if kind is None:
+                return call_next(request)
+        client, built = sender.client, kind.request(request)
+        try:
+            http = client._client.send(built, stream=request.stream or kind.is_read_later)
+        except Exception as error:
+            _raise(error, built)
+        return client._process_response(**_facts(http, request))
+
+    async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
+        sender = _sender(call_next)
+        if sender is None or not sender.may_send(request):
+            return await call_next(request)
+        kind = sender.known(request)
+        if kind is None:
+            try:
+                options = await sender.client._prepare_options(sdk._prepare_middleware_options(request))
+                kind = sender.learned(request, options)
+            except Exception:
+                kind = None
+            if kind is None:
+                return await call_next(request)
+        client, built = sender.client, kind.request(request)
+        try:
+            http = await client._client.send(built, stream=request.stream or kind.is_read_later)
+        except Exception as error:
+            _raise(error, built)
+        return await client._process_response(**_facts(http, request))
+
+
+def _raise(error: Exception, request: httpx2.Request) -> NoReturn:
+    """As the SDK does."""
+    if isinstance(error, httpx2.TimeoutException):
+        raise APITimeoutError(request=request) from error
+    if isinstance(error, AnthropicError):
+        raise error
+    raise APIConnectionError(request=request) from error
+
+
+def _facts(http: httpx2.Response, request: APIRequest) -> dict[str, Any]:
+    return {
+        "cast_to": request.cast_to,
+        "options": request.options,
+        "response": http,
+        "stream": request.stream,
+        "stream_cls": request.stream_cls,
+        "retries_taken": request.retries_taken,
+    }
+
+
+class _Kind:
+    """What the SDK made of one request, for those that are like it."""
+
+    def __init__(self, request: APIRequest, sent: httpx2.Request, cookies: httpx2.Cookies) -> None:
+        asked = request.options
+        self._url, self._timeout = asked.url, asked.timeout
+        self._named = _items(asked.headers)
+        self.is_read_later = sent.headers.get(RAW_RESPONSE_HEADER) == "stream"
+        *items, self._length = sent.headers._list
+        self._items = [item for item in items if item[1] != _COOKIE]
+        self._counted_at = next(at for at, item in enumerate(self._items) if item[1] == _COUNTED)
+        self._counted = self._items[self._counted_at][:2]
+        self._method, self._sent_to, self._extensions = sent.method, sent.url, _copied(sent.extensions)
+        self._encoding = sent.headers.encoding  # which takes a look at all of them
+        self._cookies = cookies
+
+    def is_like(self, request: APIRequest) -> bool:
+        """Whether the SDK would make the same of a request, but for what is its own."""
+        its = request.options
+        return (
+            its.url == self._url
+            and _is_same_time(its.timeout, self._timeout)
+            and _items(its.headers) == self._named
+        )
+
+    def request(self, request: APIRequest) -> httpx2.Request:
+        """The request as httpx2 would have made it of what the SDK gives."""
+        body = openapi_dumps(request.options.json_data)
+        headers = httpx2.Headers()
+        headers._list = items = self._items.copy()
+        items[self._counted_at] = (*self._counted, b"%d" % request.retries_taken)
+        built = httpx2.Request.__new__(httpx2.Request)
+        built.method, built.url, built.headers = self._method, self._sent_to, headers
+        built.extensions = _copied(self._extensions)
+        if self._cookies:
+            self._cookies.set_cookie_header(built)
+            headers._encoding = None  # it was asked for those so far
+        else:
+            headers._encoding = self._encoding
+        items.append((*self._length[:2], b"%d" % len(body)))
+        built.stream, built._content = httpx2.ByteStream(body), body
+        return built
+
+
+class _Sender:
+    """What is known of the requests of one client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._state: list[Any] = []
+        self._kinds: tuple[_Kind, ...] = ()
+        self._credit = _CREDIT
+        self._has_seen_one = False  # a copy of a client may be made for one call
+
+    def may_send(self, request: APIRequest) -> bool:
+        """Whether nothing stands against it in the request, and nobody has changed how the client works."""
+        its = request.options
+        return (
+            type(its.json_data) is dict
+            and its.method == "post"
+            and its.files is its.content is its.extra_json is its.follow_redirects is None
+            and not its.params
+            and not _SDK_LOG.isEnabledFor(logging.DEBUG)
+            and _is_genuine(self.client)
+        )
+
+    def known(self, request: APIRequest) -> _Kind | None:
+        """What is known of requests like this one."""
+        state, before = _state(self.client), self._state
+        if len(state) != len(before) or not all(map(is_, state, before)):
+            self._state, self._kinds = state, ()
+        for kind in self._kinds:
+            if kind.is_like(request):
+                if self._credit < _MOST_CREDIT:
+                    self._credit += 1
+                return kind
+        return None
+
+    def learned(self, request: APIRequest, options: Any) -> _Kind | None:
+        """The same of what the SDK makes of this one; None where it cannot be used for others."""
+        if not self._has_seen_one or self._credit <= 0:
+            self._has_seen_one = True
+            return None
+        self._credit -= 1
+        client, http = self.client, self.client._client
+        given = (request.headers, client._custom_headers, client._credential_headers, http.headers)
+        if any(_OWN & {name.lower() for name in names} for names in given):
+            return None
+        if client._idempotency_header or client._token_cache or client._custom_auth or http.params or client._custom_query:
+            return None
+        sent = client._build_request(options, retries_taken=request.retries_taken)
+        kind = _Kind(request, sent, http.cookies)
+        if _told(kind.request(request)) != _told(sent):
+            return None
+        self._kinds = (kind, *self._kinds[: _MOST_KINDS - 1])
+        return kind
+
+
+def _items(headers: Any) -> Any:
+    return list(headers.items()) if hasattr(headers, "items") else None
+
+
+_times = attrgetter("connect", "read", "write", "pool")
+
+
+def _is_same_time(its: Any, mine: Any) -> bool:
+    """Whether two timeouts are the same also where they are written out: as 600 or as 600.0."""
+    if its is mine:
+        return True
+    if type(its) is not type(mine) or its != mine:
+        return False
+    return not isinstance(its, httpx2.Timeout) or type(its.read) is type(mine.read)
+
+
+def _copied(extensions: Any) -> dict[str, Any]:
+    return {name: dict(value) if type(value) is dict else value for name, value in extensions.items()}
+
+
+def _told(request: httpx2.Request) -> dict[str, Any]:
+    """All that a request is, to be compared."""
+    told = dict(vars(request))
+    told["headers"] = request.headers._list, request.headers.encoding
+    told["stream"] = type(request.stream), vars(request.stream)
+    return told
+
+
+# The client -----------------------------------------------------------------------------------------------------------
+
+_SENDER: Final = "_llmnb_sender"
+
+
+def _sender(call_next: Any) -> _Sender | None:
+    """Who sends for the client whose chain of middleware ends with `call_next`; None where somebody else is to."""
+    try:
+        return call_next.__dict__[_SENDER]
+    except (AttributeError, KeyError):
+        client = _client_of(call_next)
+        sender = None if client is None else _Sender(client)
+        if type(call_next) is FunctionType:
+            vars(call_next)[_SENDER] = sender  # lives as long as the chain, which holds the client as well
+        return sender
+
+
+def _client_of(call_next: Any) -> Any:
+    if not getattr(call_next, "__qualname__", "").endswith("._build_middleware_chain.<locals>.base_handler"):
+        return None
+    cells = (cell.cell_contents for cell in call_next.__closure__)
+    held = dict(zip(call_next.__code__.co_freevars, cells, strict=True))
+    is_plain = held.keys() == {"call", "self"} and held["call"] is None  # no span of the call
+    return held["self"] if is_plain else None
+
+
+_of_client = attrgetter(
+    "_client",
+    "api_key",
+    "auth_token",
+    "credentials",
+    "_base_url",
+    "_timeout",
+    "_token_cache",
+    "_custom_auth",
+    "_idempotency_header",
+    "_version",
+    "_platform",
+)
+_of_http = attrgetter("_headers", "_params", "_cookies")
+
+
+def _state(client: Any) -> list[Any]:
+    """All that a request is made of besides its options; what can be changed in place, in its parts."""
+    values = [*_of_client(client), *_of_http(client._client), *client._client._headers._list]
+    for given in (client._custom_headers, client._credential_headers, client._custom_query):
+        if given:
+            values += given
+            values += given.values()
+    if isinstance(client._timeout, httpx2.Timeout):
+        values += _times(client._timeout)
+    return values
+
+
+# Replaced methods -----------------------------------------------------------------------------------------------------
+
+_SDK_METHODS = (
+    "_attempt_request",
+    "_prepare_options",
+    "_build_request",
+    "_build_headers",
+    "_prepare_request",
+    "_prepare_url",
+    "_validate_headers",
+    "_should_stream_response_body",
+    "platform_headers",
+)
+_SDK_PROPERTIES = (
+    "default_headers",
+    "default_query",
+    "auth_headers",
+    "_api_key_auth",
+    "_bearer_auth",
+    "user_agent",
+    "custom_auth",
+    "timeout",
+    "base_url",
+    "qs",
+)
+_HTTP_METHODS = ("build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams")
+_HTTP_PROPERTIES = ("headers", "cookies", "params")
+_of_sdk_class = attrgetter(*_SDK_METHODS, *_SDK_PROPERTIES)
+_of_http_class = attrgetter(*_HTTP_METHODS, *_HTTP_PROPERTIES)
+
+
+def _is_genuine(client: Any) -> bool:
+    """Whether what is left out here is the SDK's and httpx2's own, in their classes and in these objects."""
+    kind, http = type(client), client._client
+    own = _own(kind)
+    return (
+        own is not None
+        and _of_sdk_class(kind) == own[0]
+        and _of_http_class(type(http)) == own[1]
+        and vars(client).keys().isdisjoint(_SDK_METHODS)
+        and vars(http).keys().isdisjoint(_HTTP_METHODS)
+    )
+
+
+@cache
+def _own(kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """The methods of a client's class and of its HTTP client's, unless they had been replaced before this was asked."""
+    if kind is not Anthropic and kind is not AsyncAnthropic:
+        return None
+    http = httpx2.Client if kind is Anthropic else httpx2.AsyncClient
+    found = _of_sdk_class(kind), _of_http_class(http)
+    return found if all(_is_unpatched(one) for some in found for one in some) else None
+
+
+def _is_unpatched(found: Any) -> bool:
+    made = cast("Callable[..., Any]", found.fget if isinstance(found, property) else found)
+    return (
+        type(made) is FunctionType
+        and not hasattr(made, "__wrapped__")
+        and made.__module__.partition(".")[0] in ("anthropic", "httpx2")
+    )
