@@ -10,6 +10,8 @@ the plain case goes the SDK's way: other classes of clients and replaced methods
 queries, traced calls, and all of it where the SDK logs what it sends.
 """
 
+# what is sent must be what these would have made, to the last attribute
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import logging
@@ -128,11 +130,7 @@ class _Kind:
     def is_like(self, request: APIRequest) -> bool:
         """Whether the SDK would make the same of a request, but for what is its own."""
         its = request.options
-        return (
-            its.url == self._url
-            and _is_same_time(its.timeout, self._timeout)
-            and _items(its.headers) == self._named
-        )
+        return its.url == self._url and _is_same_time(its.timeout, self._timeout) and _items(its.headers) == self._named
 
     def request(self, request: APIRequest) -> httpx2.Request:
         """The request as httpx2 would have made it of what the SDK gives."""
@@ -197,7 +195,9 @@ class _Sender:
         given = (request.headers, client._custom_headers, client._credential_headers, http.headers)
         if any(_OWN & {name.lower() for name in names} for names in given):
             return None
-        if client._idempotency_header or client._token_cache or client._custom_auth or http.params or client._custom_query:
+        if client._idempotency_header or client._token_cache or client._custom_auth:
+            return None
+        if http.params or client._custom_query:
             return None
         sent = client._build_request(options, retries_taken=request.retries_taken)
         kind = _Kind(request, sent, http.cookies)
@@ -224,7 +224,7 @@ def _is_same_time(its: Any, mine: Any) -> bool:
 
 
 def _copied(extensions: Any) -> dict[str, Any]:
-    return {name: dict(value) if type(value) is dict else value for name, value in extensions.items()}
+    return {name: value.copy() if type(value) is dict else value for name, value in extensions.items()}
 
 
 def _told(request: httpx2.Request) -> dict[str, Any]:
@@ -291,16 +291,18 @@ def _state(client: Any) -> list[Any]:
 
 # Replaced methods -----------------------------------------------------------------------------------------------------
 
-_SDK_METHODS = (
-    "_attempt_request",
-    "_prepare_options",
-    "_build_request",
-    "_build_headers",
-    "_prepare_request",
-    "_prepare_url",
-    "_validate_headers",
-    "_should_stream_response_body",
-    "platform_headers",
+_SDK_METHODS = frozenset(
+    (
+        "_attempt_request",
+        "_prepare_options",
+        "_build_request",
+        "_build_headers",
+        "_prepare_request",
+        "_prepare_url",
+        "_validate_headers",
+        "_should_stream_response_body",
+        "platform_headers",
+    )
 )
 _SDK_PROPERTIES = (
     "default_headers",
@@ -314,7 +316,7 @@ _SDK_PROPERTIES = (
     "base_url",
     "qs",
 )
-_HTTP_METHODS = ("build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams")
+_HTTP_METHODS = frozenset(("build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams"))
 _HTTP_PROPERTIES = ("headers", "cookies", "params")
 _of_sdk_class = attrgetter(*_SDK_METHODS, *_SDK_PROPERTIES)
 _of_http_class = attrgetter(*_HTTP_METHODS, *_HTTP_PROPERTIES)
@@ -322,14 +324,14 @@ _of_http_class = attrgetter(*_HTTP_METHODS, *_HTTP_PROPERTIES)
 
 def _is_genuine(client: Any) -> bool:
     """Whether what is left out here is the SDK's and httpx2's own, in their classes and in these objects."""
-    kind, http = type(client), client._client
+    kind, http = cast("type[object]", type(client)), cast("object", client._client)
     own = _own(kind)
     return (
         own is not None
         and _of_sdk_class(kind) == own[0]
         and _of_http_class(type(http)) == own[1]
-        and vars(client).keys().isdisjoint(_SDK_METHODS)
-        and vars(http).keys().isdisjoint(_HTTP_METHODS)
+        and _SDK_METHODS.isdisjoint(vars(cast("object", client)))
+        and _HTTP_METHODS.isdisjoint(vars(http))
     )
 
 
