@@ -52,18 +52,20 @@ class PrebuiltPart(Middleware):
     """The innermost part of a client's pipeline."""
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        sender = _sender(call_next)
-        if sender is None or not sender.may_send(request):
+        sender = kind = built = None
+        try:
+            sender = _sender(call_next)
+            if sender is not None and sender.may_send(request):
+                kind = sender.known(request)
+                if kind is None and sender.learns():
+                    options = sender.client._prepare_options(sdk._prepare_middleware_options(request))
+                    kind = sender.learned(request, options)
+                built = kind and kind.request(request)
+        except Exception:  # what is wrong with a request the SDK says best
+            built = None
+        if sender is None or kind is None or built is None:
             return call_next(request)
-        kind = sender.known(request)
-        if kind is None:
-            try:
-                kind = sender.learned(request, sender.client._prepare_options(sdk._prepare_middleware_options(request)))
-            except Exception:  # the SDK is about to say so itself
-                kind = None
-            if kind is None:
-                return call_next(request)
-        client, built = sender.client, kind.request(request)
+        client = sender.client
         try:
             http = client._client.send(built, stream=request.stream or kind.is_read_later)
         except Exception as error:
@@ -71,19 +73,20 @@ class PrebuiltPart(Middleware):
         return client._process_response(**_facts(http, request))
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        sender = _sender(call_next)
-        if sender is None or not sender.may_send(request):
+        sender = kind = built = None
+        try:
+            sender = _sender(call_next)
+            if sender is not None and sender.may_send(request):
+                kind = sender.known(request)
+                if kind is None and sender.learns():
+                    options = await sender.client._prepare_options(sdk._prepare_middleware_options(request))
+                    kind = sender.learned(request, options)
+                built = kind and kind.request(request)
+        except Exception:
+            built = None
+        if sender is None or kind is None or built is None:
             return await call_next(request)
-        kind = sender.known(request)
-        if kind is None:
-            try:
-                options = await sender.client._prepare_options(sdk._prepare_middleware_options(request))
-                kind = sender.learned(request, options)
-            except Exception:
-                kind = None
-            if kind is None:
-                return await call_next(request)
-        client, built = sender.client, kind.request(request)
+        client = sender.client
         try:
             http = await client._client.send(built, stream=request.stream or kind.is_read_later)
         except Exception as error:
@@ -185,11 +188,13 @@ class _Sender:
                 return kind
         return None
 
+    def learns(self) -> bool:
+        """Whether it is likely to be worth it."""
+        had_one, self._has_seen_one = self._has_seen_one, True
+        return had_one and self._credit > 0
+
     def learned(self, request: APIRequest, options: Any) -> _Kind | None:
         """The same of what the SDK makes of this one; None where it cannot be used for others."""
-        if not self._has_seen_one or self._credit <= 0:
-            self._has_seen_one = True
-            return None
         self._credit -= 1
         client, http = self.client, self.client._client
         given = (request.headers, client._custom_headers, client._credential_headers, http.headers)
