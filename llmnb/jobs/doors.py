@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
@@ -145,7 +145,11 @@ class AsksOfRows(Asker):
         **options: Unpack[MapOptions],
     ) -> Mapped | MappedFile | MapEstimate:
         """The async twin of `map`."""
-        job = self._job(rows, prompt, {**options, "out": out})
+        import asyncio
+
+        asked = rows, prompt, {**options, "out": out}
+        # the first rows of an iterator may take their time
+        job = await asyncio.to_thread(self._job, *asked) if isinstance(rows, Iterator) else self._job(*asked)
         return job.estimate() if dry_run else await job.aask()
 
     def _job(self, rows: Any, prompt: object, options: Mapping[str, Any]) -> Job:

@@ -11,11 +11,12 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.errors import BudgetExceeded, MissingKey, SettingsError
+from llmnb.jobs.ahead import Ahead
 from llmnb.jobs.asking import Outcome, Row, asked, key_of
 from llmnb.jobs.keys import Keys
 from llmnb.jobs.results import Results
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _COUNTED = ("kept", "done", "cached", "failed", "cost_nanousd", "unpriced", "saved_nanousd")
 _TELLS_EVERY_S = 0.25
 _PASSED_OVER = 500
-"""So many finished rows are passed over before the event loop gets a turn."""
+"""So many rows, if they are finished, are passed over before the event loop gets a turn."""
 _HOPELESS = 8
 """When so many rows failed at no cost, all in one way, and none was answered, the rest would, too."""
 
@@ -85,6 +86,8 @@ class Run:
     ) -> None:
         self.keys = Keys()
         self._prompts = prompts
+        self._ahead = Ahead(prompts, concurrency)
+        self._passed = 0
         self._results = results
         results.seen = self.keys.__iter__
         self._question = question
@@ -140,16 +143,18 @@ class Run:
         """Does all of it, and tells now and then how far it is. What is finished stays, however this ends.
 
         Raises:
-            Exception: what makes all rows fail, such as a missing key; or the first error, if errors are to be raised.
+            Exception: what makes all rows fail, such as a missing key; the first error, if errors are to be raised; or
+                what the iterator raised that gives the rows, when those before are answered.
         """
-        left = self._left()
         try:
             if self._warms:  # the first goes alone, for the others to read from the prompt cache what it writes
-                async for status in self._at_work([self._worker(left, most=1)]):
+                async for status in self._at_work([self._worker(most=1)]):
                     yield status
-            async for status in self._at_work([self._worker(left) for _ in range(self._concurrency)]):
+            async for status in self._at_work([self._worker() for _ in range(self._concurrency)]):
                 yield status
+            self._see_the_end()
         finally:
+            self._ahead.close()
             if self._crew is not None:
                 await self._crew.close()
             self._results.close()
@@ -170,18 +175,11 @@ class Run:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _worker(self, left: Iterator[Row | None], most: int | None = None) -> None:
+    async def _worker(self, most: int | None = None) -> None:
         asked_rows = 0
-        for row in left:
-            if row is None:
-                await asyncio.sleep(0)
-                continue
-            if self._fatal is not None:
-                return
+        while asked_rows != most and (row := await self._next()) is not None:
             await self._ask(row)
             asked_rows += 1
-            if asked_rows == most:
-                return
 
     async def _ask(self, row: Row) -> None:
         question = self._question(row)
@@ -219,25 +217,34 @@ class Run:
         self._results.leave(row.key, told)
         self._count_failure(None, told, self._asking.pop(row.key))
 
-    def _left(self) -> Iterator[Row | None]:
-        """The rows to ask; now and then None, for others to have a turn."""
-        for passed, prompt in enumerate(self._prompts, 1):
-            row = self._row(prompt, passed - 1)
-            if row is not None:
-                yield row
-            elif passed % _PASSED_OVER == 0:
-                yield None
+    async def _next(self) -> Row | None:
+        """The next row to ask; None when there is none any more."""
+        while self._fatal is None:
+            if self._passed == _PASSED_OVER:
+                self._passed = 0
+                await asyncio.sleep(0)
+            made = self._ahead.take()
+            if made is None:
+                if not await self._ahead.wait():
+                    break
+                continue
+            self._passed += 1  # from here on nobody else has a turn: the rows are noted in their order
+            if isinstance(made, Exception):
+                self._refuse(made)
+            elif self._is_to_be_asked(made):
+                return made
+        return None
+
+    def _see_the_end(self) -> None:
+        """All rows have come.
+
+        Raises:
+            Exception: what their iterator ended with.
+        """
+        self._ahead.check()
         self._rows = len(self.keys)
 
-    def _row(self, prompt: Any, number: int) -> Row | None:
-        """The row of a prompt, if it is to be asked."""
-        try:
-            if isinstance(prompt, Exception):
-                raise prompt
-            row = Row.of(prompt, number)
-        except Exception as error:
-            self._refuse(error)
-            return None
+    def _is_to_be_asked(self, row: Row) -> bool:
         self.keys.append(row.key, is_first=self._results.see(row.key))
         if row.key in self._asking:
             self._asking[row.key] += 1
@@ -249,8 +256,8 @@ class Run:
             self._counts["failed"] += self._results.has_failed(row.key)
         else:
             self._asking[row.key] = 1
-            return row
-        return None
+            return True
+        return False
 
     def _refuse(self, error: Exception) -> None:
         told = f"{type(error).__name__}: {error}"

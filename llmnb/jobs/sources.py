@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.errors import InvalidRequest, MissingExtra
@@ -61,6 +58,8 @@ def source_of(rows: Any, *, in_pieces: bool = False) -> Source:
     if in_pieces and isinstance(rows, PathLike):
         return _file(Path(cast("PathLike[str]", rows)).expanduser())
     if in_pieces and isinstance(rows, Iterator):
+        from llmnb.jobs.spooled import Spooled
+
         return Spooled(cast("Iterator[Any]", rows))
     return Whole(frame_of(rows))
 
@@ -85,10 +84,11 @@ def frame_of(rows: Any) -> pd.DataFrame:
             "rows must be a DataFrame, a Series, a list, an iterator or a Path to a CSV, JSONL or Parquet file, not "
             f"a {type(cast('Any', rows)).__name__}. Nothing was sent."
         )
-    return _listed(list(cast("Iterable[Any]", rows)))
+    return listed_frame(list(cast("Iterable[Any]", rows)))
 
 
-def _listed(listed: list[Any]) -> pd.DataFrame:
+def listed_frame(listed: list[Any]) -> pd.DataFrame:
+    """Rows of a list: mappings as columns, all else as one."""
     import pandas as pd
 
     if listed and all(isinstance(row, Mapping) for row in listed):
@@ -110,51 +110,6 @@ class Whole:
 
     def frame(self) -> pd.DataFrame:
         return self._frame
-
-
-# Iterators ------------------------------------------------------------------------------------------------------------
-
-
-class Spooled:
-    """What comes of an iterator, read once and kept on disk for the next time."""
-
-    def __init__(self, rows: Iterator[Any]) -> None:
-        self._folder = Path(mkdtemp(prefix="llmnb-rows-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._rows = rows
-        self._read = self._number = 0
-        self.count: int | None = None
-        first = self._next()  # to know its columns, and whether it fails at once
-        self.columns: list[Any] = [VALUE] if first is None else list(first.columns)
-
-    def pieces(self) -> Iterator[pd.DataFrame]:
-        import pandas as pd
-
-        for number in itertools.count():
-            if number < self._number:
-                yield pd.read_pickle(self._path(number))  # noqa: S301 - this process has written it
-            elif (piece := self._next()) is not None:
-                yield piece
-            else:
-                return
-
-    def frame(self) -> pd.DataFrame:
-        return _joined(self.pieces(), self.columns)
-
-    def _next(self) -> pd.DataFrame | None:
-        listed = list(itertools.islice(self._rows, PIECE))
-        if not listed:
-            self.count = self._read
-            return None
-        piece = _listed(listed)
-        piece.index = range(self._read, self._read + len(piece))  # pyright: ignore[reportAttributeAccessIssue]
-        piece.to_pickle(self._path(self._number))
-        self._number += 1
-        self._read += len(piece)
-        return piece
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number}.pkl"
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -244,7 +199,7 @@ class JsonLines:
             at += len(listed)
 
     def frame(self) -> pd.DataFrame:
-        return _joined(self.pieces(), self.columns).infer_objects()
+        return joined(self.pieces(), self.columns).infer_objects()
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         with self._path.open("rb") as file:
@@ -299,7 +254,8 @@ def _has_index(file: Any) -> bool:
     return any(isinstance(name, str) for name in kept.get("index_columns", []))
 
 
-def _joined(pieces: Iterable[pd.DataFrame], columns: list[Any]) -> pd.DataFrame:
+def joined(pieces: Iterable[pd.DataFrame], columns: list[Any]) -> pd.DataFrame:
+    """Pieces as one frame."""
     import pandas as pd
 
     found = list(pieces)

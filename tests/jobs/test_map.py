@@ -373,3 +373,17 @@ class Interrupting:
     def __call__(self, status: Any) -> None:
         if status.done == 2 and not status.is_over:
             raise KeyboardInterrupt
+
+
+def test_rows_that_are_passed_over_keep_their_order(
+    sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are taken before others have a turn."""
+    sim.reset()
+    sim.rule(lambda request: f"echo {request.prompt}")
+    monkeypatch.setattr("llmnb.jobs.run._PASSED_OVER", 3)
+    rows = [str(n) for n in range(40)]
+    for _ in range(2):
+        got = llm.map(rows, "Say {{ value }}", concurrency=4)
+        assert got["text"].tolist() == [f"echo Say {row}" for row in rows]
+    assert (got.status.kept, len(sim.requests)) == (40, 40)

@@ -131,15 +131,16 @@ class BatchRun(Run):
                         yield status
         finally:
             self._doing = ""
+            self._ahead.close()
             self._results.close()
 
     # One round --------------------------------------------------------------------------------------------------------
 
     async def _look_through(self) -> None:
         """Finds out which rows are not finished."""
-        for passed, _ in enumerate(self._left()):
-            if passed % _YIELDS_EVERY == 0:
-                await asyncio.sleep(0)
+        while await self._next() is not None:
+            pass
+        self._see_the_end()
 
     async def _round(self) -> None:
         with calling(**self._plan.ledger):

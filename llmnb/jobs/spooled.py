@@ -1,0 +1,169 @@
+"""Rows that come of an iterator: read once, in a thread of its own, and kept on disk for the next time.
+
+An iterator may hang, or take seconds for a row. So each row is handed on when it comes, and whoever waits for the next
+one can be stopped without the iterator. A few rows are read ahead, and what was read is never lost: a run that was
+stopped goes on where it was, in this process.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import pickle
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, cast
+
+from llmnb.errors import LlmnbError
+from llmnb.jobs import sources
+from llmnb.jobs.sources import VALUE, joined, listed_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AHEAD = 1_000
+FIRST_S = 0.5
+"""So long rows are waited for that tell the columns, after the first one: not all rows need have the same keys."""
+_POLL_S = 0.1
+"""A Ctrl-C that comes just before a thread begins to wait does not wake it, and on Windows none does."""
+
+
+class Spooled:
+    """The rows of an iterator as a source (see `sources.Source`).
+
+    Raises:
+        Exception: what the iterator raises before its first row.
+    """
+
+    def __init__(self, rows: Iterator[Any]) -> None:
+        folder = Path(mkdtemp(prefix="llmnb-rows-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._path = folder / "rows"
+        self._path.touch()
+        self._reader = _Reader(rows)
+        weakref.finalize(self, self._reader.close)
+        self._lock = threading.Lock()  # of those who read, one waits for the iterator
+        self._end = self._read = 0
+        self.count: int | None = None
+        self.columns: list[Any] = []
+        if not self._more(FIRST_S):
+            self.columns = [VALUE]
+            self._check()
+
+    def pieces(self) -> Iterator[pd.DataFrame]:
+        """The rows, in pieces of `sources.PIECE`; of those that come meanwhile, whatever there is.
+
+        Raises:
+            Exception: what the iterator raised, when all rows before have been given.
+        """
+        rows, given, at = list[Any](), 0, 0
+        with self._path.open("rb") as file:
+            while True:
+                while at < self._end and len(rows) < sources.PIECE:
+                    file.seek(at)
+                    rows += pickle.load(file)  # noqa: S301 - this process has written it
+                    at = file.tell()
+                if rows:
+                    piece, rows = rows[: sources.PIECE], rows[sources.PIECE :]
+                    yield self._framed(piece, given)
+                    given += len(piece)
+                elif not self._more_than(at):
+                    self._check()
+                    return
+
+    def frame(self) -> pd.DataFrame:
+        """All of them."""
+        return joined(self.pieces(), self.columns)
+
+    def _framed(self, rows: list[Any], first: int) -> pd.DataFrame:
+        # which rows are in a piece is chance: they have the same columns in each
+        piece = listed_frame([row if isinstance(row, dict) else {VALUE: row} for row in rows])
+        return piece.reindex(columns=self.columns).set_axis(range(first, first + len(rows)))
+
+    def _more_than(self, at: int) -> bool:
+        """Waits until there is more than that on disk; False when there will not be."""
+        with self._lock:
+            return self._end > at or self._more()
+
+    def _more(self, patience_s: float = 0.0) -> bool:
+        rows = self._reader.take(patience_s)
+        if not rows:
+            if self._reader.error is None:
+                self.count = self._read
+            return False
+        plain: list[Any] = [dict(cast("Any", row)) if isinstance(row, Mapping) else row for row in rows]
+        known = dict.fromkeys(self.columns)
+        for row in plain:
+            known.update(dict.fromkeys(cast("dict[Any, Any]", row) if isinstance(row, dict) else (VALUE,)))
+        self.columns[:] = known
+        with self._path.open("ab") as file:
+            pickle.dump(plain, file)
+        self._end = self._path.stat().st_size
+        self._read += len(rows)
+        return True
+
+    def _check(self) -> None:
+        error = self._reader.error
+        if error is None:
+            return
+        told = (
+            f"llmnb: this ended what gives the rows, after {self._read:,} of them. It is read in a thread of its own; "
+            "an iterator cannot go on after an error: make it anew, and the same call asks only what is not finished."
+        )
+        if not isinstance(error, Exception):
+            raise LlmnbError(f"the iterator of the rows ended with {error!r}. {told}") from error
+        if told not in getattr(error, "__notes__", ()):
+            error.add_note(told)
+        raise error
+
+
+class _Reader:
+    """A thread that reads an iterator, and waits when so many rows have not been taken."""
+
+    def __init__(self, rows: Iterator[Any]) -> None:
+        self.error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._waiting: list[Any] = []
+        self._is_over = self._is_closed = False
+        # a daemon: an iterator that hangs must not keep the process
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._read, rows), name="llmnb-iterator", daemon=True).start()
+
+    def take(self, patience_s: float = 0.0) -> list[Any]:
+        """Those that have come, or the next one; more are waited for so long, if more than one. Empty at the end."""
+        with self._changed:
+            while not self._waiting and not self._is_over:
+                self._changed.wait(_POLL_S)
+            until = time.monotonic() + patience_s
+            while len(self._waiting) < AHEAD and not self._is_over and (left := until - time.monotonic()) > 0:
+                self._changed.wait(min(left, _POLL_S))
+            taken, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        return taken
+
+    def close(self) -> None:
+        """No more rows are read, but for the one that is waited for now."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _read(self, rows: Iterator[Any]) -> None:
+        try:
+            for row in rows:
+                with self._changed:
+                    self._waiting.append(row)
+                    self._changed.notify_all()
+                    while len(self._waiting) >= AHEAD and not self._is_closed:
+                        self._changed.wait()
+                    if self._is_closed:
+                        return
+        except BaseException as error:
+            self.error = error
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
