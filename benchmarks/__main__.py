@@ -39,12 +39,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS), metavar="name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rows", type=int, help="of the synthetic ledger, or of the long run of map")
+    parser.add_argument("--live-rows", type=int, help="only the long run of map, with so many rows")
     parser.add_argument("--folder", type=Path, help="where synthetic ledgers are kept from run to run")
     given = parser.parse_args(arguments)
     given_rows = {} if given.rows is None else {"rows": given.rows}
     of_ledger = given_rows if given.folder is None else {**given_rows, "folder": given.folder}
     rows: list[dict[str, object]] = []
-    for name in given.names or BENCHMARKS:
+    if given.live_rows is not None:
+        given.names = [name for name in given.names if name != "map"]
+        rows += importlib.import_module("benchmarks.map").run(given.live_rows, only_long=True)
+    for name in given.names or (BENCHMARKS if given.live_rows is None else ()):
         options = of_ledger if name in OF_A_LEDGER else given_rows if name in OF_ROWS else {}
         rows += importlib.import_module(f"benchmarks.{name}").run(**options)
     if given.json:
