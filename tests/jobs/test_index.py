@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import llmnb
+from llmnb.jobs import ahead as ahead_room
 from llmnb.jobs import index as index_room
 from llmnb.jobs import keys as keys_room
+from llmnb.jobs import sources
 from llmnb.jobs.index import Index
 from llmnb.jobs.keys import Keys
 from llmnb.jobs.results import Results
+from llmnb.jobs.run import Run
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.fault import Fault
 from llmnb.trouble import LlmnbWarning, forget_warnings
@@ -154,3 +159,41 @@ def test_a_run_with_few_rows_in_memory(
     assert results.counts() == (35, 5)
     assert in_memory(results) <= 8
     assert len(list(results)) == 40
+
+
+@pytest.mark.parametrize("rows", [300, pytest.param(30_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_memory_does_not_grow_with_the_rows(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Whatever has something for each row has it for a few rows only, at each row that is finished: from one file to
+    another, with rows that fail, are equal or cannot be asked.
+    """
+    small(monkeypatch, 32)
+    monkeypatch.setattr(sources, "PIECE", 50)
+    monkeypatch.setattr(ahead_room, "_LEAST_ROWS", 16)
+    most, plain = Counter[str](), Run._finish
+
+    def finish(self: Any, *given: Any) -> None:
+        plain(self, *given)
+        sizes = {
+            "index": in_memory(self._results),
+            "order": len(self.keys._newest) // 17,
+            "asked": len(self._asking),
+            "ahead": len(self._ahead._made),
+            "unsaved": len(self._results._unsaved),
+            "left": len(self._results._left) + len(self._results._left_apart),
+        }
+        for name, size in sizes.items():
+            most[name] = max(most[name], size)
+
+    monkeypatch.setattr(Run, "_finish", finish)
+    fault = Answer(fault=Fault("status", status=400, error_type="invalid_request_error"))
+    sim.rule(lambda request: fault if request.prompt.endswith("7") else "fine")
+    numbers = [None if n % 10 == 3 else n // 2 for n in range(rows)]
+    pd.DataFrame({"n": pd.array(numbers, "Int64")}).to_parquet(tmp_path / "rows.parquet")
+    got = llmnb.LLM(cache=False).map(
+        tmp_path / "rows.parquet", "Say {{ n }}", out=tmp_path / "out.parquet", concurrency=4
+    )
+    assert (got.status.rows, got.status.done) == (rows, rows)
+    assert max(most["index"], most["order"]) <= 32
+    assert (most["asked"] <= 4, most["ahead"] <= 17, most["unsaved"], most["left"]) == (True, True, 0, 1)
