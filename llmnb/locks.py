@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -11,18 +12,19 @@ from pathlib import Path
 
 _PAUSE_S = 0.02
 _PATIENCE_S = 10.0
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # and on Windows EDEADLOCK, which is the same there
 
 if sys.platform == "win32":
     import msvcrt
 
-    def try_lock(descriptor: int) -> bool:
-        """Takes the lock of an open file; False when another process holds it."""
+    def lock_if_can(descriptor: int) -> bool | None:
+        """Takes the lock of an open file; False when another process holds it, None where there are no locks."""
         try:
             # a byte far beyond the content, since Windows locks forbid reading what they cover
             os.lseek(descriptor, 0x7FFF_FFFF, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
+        except OSError as error:
+            return False if error.errno in _HELD else None
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)
         return True
@@ -45,12 +47,12 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def try_lock(descriptor: int) -> bool:
-        """Takes the lock of an open file; False when another process holds it."""
+    def lock_if_can(descriptor: int) -> bool | None:
+        """Takes the lock of an open file; False when another process holds it, None where there are no locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
+        except OSError as error:
+            return False if error.errno in _HELD else None
         return True
 
     # such locks belong to the process, whichever thread takes them, and end when it closes *any* descriptor of the
@@ -76,6 +78,11 @@ else:
                 fcntl.lockf(descriptor, fcntl.LOCK_UN, offset - begin, begin)
             begin = offset + 1
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 0, begin)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Takes the lock of an open file; False when another process holds it, or there are no locks."""
+    return lock_if_can(descriptor) is True
 
 
 @contextmanager

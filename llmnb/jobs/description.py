@@ -18,7 +18,7 @@ State: TypeAlias = Literal["running", "finished", "stopped"]
 """`finished`: every row was seen to, if only to fail; `stopped`: some were not, by whatever ended it."""
 
 _FILE = "run.json"
-_LOCK = "lock"
+LOCK = "lock"
 ROWS = "rows.jsonl"
 FOLDER = "runs"
 
@@ -85,7 +85,7 @@ def at_work(folder: Path) -> Generator[None]:
     descriptor = None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try_lock(descriptor)  # another kernel may work at the same
     try:
         yield
@@ -97,7 +97,7 @@ def at_work(folder: Path) -> Generator[None]:
 def is_at_work(folder: Path) -> bool:
     """Whether a living process works at the run."""
     try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR)
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
     except OSError:
         return False
     try:

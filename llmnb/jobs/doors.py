@@ -67,10 +67,12 @@ class AsksOfRows(Asker):
 
         Every finished row is on disk when it is finished. When the kernel dies or is stopped, the same call goes on,
         and asks what is not finished; rows may have been added, changed or sorted by then. Another template, model or
-        setting is another run. Rows that ask the same are asked once.
+        setting is another run. Rows that ask the same are asked once. While another kernel works at the same run, this
+        call waits, and then goes on with what is not finished.
 
         Args:
-            rows: a DataFrame, a Series, a list, an iterator, or a Path to a CSV, JSON Lines or Parquet file.
+            rows: a DataFrame, a Series, a list, an iterator, or a Path to a CSV, JSON Lines or Parquet file. With
+                `out`, an iterator is read in a thread of its own, and its rows are asked as they come.
             prompt: a template, whose fields are the columns (rows without columns: {{ value }}; a column with any name:
                 {{ row["my column"] }}), or a function that makes a prompt of a row, such as `[row.picture, "What?"]`
                 with a Path in the column.

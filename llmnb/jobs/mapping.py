@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llmnb import interrupts
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest, StoreError
-from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.asking import Row, key_of
 from llmnb.jobs.batches.notes import check_none_open
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work, read
 from llmnb.jobs.lost import on_the_books
+from llmnb.jobs.one_client import OneClient
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.quick_bound import quick_bound
 from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts
-from llmnb.jobs.run import Run, Status
+from llmnb.jobs.run import Run
 from llmnb.jobs.saved import remember
 from llmnb.jobs.sources import Source, source_of
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
 from llmnb.trouble import quietly
-from llmnb.views import views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,22 +159,6 @@ class Job:
 
         return estimate(self)
 
-    def confirm(self) -> None:
-        """Shows the estimate to a person, and goes on if that is wanted.
-
-        Raises:
-            InvalidRequest: there is nobody to ask.
-            Stopped: it is not; nothing was sent.
-        """
-        if not views.is_somebody_there():
-            raise InvalidRequest(
-                "confirm=True asks a person, and there is none: this is neither a notebook nor a terminal. Give "
-                "budget_usd=…, which holds by itself. Nothing was sent."
-            )
-        print(self.estimate())  # noqa: T201 - the question needs it, wherever it is asked
-        if input("Ask these rows? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise Stopped("Not begun: nothing was sent.")
-
     def _batch_run(self, plan: Plan, results: Results, *, failed_again: bool) -> Run:
         from llmnb.jobs.batches.run import BatchRun
 
@@ -244,47 +225,15 @@ class Job:
 
     def ask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""
-        from llmnb.asking.runner import from_loop_thread
+        from llmnb.jobs.sitting import ask
 
-        if self.confirms:
-            self.confirm()
-        job = self.with_one_client(on_loop_thread=True)
-        run, results = job.run(failed_again=failed_again)
-        with self.described(run, results), self._progress(Stopped) as told:
-            try:
-                with closing(from_loop_thread(run.work)) as events:
-                    for status in events:
-                        told(status)
-            except KeyboardInterrupt as pressed:
-                error = Stopped(f"Stopped. {_kept(run.status)}{run.way_back}")
-                error.by_view = isinstance(pressed, Stopped) and pressed.by_view
-                raise error from None
-            except Exception as error:
-                error.add_note(f"llmnb: {_kept(run.status)}{run.way_back}")
-                raise
-            finally:
-                told(replace(run.status, is_over=True))
-        return self._told(run, results)
+        return ask(self, failed_again=failed_again)
 
     async def aask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """The async twin of `ask`, on the running loop."""
-        if self.confirms:
-            self.confirm()
-        job = self.with_one_client(on_loop_thread=False)
-        run, results = job.run(failed_again=failed_again)
-        with self.described(run, results), self._progress(Cancelled) as told:
-            loop, task = asyncio.get_running_loop(), asyncio.ensure_future(_tell(run, told))
-            with interrupts.heard(lambda: _cancel(loop, task)) as interrupt:
-                try:
-                    await task
-                except asyncio.CancelledError as error:
-                    if interrupt.struck or isinstance(error, Cancelled):
-                        raise Cancelled(f"Stopped. {_kept(run.status)}{run.way_back}") from None
-                    raise
-                finally:
-                    task.cancel()
-                    told(replace(run.status, is_over=True))
-        return await asyncio.to_thread(self._told, run, results) if self.out is not None else self._told(run, results)
+        from llmnb.jobs.sitting import aask
+
+        return await aask(self, failed_again=failed_again)
 
     @contextmanager
     def described(self, run: Run, results: Results) -> Generator[None]:
@@ -320,77 +269,11 @@ class Job:
 
     def with_one_client(self, *, on_loop_thread: bool) -> Job:
         """The same, with a client that is looked up once."""
-        job = replace(self, access=_OneClient(self.access, on_loop_thread=on_loop_thread))
+        job = replace(self, access=OneClient(self.access, on_loop_thread=on_loop_thread))
         if self.routing is None:
             return job
-        ways = [replace(way, access=_OneClient(way.access, on_loop_thread=on_loop_thread)) for way in self.routing.ways]
+        ways = [replace(way, access=OneClient(way.access, on_loop_thread=on_loop_thread)) for way in self.routing.ways]
         return replace(job, routing=replace(self.routing, ways=tuple(ways)))
-
-    def _told(self, run: Run, results: Results) -> Mapped | MappedFile:
-        """The frame of the results, or where they were written."""
-        status = replace(run.status, is_over=True)
-        rows = zip((run.facts(key) for key in run.keys), run.keys.firsts(), strict=True)
-        again = replace(self, confirms=False)
-        remember(again)
-        try:
-            if self.out is None:
-                from llmnb.jobs.mapped import mapped
-
-                return mapped(
-                    self.frame,
-                    rows,
-                    self.shape,
-                    run_id=self.run_id,
-                    status=status,
-                    again=lambda: cast("Mapped", again.ask(failed_again=True)),
-                )
-            from llmnb.jobs.written import MappedFile, write
-
-            write(self.source, rows, self.shape, self.out)
-            return MappedFile(self.out, self.run_id, status, lambda: cast("MappedFile", again.ask(failed_again=True)))
-        except OSError as error:
-            error.add_note(f"llmnb: {_kept(run.status)}")
-            raise
-        finally:
-            results.close()
-
-    def _progress(self, stops: type[BaseException]) -> Any:
-        module: Any = import_module("llmnb.display.run_progress")  # the display room stands above this one
-        return module.progress(shown=self.progress, why=self.why, run_id=self.run_id, stops=stops)
-
-
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[None]) -> None:
-    loop.call_soon_threadsafe(task.cancel)
-
-
-async def _tell(run: Run, told: Callable[[Status], None]) -> None:
-    async with aclosing(run.work()) as statuses:
-        async for status in statuses:
-            told(status)
-
-
-class _OneClient:
-    """An access that looks its client up once: a run keeps the one it began with, and looking it up costs each row."""
-
-    def __init__(self, access: Access, *, on_loop_thread: bool) -> None:
-        self._access = access
-        self._find = access.on_loop_thread if on_loop_thread else access.here
-        self._client: Any = None
-
-    def here(self) -> Any:
-        if self._client is None:
-            from llmnb.middleware.direct import for_many
-
-            self._client = for_many(self._find())
-        return self._client
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._access, name)
-
-
-def _kept(status: Status) -> str:
-    finished = status.kept + status.done - status.failed
-    return f"{finished:,} of {status.rows:,} rows are answered and kept; the same call goes on from there."
 
 
 def job(
