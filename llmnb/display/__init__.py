@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
+from llmnb.display import publishing
 from llmnb.display.guard import GuardedView
-from llmnb.display.where import Place, has_widgets, where
+from llmnb.display.where import KERNELS, STOP_HINT, UNHEARD, Place, has_widgets, where
 from llmnb.errors import SettingsError
 from llmnb.events import ToolCall
 from llmnb.views import View, views
@@ -31,10 +32,6 @@ FITS: dict[Place, str] = {
     "colab": "widget",
     "marimo": "widget",
 }
-_KERNELS = frozenset({"console", "jupyter", "headless", "vscode", "colab"})
-_UNHEARD = frozenset({"vscode", "colab", "marimo"})
-"""Where a click on a widget does not reach a kernel that is busy, and there is no way round."""
-_STOP_HINT = "to stop, use the notebook's interrupt button"
 
 
 def choose(name: str | None = None) -> View | None:
@@ -64,41 +61,41 @@ def _unknown(name: str) -> str:
 
 
 def _widget(place: Place) -> View:
-    if place not in _KERNELS and place != "marimo":
+    if place not in KERNELS and place != "marimo":
         return _static(place)
     if not has_widgets():
         return _html(place)
     from llmnb.display.widget import JupyterOutput, WidgetView
 
     return WidgetView(
-        stop_hint=_STOP_HINT if place in _UNHEARD else "",
+        stop_hint=STOP_HINT if place in UNHEARD else "",
         output=_marimo().MarimoOutput if place == "marimo" else JupyterOutput,
     )
 
 
 def _html(place: Place) -> View:
-    if place not in _KERNELS:
+    if place not in KERNELS:
         return _static(place)
     from llmnb.display.html import HtmlView
 
-    return HtmlView(_publish_updatable)
+    return HtmlView(publishing.publish_updatable)
 
 
 def _static(place: Place) -> View:
     from llmnb.display import static
 
-    if place in _KERNELS:
-        return static.StaticView(_publish, html=place != "headless")
+    if place in KERNELS:
+        return static.StaticView(publishing.publish, html=place != "headless")
     if place == "marimo":
-        return static.StaticView(_marimo().publish, html=True)
-    return static.StaticView(_print_plain, html=False)
+        return static.StaticView(publishing.publish_in_marimo, html=True)
+    return static.StaticView(publishing.print_plain, html=False)
 
 
 def _terminal(place: Place) -> View:
     from llmnb.display.terminal import PrintView, TerminalView
     from llmnb.display.turns import InTurn
 
-    return InTurn(TerminalView() if place not in _KERNELS and sys.stdout.isatty() else PrintView())
+    return InTurn(TerminalView() if place not in KERNELS and sys.stdout.isatty() else PrintView())
 
 
 def _print(place: Place) -> View:
@@ -126,25 +123,6 @@ def _marimo() -> Any:
     from llmnb.display import marimo_output
 
     return marimo_output
-
-
-def _publish(bundle: dict[str, str]) -> None:
-    _ipython_display()(bundle, raw=True)
-
-
-def _publish_updatable(bundle: dict[str, str]) -> Callable[[dict[str, str]], Any]:
-    handle = _ipython_display()(bundle, raw=True, display_id=True)
-    return lambda changed: handle.update(changed, raw=True)
-
-
-def _ipython_display() -> Any:
-    from IPython import display
-
-    return cast(Any, display).display
-
-
-def _print_plain(bundle: dict[str, str]) -> None:
-    sys.stdout.write(bundle["text/plain"] + "\n")
 
 
 def _prompt(call: ToolCall) -> bool:

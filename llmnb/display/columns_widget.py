@@ -22,7 +22,7 @@ from llmnb.display.answer import is_stop
 from llmnb.display.footer import shortened
 from llmnb.display.read_only_widget import ReadOnlyWidget
 from llmnb.display.side_by_side import Columns
-from llmnb.display.where import Place
+from llmnb.display.where import STOP_HINT, Place
 from llmnb.display.widget import JupyterOutput, Output, WidgetView
 from llmnb.events import StreamEvent
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from llmnb.jobs.run import Status
 
 _HERE = Path(__file__).parent
-_STOP_HINT = "to stop, use the notebook's interrupt button"
 
 
 @cache
@@ -82,7 +81,7 @@ class WidgetColumns(Columns):
             for view, label, model in zip(self._views, labels, models, strict=True)
         ]
         can_stop = stop is not None and self._can_hear
-        hint = _STOP_HINT if stop is not None and not self._can_hear else ""
+        hint = STOP_HINT if stop is not None and not self._can_hear else ""
         widget = ComparisonView(self._id, told, can_stop=can_stop, stop_hint=hint)
         self._widget = widget  # now: a Stop may strike on any of these lines
         control.unpin_replies(cast(Any, widget).comm)

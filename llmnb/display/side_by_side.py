@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from llmnb.display import pace
+from llmnb.display import pace, publishing
 from llmnb.display.answer import Answer
 from llmnb.display.guard import warn
-from llmnb.display.where import Place, has_widgets, where
+from llmnb.display.where import KERNELS, UNHEARD, Place, has_widgets, where
 from llmnb.events import StreamEvent
 
 if TYPE_CHECKING:
@@ -235,9 +235,7 @@ class HtmlColumns(Columns):
 
 # Which fits -----------------------------------------------------------------------------------------------------------
 
-_KERNELS = ("console", "jupyter", "headless", "vscode", "colab")
 _PAGES = ("jupyter", "vscode", "colab")
-_UNHEARD = ("vscode", "colab", "marimo")
 
 
 def _fits(place: Place) -> str:
@@ -257,42 +255,18 @@ def _many(place: Place) -> View:
 def _single(name: str, place: Place) -> Columns | None:
     if name == "none":
         return None
-    if name == "widget" and (place in _KERNELS or place == "marimo") and has_widgets():
+    if name == "widget" and (place in KERNELS or place == "marimo") and has_widgets():
         from llmnb.display.columns_widget import WidgetColumns
 
-        return WidgetColumns(place, can_hear=place not in _UNHEARD)
-    if name == "html" and place in _KERNELS:
-        return HtmlColumns(_updatable)
-    if name == "terminal" and place not in _KERNELS and sys.stdout.isatty():
+        return WidgetColumns(place, can_hear=place not in UNHEARD)
+    if name == "html" and place in KERNELS:
+        return HtmlColumns(publishing.publish_updatable)
+    if name == "terminal" and place not in KERNELS and sys.stdout.isatty():
         from llmnb.display.columns_terminal import TerminalColumns
 
         return TerminalColumns()
-    if name in ("widget", "html", "static") and place in _KERNELS:
-        return Columns(_display, html=place != "headless")
+    if name in ("widget", "html", "static") and place in KERNELS:
+        return Columns(publishing.publish, html=place != "headless")
     if name in ("widget", "html", "static") and place == "marimo":
-        return Columns(_in_marimo)
-    return Columns(_print, html=False)
-
-
-def _display(bundle: dict[str, str]) -> None:
-    from IPython import display
-
-    cast(Any, display).display(bundle, raw=True)
-
-
-def _updatable(bundle: dict[str, str]) -> Callable[[dict[str, str]], Any]:
-    from IPython import display
-
-    handle = cast(Any, display).display(bundle, raw=True, display_id=True)
-    return lambda changed: handle.update(changed, raw=True)
-
-
-def _in_marimo(bundle: dict[str, str]) -> None:
-    from llmnb.display import marimo_output
-
-    marimo_output.publish(bundle)
-
-
-def _print(bundle: dict[str, str]) -> None:
-    with suppress(ValueError):  # a closed stdout
-        sys.stdout.write(bundle["text/plain"] + "\n")
+        return Columns(publishing.publish_in_marimo)
+    return Columns(publishing.print_plain, html=False)

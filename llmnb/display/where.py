@@ -13,6 +13,13 @@ from typing import Any, Literal
 
 Place = Literal["script", "terminal", "console", "jupyter", "headless", "vscode", "colab", "marimo"]
 
+KERNELS: frozenset[Place] = frozenset({"console", "jupyter", "headless", "vscode", "colab"})
+"""Where a kernel's outputs are shown."""
+UNHEARD: frozenset[Place] = frozenset({"vscode", "colab", "marimo"})
+"""Where a click on a widget does not reach a kernel that is busy, and there is no way round."""
+STOP_HINT = "to stop, use the notebook's interrupt button"
+"""What is said there in a Stop button's place."""
+
 _COLAB = ("COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION", "COLAB_GPU")
 _VSCODE = ("VSCODE_PID", "VSCODE_CWD")
 _VSCODE_CELL = "vscode-notebook-cell:"

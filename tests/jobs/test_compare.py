@@ -265,7 +265,7 @@ def test_printed(sim: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_display_that_fails_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said once, and the comparison is whole."""
-    monkeypatch.setattr("llmnb.display.side_by_side._print", lambda bundle: 1 / 0)
+    monkeypatch.setattr("llmnb.display.publishing.print_plain", lambda bundle: 1 / 0)
     with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
         got = llmnb.compare("x", [SONNET, OPUS], display="print")
     assert got.frame()["answer"].notna().all()
