@@ -176,13 +176,18 @@ class _Page:
         self._text = ""
         self._pace = Pace()
         self._widget: Any = None
+        self._note, self._note_handle = "", None
 
     def draw(self, status: Status, is_last: bool) -> None:
         text = said(status, self._why, self._run_id, self._pace.at(status))
+        note = batch_progress.note(status) if isinstance(status, BatchStatus) else ""
+        if self._stop is not None:
+            self._tell_beside(note)
+            note = ""
         if text == self._text and not is_last:  # a batch is waited for over hours, with nothing new to say
             return
         self._text = text
-        html = html_of(status, text)
+        html = html_of(status, text, note)
         if self._handle is None and self._stop is not None and not status.is_over:
             self._live(html, text)
         elif self._widget is not None and not status.is_over:
@@ -190,35 +195,49 @@ class _Page:
         else:
             self._keep({"text/plain": text, "text/html": f'{_css(html)}<div class="llmnb-run">{html}</div>'})
 
+    def _tell_beside(self, note: str) -> None:
+        """In an output of its own: it is there when the notebook is opened again, without the kernel of the widget."""
+        if note == self._note or self._handle is None:
+            return
+        self._note = note
+        html = f'<div class="llmnb-run"><div class="llmnb-more">{_plain(note)}</div></div>' if note else ""
+        bundle = {"text/plain": note, "text/html": html and tag(squeezed("run_widget.css"), html) + html}
+        if self._note_handle is None:
+            self._note_handle = _displayed(bundle)
+        else:
+            self._note_handle.update(bundle, raw=True)
+
     def _live(self, html: str, text: str) -> None:
         from llmnb.display.run_widget import RunWidget
 
         assert self._stop is not None
         self._widget = RunWidget(self._stop)
         self._widget.show(html)
-        self._display(self._widget.view(text))
+        self._handle = _displayed(self._widget.view(text))
 
     def _keep(self, bundle: dict[str, str]) -> None:
         if self._handle is None:
-            self._display(bundle)
+            self._handle = _displayed(bundle)
         else:
             self._handle.update(bundle, raw=True)
         widget, self._widget = self._widget, None
         if widget is not None:
             widget.dispose()
 
-    def _display(self, bundle: dict[str, Any]) -> None:
-        import IPython.display
 
-        shown: Any = IPython.display
-        self._handle = shown.display(bundle, raw=True, display_id=True)
+def _displayed(bundle: dict[str, Any]) -> Any:
+    """Shows it, and gives what it is updated by."""
+    import IPython.display
+
+    shown: Any = IPython.display
+    return shown.display(bundle, raw=True, display_id=True)
 
 
 def _css(html: str) -> str:
     return tag(squeezed("run_widget.css"), f'<div class="llmnb-run">{html}')
 
 
-def html_of(status: Status, text: str) -> str:
+def html_of(status: Status, text: str, note: str = "") -> str:
     """The bar and what is said of it, as HTML without its style."""
     percent = 100 * (status.kept + status.done) / max(status.rows, 1)
     bar = "" if status.is_over or not status.is_counted else (
@@ -227,7 +246,6 @@ def html_of(status: Status, text: str) -> str:
     )  # fmt: skip
     first, _, more = text.partition(_DOT)
     error = f'<div class="llmnb-error">first error: {_plain(status.first_error[:300])}</div>'
-    note = batch_progress.note(status) if isinstance(status, BatchStatus) else ""
     about = f'<div class="llmnb-more">{_plain(note)}</div>' if note else ""
     return (
         f'<div>{bar}<div>{_plain(first)}</div><div class="llmnb-more">{_plain(more)}</div>{about}'

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from llmnb.simulator import Clock, Simulator
+from llmnb.testing import serve_simulator
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -15,18 +19,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 SETUP = """
+import os
+os.environ.update(%r)
 import llmnb
-from llmnb.simulator import Clock
-from llmnb.testing import serve_simulator
-clock = Clock()
-simulator = serve_simulator(environ=True, clock=clock, batch_seconds=3_000)
-sim = simulator.__enter__()
-sim.rule(lambda request: "word " * 50 if request.prompt else None)
 llm = llmnb.LLM("claude-sonnet-5-5", project="thesis", cache=False)
 rows = [f"row {n}." for n in range(30)]
 """
 ASK = "got = llm.map(rows, 'Say {{ value }}', via='batch')"
-NOTEBOOK = [SETUP, ASK, "clock.advance(3_600)\n" + ASK + "\nlen([r for r in sim.requests if r.method == 'POST'])"]
 RUN = ".llmnb-run"
 
 
@@ -36,28 +35,44 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_a_batch_is_waited_for(page: Page, lab: Lab) -> None:
-    """Which one and until when, at what price, and what may be closed; Stop leaves it at the API; it is read once."""
-    lab.write("batch.ipynb", *NOTEBOOK)
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """It outlives every kernel, as the API does."""
+    with serve_simulator(clock=Clock(), batch_seconds=3_000) as simulator:
+        simulator.rule(lambda request: "word " * 50 if request.prompt else None)
+        yield simulator
+
+
+def test_a_batch_is_waited_for(page: Page, lab: Lab, sim: Simulator) -> None:
+    """Which one and until when, at what price, and what may be closed: that stands there when the notebook is opened
+    again and its kernel is gone. The cell waits on; Stop leaves the batch at the API; it is sent and read once."""
+    lab.write("batch.ipynb", SETUP % sim.environ(), ASK, ASK)
     lab.open_notebook(page, "batch.ipynb")
-    lab.run_cell(page, 0)
-    lab.wait_idle(page, 0)
-    lab.run_cell(page, 1)
-    page.wait_for_function("() => document.querySelector('.llmnb-run')?.innerText.includes('in progress in batch')")
-    text = page.locator(RUN).inner_text()
-    assert "30 in progress in batch msgbatch_" in text
-    assert "Half the price" in text
-    assert "You can close this notebook" in text
+    waits = "() => document.querySelector('.jp-Notebook')?.innerText.includes('You can close this notebook')"
+    for cell in (0, 1):
+        lab.run_cell(page, cell)
+    page.wait_for_function(waits)
+    assert "30 in progress in batch msgbatch_" in page.locator(RUN).first.inner_text()
     screenshot(page, "batch-waiting")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    lab.stop_kernels()
+    lab.open_notebook(page, "batch.ipynb")
+    page.wait_for_function(waits)
+    assert "llmnb batches cancel msgbatch_" in page.locator(".jp-Notebook").inner_text()
+    screenshot(page, "batch-opened-again")
+    for cell in (0, 1):
+        lab.run_cell(page, cell)
+    page.wait_for_selector(f"{RUN} button")
+    page.wait_for_function(waits)
     page.locator(f"{RUN} button").click()
     lab.wait_idle(page, 1, timeout=10_000)
-    kept, error = lab.outputs(page, 1)
+    kept, beside, error = lab.outputs(page, 1)
     assert kept["data"]["text/plain"].split(" · ")[-2:][0] == "stopped"
+    assert beside["data"]["text/plain"] == ""
     assert "The batch goes on at the API" in error["evalue"]
-    screenshot(page, "batch-stopped")
+    sim.clock.advance(3_600)
     lab.run_cell(page, 2)
     lab.wait_idle(page, 2)
-    *_, over, asked = lab.outputs(page, 2)
-    assert "half the price: $0.0" in over["data"]["text/plain"]
-    assert asked["data"]["text/plain"] == "2"  # one that counts tokens, one batch
+    assert "half the price: $0.0" in lab.outputs(page, 2)[0]["data"]["text/plain"]
     screenshot(page, "batch-over")
+    assert sum(seen.path == "/v1/messages/batches" and seen.method == "POST" for seen in sim.requests) == 1
