@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 _NAME = "_llmnb_alike"
+AS_ASKED = "llmnb_as_asked"
+"""Under this name the extensions of a response say that its options are those of the request, as they were asked for;
+those of the SDK's own lack the headers that were left out on purpose, and are like no other request's."""
 
 
 class Alike:
@@ -37,6 +40,9 @@ class Alike:
         """Keeps what the SDK made of a call, where that can be told."""
         options: Any = getattr(response, "_options", None)
         body = getattr(options, "json_data", None)
+        http = getattr(response, "http_response", None)
+        if http is None or not http.extensions.get(AS_ASKED):
+            return
         if not isinstance(body, dict) or not _is_text(arguments.get("messages")):
             return
         if cast("dict[str, Any]", body).get("messages") != arguments["messages"] or options.extra_json is not None:

@@ -12,7 +12,7 @@ import pytest
 import llmnb
 from llmnb import connections
 from llmnb.middleware import alike
-from llmnb.middleware.direct import for_many
+from llmnb.middleware.direct import DirectPart, for_many
 from llmnb.simulator import Fault, SeenRequest, Simulator
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'llmnb[aiohttp]'")
@@ -71,6 +71,20 @@ def test_what_goes_wrong_is_told_as_over_the_sdk(sim: Simulator, fault: Fault, m
         assert mine[0:2] == its[0:2]
         assert mine[4] == its[4]
         assert abs(mine[2] - its[2]) <= 4
+
+
+def test_rows_after_the_first_are_built_by_nobody(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the SDK's `create` nor by httpx2; a way out of that would be taken in silence."""
+    sent: list[bool] = []
+    plain = DirectPart._through_the_sdk
+
+    async def through_the_sdk(part: DirectPart, *request: Any) -> Any:
+        sent.append(True)
+        return await plain(part, *request)
+
+    monkeypatch.setattr(DirectPart, "_through_the_sdk", through_the_sdk)
+    assert asked(["a", "b", "c", "d", "e"]).error.isna().all()
+    assert sent == [True]
 
 
 def test_attempts_of_a_call_are_counted(sim: Simulator) -> None:
