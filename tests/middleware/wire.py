@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
+from typing import BinaryIO
 
 _MESSAGE = {
     "id": "msg_1",
@@ -52,9 +53,7 @@ class Wire:
 
     def _talk(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines, suppress(OSError):
-            while head := b"".join(iter(lines.readline, b"\r\n")):
-                if not head.endswith(b"\r\n"):
-                    return
+            while head := _head(lines):
                 fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-1])
                 body = lines.read(int(fields.get(b"content-length", b"0")))
                 self.heard.append(head + b"\r\n" + body)
@@ -62,6 +61,16 @@ class Wire:
                 if answer == "hangs up":
                     return
                 connection.sendall(_answer(answer, is_stream=b'"stream":true' in body))
+
+
+def _head(lines: BinaryIO) -> bytes:
+    """What comes before an empty line; nothing where the client has hung up."""
+    head = b""
+    while (line := lines.readline()) != b"\r\n":
+        if not line:
+            return b""
+        head += line
+    return head
 
 
 def _answer(answer: str, *, is_stream: bool) -> bytes:
