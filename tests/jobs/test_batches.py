@@ -380,7 +380,7 @@ async def test_a_send_whose_answer_is_lost(
         _lose_the_answer(patch)
         got = await llm.amap([*WORDS, "\ud800"], SAY, via="batch")
     assert len(sent(sim)) == 1
-    assert got["error"][4].startswith("not asked: UnicodeEncodeError")
+    assert "half a character" in got["error"][4]
     if after_s is None:
         assert got["error"][:4].str.contains("not known whether it was sent: .*cut off .ValueError: half").all()
         assert clock.now() - began >= service.SETTLED_S
