@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import json
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -148,6 +150,47 @@ def test_templates_scored_by_a_function(sim: Simulator) -> None:
     chart = got.pareto().to_dict()
     assert len(chart["layer"]) == 5
     assert "| word | want | short | long |" in got._repr_mimebundle_()["text/markdown"]
+
+
+@pytest.mark.parametrize("is_table", [True, False], ids=["table", "untold"])
+async def test_a_score_that_takes_its_time(monkeypatch: pytest.MonkeyPatch, is_table: bool) -> None:
+    """The loop, on which the requests are waited for, goes on while a function scores; each answer is scored once."""
+    loop, asked_of = asyncio.get_running_loop(), list[str]()
+    monkeypatch.setattr("llmnb.display.side_by_side.where", lambda: "colab" if is_table else "script")
+
+    def score(answer: str) -> float:
+        asked_of.append(answer)
+        goes_on = threading.Event()
+        loop.call_soon_threadsafe(goes_on.set)
+        if answer.endswith("b"):
+            raise ValueError("no")
+        return float(goes_on.wait(2))
+
+    display = "html" if is_table else "none"
+    got = await llmnb.acompare(list("abc"), [SONNET, OPUS], score=score, concurrency=1, display=display)
+    assert got.frame()["score"].dropna().tolist() == [1.0] * 4
+    assert set(got.frame()["error"].dropna()) == {"score: ValueError: no"}
+    assert sorted(asked_of) == sorted(f"{model} on {word}" for model in (SONNET, OPUS) for word in "abc")
+
+
+async def test_a_score_is_left_off_with_its_task() -> None:
+    """A comparison that is cancelled while its answers are scored asks the function of no other answer."""
+    asked_of, begun, goes_on = list[str](), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def score(answer: str) -> float:
+        asked_of.append(answer)
+        loop.call_soon_threadsafe(begun.set)
+        return float(goes_on.wait(10))
+
+    task = loop.create_task(llmnb.acompare(list("abc"), [SONNET, OPUS], score=score, display="none"))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    await loop.shutdown_default_executor()
+    assert len(asked_of) == 1
 
 
 def test_values_of_a_schema(sim: Simulator) -> None:

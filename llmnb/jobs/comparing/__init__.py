@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import aclosing, closing
+from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +123,12 @@ async def acompare(
     progress: bool = True,
     **options: Any,
 ) -> Comparison:
-    """The async twin of `compare`, on the running loop."""
+    """The async twin of `compare`, on the running loop; `score` runs in a thread, and the loop goes on."""
     contest = _contest(prompts, models, template, llm, judge, criteria, score, schema, concurrency, retries, budget_usd,
                        progress, options)  # fmt: skip
     shown = contest.shown
     loop = asyncio.get_running_loop()
-    task = loop.create_task(_worked(contest))
+    task = loop.create_task(contest.on_this_loop())
     pressed = False
 
     def stop() -> None:
@@ -139,8 +139,7 @@ async def acompare(
     with interrupts.heard(stop) as interrupt:
         try:
             shown.open(contest.labels, contest.models, stop)
-            await task
-            comparison = contest.comparison()
+            comparison = await task
         except BaseException as error:
             task.cancel()
             is_stop = isinstance(error, asyncio.CancelledError) and (pressed or interrupt.struck)
@@ -150,12 +149,6 @@ async def acompare(
             raise told from None if told is not error else error.__cause__
     shown.close(comparison)
     return comparison
-
-
-async def _worked(contest: Contest) -> None:
-    async with aclosing(contest.work(on_loop_thread=False)) as acts:
-        async for act in acts:
-            act()
 
 
 def _contest(

@@ -7,9 +7,12 @@ watches does: so views are drawn, as elsewhere, by the thread that asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from llmnb.events import StreamEvent
@@ -26,6 +29,16 @@ from llmnb.reply import Reply, running_cell
 
 Act = Callable[[], object]
 _TELLS_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """An act that calls the user's function: it may take long, and is not done where the requests are waited for."""
+
+    act: Act
+
+    def __call__(self) -> None:
+        self.act()
 
 
 class Shown(Protocol):
@@ -68,7 +81,7 @@ class Contest:
         is_shown_live: bool,
     ) -> None:
         self._found, self._prompts = found, prompts
-        self._judge, self._score = judge, score
+        self._judge, self._score = judge, None if score is None else self._until_ended(score)
         self.shown = shown
         self._shown_in = running_cell() if is_shown_live else None
         self.labels = tuple(one.label for one in found)
@@ -79,6 +92,8 @@ class Contest:
         self._judged: list[Facts] = []
         self._watch = Watch(self.labels, prompts.frame) if shown.is_table else None
         self._scored: Scored = {}
+        self._unscored: deque[tuple[str, int, Facts]] = deque()
+        self._ended = threading.Event()
         self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
 
     @property
@@ -101,6 +116,16 @@ class Contest:
             async with aclosing(self._have_judged(self._judge, on_loop_thread)) as acts:
                 async for act in acts:
                     yield act
+
+    async def on_this_loop(self) -> Comparison:
+        """Does all of it on the running loop, which never stands still for a function that scores."""
+        async with aclosing(self.work(on_loop_thread=False)) as acts:
+            async for act in acts:
+                if isinstance(act, Scoring):
+                    await self._aside(act)
+                else:
+                    act()
+        return self.comparison() if self._score is None else await self._aside(self.comparison)
 
     def catch_up(self) -> None:
         """Does what is left to be shown of work that was ended, such as what it had used by then."""
@@ -176,31 +201,46 @@ class Contest:
         jobs = [one.asked_by() for one in self._found]
         async with _Runs(jobs) as runs, aclosing(runs.work()) as statuses:
             async for status in statuses:
-                yield self._answers_so_far(runs, status)
+                for act in self._answers_so_far(runs, status):
+                    yield act
             for one, facts in zip(self._found, runs.facts(), strict=True):
                 self._facts[one.label] = facts
 
-    def _answers_so_far(self, runs: _Runs, status: Status) -> Act:
+    def _answers_so_far(self, runs: _Runs, status: Status) -> Iterable[Act]:
         watch = self._watch
         if watch is None:
-            return lambda: self.shown.far(status, False)
+            return [lambda: self.shown.far(status, False)]
         new = watch.answering(runs.runs, runs.statuses)
+        show = lambda: self.shown.far(status, False, watch.so_far())  # noqa: E731
+        return [show] if self._score is None else [Scoring(lambda: self._score_now(watch, new)), show]
 
-        def act() -> None:
-            for label, row, facts in new:
-                self._score_now(watch, label, row, facts)
-            self.shown.far(status, False, watch.so_far())
+    def _score_now(self, watch: Watch, new: Sequence[tuple[str, int, Facts]]) -> None:
+        """Each answer is scored once: here, as long as the table may wait, or in the end."""
+        self._unscored.extend(new)
+        until = time.monotonic() + _TELLS_EVERY_S
+        while self._unscored and time.monotonic() < until:
+            label, row, facts = self._unscored.popleft()
+            answer = answer_of(facts)
+            if self._score is None or answer is None:
+                continue
+            score, error = self._scored[label, row] = score_of(self._score, answer, self._prompts.frame.iloc[row])
+            if error is None:
+                watch.scores(label, row, score)
 
-        return act
+    async def _aside(self, work: Callable[[], Any]) -> Any:
+        try:
+            return await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self._ended.set()  # the thread hears of it before the next answer
+            raise
 
-    def _score_now(self, watch: Watch, label: str, row: int, facts: Facts) -> None:
-        """Each answer is scored once, here or in the end."""
-        answer = answer_of(facts)
-        if self._score is None or answer is None:
-            return
-        score, error = self._scored[label, row] = score_of(self._score, answer, self._prompts.frame.iloc[row])
-        if error is None:
-            watch.scores(label, row, score)
+    def _until_ended(self, score: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def scored(answer: Any, row: Any) -> Any:
+            if self._ended.is_set():
+                raise asyncio.CancelledError
+            return score(answer, row)
+
+        return scored
 
     # The judge --------------------------------------------------------------------------------------------------------
 
