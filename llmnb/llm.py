@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never, Unpack
@@ -269,10 +270,11 @@ class LLM(AsksForValues, AsksOfRows, LooksAhead):
         return replace(question, routing=Routing(self._router, ways, self._settings))
 
     def __copy__(self) -> LLM:
-        return self  # nothing of it changes
+        # nothing of an LLM changes, but a class of the user's may have what does
+        return self if type(self) is LLM else _with(self, _own(self))
 
-    def __deepcopy__(self, memo: object) -> LLM:
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> LLM:
+        return self if type(self) is LLM else _with(self, copy.deepcopy(_own(self), memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._accesses.client is not None:
@@ -281,8 +283,8 @@ class LLM(AsksForValues, AsksOfRows, LooksAhead):
                 "LLM where it is used, or leave client= out: the key of the environment is used there, too."
             )
         options = {name: value for name, value in self._options.items() if name != "model"}
-        model = self._options.get("model") if self._router is None else self._router
-        return _made, (model, self._accesses.base_url, options)
+        model = self.model if self._router is None else self._router
+        return _made, (model, self._accesses.base_url, options, type(self), _own(self))
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in self._options.items() if name in _SHOWN}
@@ -308,8 +310,26 @@ _SHOWN = (
 )
 
 
-def _made(model: Any, base_url: str | None, options: dict[str, Any]) -> LLM:
-    return LLM(model, base_url=base_url, **options)
+_PARTS = ("_router", "_settings", "_options", "_plan", "_accesses", "_access")
+
+
+def _own(llm: LLM) -> dict[str, Any]:
+    """What a class that inherits from LLM has added."""
+    return {name: value for name, value in vars(llm).items() if name not in _PARTS}
+
+
+def _with(llm: LLM, own: dict[str, Any]) -> LLM:
+    again = object.__new__(type(llm))
+    vars(again).update({**vars(llm), **own})
+    return again
+
+
+def _made(model: Any, base_url: str | None, options: dict[str, Any], kind: type[LLM], own: dict[str, Any]) -> LLM:
+    """Of any class: its own arguments are not known here, what it made of them is."""
+    again = object.__new__(kind)
+    LLM.__init__(again, model, base_url=base_url, **options)
+    vars(again).update(own)
+    return again
 
 
 def _short(value: object) -> str:

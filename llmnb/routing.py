@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from llmnb.errors import InvalidRequest
 from llmnb.ledger.connection import reading
 from llmnb.ledger.shelf import settle
+from llmnb.plain_numbers import real
 from llmnb.pricing import cost_of
 from llmnb.records import Usage
 from llmnb.settings import Settings
@@ -96,11 +97,12 @@ class Router:
             raise InvalidRequest(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
         if not all(isinstance(name, str) for name in cast("list[object]", names)):
             raise InvalidRequest(f"a Router takes the names of models, such as 'claude-sonnet-5-5', not {names!r}")
-        if first_token_s is not None and not (isinstance(first_token_s, (int, float)) and first_token_s > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+        seconds = real(first_token_s)
+        if first_token_s is not None and (seconds is None or seconds <= 0):
             raise InvalidRequest(f"first_token_s must be a number of seconds, not {first_token_s!r}")
         self.models: tuple[str, ...] = tuple(names)
         self.policy: Policy = policy
-        self.first_token_s = first_token_s
+        self.first_token_s = seconds
         self.on_refusal = on_refusal
 
     def __repr__(self) -> str:

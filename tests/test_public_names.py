@@ -86,7 +86,7 @@ def test_imports_never_go_upwards() -> None:
 
 FLOORS = (
     {"durations", "errors", "events", "forks", "interrupts", "keys", "later", "locks", "network_files", "passwords",
-     "places", "records", "sqlite_files", "trouble"},
+     "places", "plain_numbers", "records", "sqlite_files", "terminals", "trouble"},
     {"connections", "hearing", "messages", "metrics", "origin", "pricing", "settings", "simulator", "slots", "testing",
      "tokens", "unread", "views"},
     {"prompt_cache"},

@@ -48,6 +48,7 @@ _FOREIGN = (
     (b"\x00\x00\x00\x1cftyp", "a video or HEIC image", "save an image of it as PNG or JPEG"),
     (b"\x00\x00\x00 ftyp", "a video or HEIC image", "save an image of it as PNG or JPEG"),
 )
+_TABLES = ("pandas", "polars", "pyarrow")
 _TAKEN = "Taken are PNG, JPEG, GIF and WebP images, PDF, and text in UTF-8."
 
 
@@ -115,6 +116,18 @@ def check_characters(text: str, what: str) -> None:
         ) from None
 
 
+def check_inside(value: object, what: str) -> None:
+    """`check_characters` of all texts in plain data."""
+    if isinstance(value, str):
+        check_characters(value, what)
+    elif isinstance(value, Mapping):
+        for one in cast("Mapping[object, object]", value).values():
+            check_inside(one, what)
+    elif isinstance(value, (list, tuple)):
+        for one in cast("Iterable[object]", value):
+            check_inside(one, what)
+
+
 def _given(block: Block) -> Block:
     if "role" in block:
         raise InvalidRequest(
@@ -122,11 +135,15 @@ def _given(block: Block) -> Block:
         )
     if not isinstance(block.get("type"), str):
         raise InvalidRequest('a content block needs a "type", such as {"type": "text", "text": "…"}')
+    check_inside(block, "a content block")
     return block
 
 
 def _is_table(prompt: object) -> bool:
-    return hasattr(prompt, "iloc") or (hasattr(prompt, "columns") and hasattr(prompt, "to_dict"))
+    if hasattr(prompt, "iloc"):
+        return True
+    libraries = {kind.__module__.partition(".")[0] for kind in type(prompt).__mro__}
+    return hasattr(prompt, "columns") and not libraries.isdisjoint(_TABLES)
 
 
 def _is_model(part: object) -> bool:

@@ -7,16 +7,16 @@ refused by the model is refused here, before anything is sent.
 from __future__ import annotations
 
 import difflib
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from llmnb import durations
-from llmnb.asking.content import check_characters
+from llmnb.asking.content import check_characters, check_inside
 from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
 from llmnb.messages import models
+from llmnb.plain_numbers import real, whole
 from llmnb.providers.known import Provider, split
 from llmnb.records import Caching
 from llmnb.settings import Settings
@@ -208,20 +208,10 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
 def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:
     if asked is None:
         return settings.max_tokens or facts.default_max_tokens
-    number = _whole(asked)
+    number = whole(asked)
     if number is None or number < 1:
         raise InvalidRequest(f"max_tokens must be a whole number from 1, not {asked!r}")
     return number
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, NumPy's among them, as Python's; None for anything else."""
-    if isinstance(value, int):
-        return None if isinstance(value, bool) else int(value)
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
 
 
 def _check_timeout(timeout: object) -> None:
@@ -237,6 +227,8 @@ def _add_system(arguments: dict[str, Any], system: object) -> None:
         raise InvalidRequest(f"system must be a text or a list of text blocks, not {type(system).__name__}")
     if isinstance(system, str):
         check_characters(system, "the system prompt")
+    else:
+        check_inside(cast("Sequence[object]", system), "the system prompt")
     arguments["system"] = system if isinstance(system, str) else list(cast("Sequence[object]", system))
 
 
@@ -245,8 +237,15 @@ def _add_stop_sequences(arguments: dict[str, Any], stop_sequences: Any) -> None:
         arguments["stop_sequences"] = [stop_sequences] if isinstance(stop_sequences, str) else list(stop_sequences)
 
 
+def _sampled(name: str, value: Any) -> int | float:
+    number = whole(value) if name == "top_k" else real(value)
+    if number is None:
+        raise InvalidRequest(f"{name} must be a {'whole ' if name == 'top_k' else ''}number, not {value!r}")
+    return number
+
+
 def _add_sampling(arguments: dict[str, Any], options: Mapping[str, Any], facts: models.ModelFacts) -> None:
-    given = {name: options[name] for name in SAMPLING if options.get(name) is not None}
+    given = {name: _sampled(name, options[name]) for name in SAMPLING if options.get(name) is not None}
     if not given:
         return
     if not facts.takes_sampling:
@@ -273,7 +272,7 @@ def _caching(options: Mapping[str, Any], settings: Settings) -> Caching:
         use = {"on": True, "off": False, "all": "all"}[settings.cache]
     if use not in (True, False, "all"):
         raise InvalidRequest(f"cache must be True, False or 'all' (server tools, too), not {use!r}")
-    number = 0 if sample is None else _whole(sample)
+    number = 0 if sample is None else whole(sample)
     if number is None or number < 0:
         raise InvalidRequest(f"sample is the number of an independent answer, from 0, not {sample!r}")
     fresh = options.get("fresh")

@@ -25,6 +25,7 @@ from llmnb.chat.shown import Shown
 from llmnb.chat.spent import Spent
 from llmnb.errors import InvalidRequest
 from llmnb.events import StreamEvent
+from llmnb.plain_numbers import whole
 from llmnb.records import Call, Usage
 from llmnb.reply import Reply
 from llmnb.templates import opened
@@ -193,10 +194,11 @@ class Chat(Shown):
         Raises:
             InvalidRequest: there are not that many turns, or the chat is still answering.
         """
-        if not isinstance(turns, int) or not 1 <= turns <= len(self._turns):  # pyright: ignore[reportUnnecessaryIsInstance]
+        count = whole(turns)
+        if count is None or not 1 <= count <= len(self._turns):
             raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
         with self._turn():
-            self._turns = self._turns[:-turns]
+            self._turns = self._turns[:-count]
             if self._sent.left_out > len(self._turns):
                 self._sent = Sent()
         self._changed()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llmnb.commands import console
+from llmnb.terminals import is_terminal
 
 app = typer.Typer(help="Message batches: rows at half the price, ready within a day.", no_args_is_help=True)
 
@@ -89,7 +90,7 @@ def forget(
     import llmnb
 
     found = llmnb.get_batch(batch_id)
-    if not yes and sys.stdin.isatty():
+    if not yes and is_terminal(sys.stdin):
         typer.confirm(f"Forget {found.id}? Its {found.note.requests:,} rows are asked and paid again", abort=True)
     found.forget()
     print(f"{found.id} is forgotten.")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from llmnb import terminals
 from llmnb.commands import console
 
 app = typer.Typer(help="Answers that were kept, and cost nothing when they are asked again.", no_args_is_help=True)
@@ -121,7 +122,7 @@ def import_(
 
 def is_terminal() -> bool:
     """Whether somebody sits there who can be asked."""
-    return sys.stdin.isatty()
+    return terminals.is_terminal(sys.stdin)
 
 
 def _count(answers: int, what: str = "") -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from llmnb.display.footer import dollars
 from llmnb.errors import IncompleteReply, LlmnbError
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.budgeting import BudgetStatus
@@ -29,7 +30,7 @@ WIDE = 200
 
 def out() -> Console:
     """Standard output; what is printed there is text and no markup."""
-    return Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False, emoji=False)
+    return Console(width=None if is_terminal(sys.stdout) else WIDE, markup=False, highlight=False, emoji=False)
 
 
 def as_json(value: object) -> None:

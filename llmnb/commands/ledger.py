@@ -13,6 +13,7 @@ from llmnb import settings
 from llmnb.commands import console
 from llmnb.errors import InvalidRequest
 from llmnb.places import Place, place_of
+from llmnb.terminals import is_terminal
 
 app = typer.Typer(help="Look after the ledger: its state, its roll-ups, its size.", no_args_is_help=True)
 
@@ -87,7 +88,7 @@ def copy(
     places = [_place(source, "--from"), _place(target, "--to")]
     last = Copied()
     for last in copy(*places):
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             print(f"\r{last.rows:,} rows", end="", file=sys.stderr, flush=True)
     upkeep.fold(open_ledger(places[1]), settings.load())
     if as_json:
@@ -115,8 +116,8 @@ def _counted(steps: Iterable[int], verb: str) -> int:
     """The last number of a work in steps, shown as it grows where somebody looks."""
     number = 0
     for number in steps:
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             print(f"\r{number:,} rows {verb}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         print(file=sys.stderr)
     return number

@@ -23,6 +23,7 @@ from llmnb.commands import console
 from llmnb.commands import ledger as cli_ledger
 from llmnb.commands import tokens as cli_tokens
 from llmnb.events import Done, Retry, Text, Throttled
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.llm import LLM
@@ -101,7 +102,7 @@ def ask(
     if not text:
         raise typer.BadParameter('give a question, as in: llmnb ask "What is WAL?"', param_hint="PROMPT")
     live = stream and not as_json
-    shown = live and sys.stdout.isatty()
+    shown = live and is_terminal(sys.stdout)
     llm = llmnb.LLM(
         model,
         system=system,
@@ -293,7 +294,7 @@ def doctor(
 
 
 def _with_piped(prompt: str) -> str:
-    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    piped = "" if is_terminal(sys.stdin) else sys.stdin.read()
     return "\n\n".join(part for part in (piped.strip(), prompt.strip()) if part)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llmnb.commands import console
+from llmnb.terminals import is_terminal
 
 app = typer.Typer(help="Count tokens and dollars before anything is sent.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def count(
 
     parts: list[str | Path] = [*(files or [])]
     if not parts and not text:
-        text = "" if sys.stdin.isatty() else sys.stdin.read()
+        text = "" if is_terminal(sys.stdin) else sys.stdin.read()
     if text:
         parts.append(text)
     if not parts:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmnb.errors import LlmnbError, MissingExtra
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.simulator import Simulator
@@ -123,7 +124,7 @@ def _stay(say: Say, *, check: bool) -> None:
     """Until Ctrl-C; where nobody could press it, not at all."""
     if check:
         say("Everything works.")
-    elif not sys.stdin.isatty():
+    elif not is_terminal(sys.stdin):
         say("There is no terminal to press Ctrl-C in, so the demo ends here; run it in one to look around.")
     else:
         say("Look around, change the notebook, watch the dashboard. Ctrl-C ends it and leaves nothing behind.")

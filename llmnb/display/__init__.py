@@ -15,6 +15,7 @@ from llmnb.display.guard import GuardedView
 from llmnb.display.where import KERNELS, STOP_HINT, UNHEARD, Place, has_widgets, where
 from llmnb.errors import SettingsError
 from llmnb.events import ToolCall
+from llmnb.terminals import is_terminal
 from llmnb.views import View, views
 
 __all__ = ["NAMES", "bundle", "choose"]
@@ -95,7 +96,7 @@ def _terminal(place: Place) -> View:
     from llmnb.display.terminal import PrintView, TerminalView
     from llmnb.display.turns import InTurn
 
-    return InTurn(TerminalView() if place not in KERNELS and sys.stdout.isatty() else PrintView())
+    return InTurn(TerminalView() if place not in KERNELS and is_terminal(sys.stdout) else PrintView())
 
 
 def _print(place: Place) -> View:

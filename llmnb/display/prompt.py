@@ -9,6 +9,7 @@ from llmnb.display.answer import Tool, clean
 from llmnb.display.footer import shortened
 from llmnb.display.where import running_shell, where
 from llmnb.events import ToolCall
+from llmnb.terminals import is_terminal
 
 _SHOWN_CHARS = 4_000
 
@@ -17,7 +18,7 @@ def can_ask() -> bool:
     """Whether somebody sits there who can be asked."""
     place = where()
     if place in ("script", "terminal"):
-        return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+        return is_terminal(sys.stdin)
     if place in ("headless", "marimo"):
         return False
     return bool(getattr(getattr(running_shell(), "kernel", None), "_allow_stdin", True))

@@ -17,6 +17,7 @@ from llmnb.display.where import has_widgets, where
 from llmnb.interrupts import STOPPED, Stopped
 from llmnb.jobs.batches.status import BatchStatus
 from llmnb.records import NANO
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.jobs.run import Status
@@ -158,7 +159,7 @@ def _drawer(
     place = where()
     if place in _IN_A_PAGE:
         return _Page(why, run_id, stop if place == "jupyter" and has_widgets() else None).draw
-    if place == "terminal" or (place == "script" and sys.stderr.isatty()):
+    if place == "terminal" or (place == "script" and is_terminal(sys.stderr)):
         from llmnb.display.terminal_bar import TerminalBar
 
         return TerminalBar(

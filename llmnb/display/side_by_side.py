@@ -17,6 +17,7 @@ from llmnb.display.answer import Answer
 from llmnb.display.guard import warn
 from llmnb.display.where import KERNELS, UNHEARD, Place, has_widgets, where
 from llmnb.events import StreamEvent
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.jobs.comparing.comparison import Comparison
@@ -261,7 +262,7 @@ def _single(name: str, place: Place) -> Columns | None:
         return WidgetColumns(place, can_hear=place not in UNHEARD)
     if name == "html" and place in KERNELS:
         return HtmlColumns(publishing.publish_updatable)
-    if name == "terminal" and place not in KERNELS and sys.stdout.isatty():
+    if name == "terminal" and place not in KERNELS and is_terminal(sys.stdout):
         from llmnb.display.columns_terminal import TerminalColumns
 
         return TerminalColumns()

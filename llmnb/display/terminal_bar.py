@@ -12,10 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmnb.display.answer import clean
 from llmnb.jobs.batches.status import BatchStatus
+from llmnb.terminals import is_terminal
 
 if TYPE_CHECKING:
     from llmnb.jobs.run import Status
@@ -79,6 +81,7 @@ class TerminalBar:
         self._write(self._sentence(status))
 
     def _write(self, line: str) -> None:
+        _Above.standing = None  # what was begun has this below it
         _kind().write(line, file=self._terminal)
         self._terminal.flush()
 
@@ -131,7 +134,7 @@ def _below(terminal: Any) -> Generator[None]:
 
 def _redirect(name: str, terminal: Any) -> None:
     stream = getattr(sys, name)
-    if not stream.isatty():
+    if not is_terminal(stream):
         return
     above = _Above(stream, terminal)
 
@@ -150,31 +153,65 @@ def _redirect(name: str, terminal: Any) -> None:
 
 
 class _Above:
-    """A stream of a terminal whose lines appear above the bars, and whole."""
+    """A stream of a terminal whose lines appear above the bars. One that is begun does so when it is flushed: whole, as
+    the bars are below it, and again in its place when there is more of it."""
+
+    standing: ClassVar[_Above | None] = None
+    """Whose begun line stands right above the bars."""
 
     def __init__(self, stream: Any, terminal: Any) -> None:
         self._stream, self._terminal = stream, terminal
-        self._begun = ""
+        self._begun: list[str] = []
+        self._shown = ""
 
     def write(self, text: str) -> int:
         """Writes the lines that are whole by now."""
-        lines, newline, self._begun = (self._begun + text).rpartition("\n")
+        lines, newline, rest = text.rpartition("\n")
         if newline:
-            self._put(lines + newline)
+            self._put(f"{''.join(self._begun)}{lines}\n")
+            self._begun, self._shown = [], ""
+        self._begin(rest)
         return len(text)
 
     def flush(self) -> None:
-        """What is whole has been flushed, and the rest would stand in the bar."""
+        """Shows what is begun, such as a counter that writes over itself, or dots."""
+        begun = "".join(self._begun)
+        line = begun.rstrip("\r")
+        if not line or line == self._shown:
+            return
+        self._put(line + "\n")
+        if len(line) < get_terminal_size().columns:
+            self._begun, self._shown, _Above.standing = [begun], line, self
+        else:  # it takes more than one row: what follows begins a new one
+            self._begun, self._shown = [], ""
 
     def end(self) -> None:
         """Writes what is left of a line."""
-        begun, self._begun = self._begun, ""
-        if begun:
-            self._put(begun)
+        line = "".join(self._begun).rstrip("\r")
+        if line and line != self._shown:
+            self._put(line + "\n")
+        self._begun, self._shown, _Above.standing = [], "", None
+
+    def _begin(self, text: str) -> None:
+        """Of what a carriage return goes back over only the last is kept."""
+        said = text.rstrip("\r")
+        if not text:
+            return
+        if "\r" in said:
+            self._begun = [said.rpartition("\r")[2] + text[len(said) :]]
+        elif said and self._begun and self._begun[-1].endswith("\r"):
+            self._begun = [text]
+        else:
+            self._begun.append(text)
 
     def _put(self, text: str) -> None:
         with _kind().external_write_mode(file=self._terminal):
-            self._stream.write(text)
+            other = _Above.standing
+            is_again = other is self and self._shown
+            if other is not None and other is not self:
+                other._begun, other._shown = [], ""  # it stays as it is, with this below it
+            _Above.standing = None
+            self._stream.write(f"\x1b[A\r\x1b[K{text}" if is_again else text)
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:

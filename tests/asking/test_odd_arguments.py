@@ -25,12 +25,29 @@ from llmnb.simulator import Simulator
         (["fine", None], {}, "cannot hold a NoneType"),
         ("half \ud83d", {}, "'\\\\ud83d', at position 5, which cannot be sent: text.encode"),
         ("x", {"system": "half \ud83d"}, "the system prompt holds half a character"),
+        ({"type": "text", "text": "half \ud83d"}, {}, "a content block holds half a character"),
+        ("x", {"system": [{"type": "text", "text": "half \ud83d"}]}, "the system prompt holds half a character"),
+        ("x", {"model": "claude-sonnet-4-6", "temperature": "hot"}, "temperature must be a number, not 'hot'"),
         ("x", {"fresh": "no"}, "fresh must be True or False, not 'no'"),
         ("x", {"max_tokens": 10.5}, "whole number from 1, not 10.5"),
         ("x", {"max_tokens": True}, "whole number from 1, not True"),
         ("x", {"sample": np.float64(1.0)}, "from 0"),
     ],
-    ids=["frame", "series", "set", "None", "surrogate", "system", "fresh", "fraction", "bool", "float"],
+    ids=[
+        "frame",
+        "series",
+        "set",
+        "None",
+        "surrogate",
+        "system",
+        "block",
+        "systems",
+        "hot",
+        "fresh",
+        "fraction",
+        "bool",
+        "float",
+    ],
 )
 def test_refused(sim: Simulator, prompt: Any, options: dict[str, Any], said: str) -> None:
     """A frame would be asked as its column names, and be paid for."""
@@ -45,6 +62,51 @@ def test_numpys_whole_numbers_are_numbers(sim: Simulator) -> None:
     assert llm("Hi", sample=np.int32(1)).source == "live"  # pyright: ignore[reportArgumentType]
     assert sim.requests[0].body["max_tokens"] == 50
     assert llm("Hi", sample=1).source == "cache"
+    sampling: Any = {"temperature": np.float32(0.5), "top_k": np.int64(5)}
+    assert llm("Hi", model="claude-sonnet-4-6", **sampling).text
+    assert (sim.requests[1].body["temperature"], sim.requests[1].body["top_k"]) == (0.5, 5)
+    seconds: Any = np.int64(3)
+    assert type(llmnb.Router(["a", "b"], first_token_s=seconds).first_token_s) is int
+    turns: Any = np.int64(1)
+    chat = llm.chat()
+    chat("Hi")
+    with pytest.raises(InvalidRequest, match="nothing to undo"):
+        chat.undo(True)
+    assert chat.undo(turns).messages == []
+
+
+def test_what_only_looks_like_a_table(sim: Simulator) -> None:
+    """Parts of a prompt of the user's own type are asked, whatever else it has."""
+
+    class Report(list[str]):
+        columns = 2
+        to_dict = None
+
+    llmnb.LLM()(Report(["a", "b"]))
+    assert [block["text"] for block in sim.requests[0].body["messages"][0]["content"]] == ["a", "b"]
+
+
+class Styled(llmnb.LLM):
+    """One with something of its own."""
+
+    def __init__(self, style: list[str], **options: Any) -> None:
+        super().__init__("claude-haiku-5-5", **options)
+        self.style = style
+
+
+def test_a_pickled_llm_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that a setting named where it was made, and the class of the user's with what that added."""
+    monkeypatch.setenv("LLMNB_MODEL", "claude-haiku-5-5")
+    told = pickle.dumps(llmnb.LLM())
+    monkeypatch.setenv("LLMNB_MODEL", "claude-opus-5-5")
+    assert pickle.loads(told).model == "claude-haiku-5-5"
+    styled = Styled(["short"], tag="t")
+    for again in (pickle.loads(pickle.dumps(styled)), copy.deepcopy(styled)):
+        assert (type(again), again.style, repr(again)) == (Styled, ["short"], repr(styled))
+        assert again.style is not styled.style
+    copied = copy.copy(styled)
+    copied.style = ["long"]
+    assert styled.style == ["short"]
 
 
 @pytest.mark.parametrize("models", [[1, 2], [None]], ids=["numbers", "None"])
@@ -54,6 +116,8 @@ def test_a_router_of_no_names(models: Any) -> None:
         llmnb.Router(models)
     with pytest.raises(InvalidRequest, match="number of seconds"):
         llmnb.Router(["a"], first_token_s="5")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidRequest, match="number of seconds"):
+        llmnb.Router(["a"], first_token_s=True)
 
 
 def test_an_llm_is_pickled_by_what_it_was_made_of(sim: Simulator) -> None:

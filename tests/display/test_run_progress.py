@@ -15,6 +15,7 @@ import pytest
 import llmnb
 from llmnb.display import control, run_progress
 from llmnb.display.run_progress import Pace, progress, said
+from llmnb.display.terminal_bar import _Above
 from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.run import Status
 from llmnb.simulator import Simulator
@@ -152,3 +153,33 @@ async def test_a_run_that_is_stopped_keeps_its_rows(
     assert caught.value.by_view
     assert llmnb.runs()["state"].tolist() == ["stopped"]
     assert llmnb.get_run(llmnb.runs()["run_id"][0]).done == 2
+
+
+def test_lines_that_are_begun_above_a_bar() -> None:
+    """A counter that writes over itself is shown when it is flushed, in one place; only its last state is kept; what
+    others write stands below it, and what is left has a line of its own in the end."""
+    out = io.StringIO()
+    one, other = _Above(out, out), _Above(out, out)
+    for number in range(3):
+        one.write(f"\rrow {number}")
+        one.flush()
+        one.flush()
+    assert out.getvalue() == "row 0\n\x1b[A\r\x1b[Krow 1\n\x1b[A\r\x1b[Krow 2\n"
+    out.truncate(out.seek(0))
+    one.write(", the last\nnew")
+    other.write("between\n")
+    one.write("er")
+    one.end()
+    assert out.getvalue() == "\x1b[A\r\x1b[Krow 2, the last\nbetween\nnewer\n"
+    for number in range(1_000):
+        one.write(f"row {number}\r")
+    assert sum(map(len, one._begun)) < 10
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_a_terminal_that_is_not_there(sim: Simulator, monkeypatch: pytest.MonkeyPatch, stream: str | None) -> None:
+    """As under pythonw, or in a service: rows are asked all the same."""
+    gone = io.StringIO()
+    gone.close()
+    monkeypatch.setattr(sys, "stderr", None if stream is None else gone)
+    assert len(llmnb.LLM().map(["a"], "Say {{ row }}")) == 1
