@@ -8,12 +8,12 @@ the chain of middleware, retries. Whatever is not exactly that goes the SDK's wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, cast
 
 _NAME = "_llmnb_alike"
-AS_ASKED = "llmnb_as_asked"
-"""Under this name the extensions of a response say that its options are those of the request, as they were asked for;
-those of the SDK's own lack the headers that were left out on purpose, and are like no other request's."""
+_MADE: ContextVar[list[Any] | None] = ContextVar("_MADE", default=None)
+"""Where what the SDK makes of the call of this task is put."""
 
 
 class Alike:
@@ -36,16 +36,12 @@ class Alike:
         copied.idempotency_key = None  # the SDK gives each its own
         return copied
 
-    def learn(self, arguments: Mapping[str, Any], response: Any) -> None:
-        """Keeps what the SDK made of a call, where that can be told."""
-        options: Any = getattr(response, "_options", None)
-        body = getattr(options, "json_data", None)
-        http = getattr(response, "http_response", None)
-        if http is None or not http.extensions.get(AS_ASKED):
+    def learn(self, arguments: Mapping[str, Any], options: Any) -> None:
+        """Keeps what the SDK made of a call, as it was before any part of the chain saw it, where that can be told."""
+        body = options.json_data
+        if not isinstance(body, dict) or not _is_text(arguments.get("messages")) or options.extra_json is not None:
             return
-        if not isinstance(body, dict) or not _is_text(arguments.get("messages")):
-            return
-        if cast("dict[str, Any]", body).get("messages") != arguments["messages"] or options.extra_json is not None:
+        if cast("dict[str, Any]", body).get("messages") != arguments["messages"]:
             return
         self._options = options
         self._arguments = {name: value for name, value in arguments.items() if name != "messages"}
@@ -60,7 +56,16 @@ def _is_text(given: Any) -> bool:
 
 
 def many(client: Any) -> Any:
-    """The client, whose requests are taken to be alike from now on."""
+    """The client, which nobody else has and whose requests are taken to be alike from now on."""
+    request = client.request
+
+    async def noted(cast_to: Any, options: Any, **kinds: Any) -> Any:
+        made = _MADE.get()
+        if made is not None and not made:
+            made.append(options.model_copy())
+        return await request(cast_to, options, **kinds)
+
+    client.request = noted
     setattr(client, _NAME, Alike())
     return client
 
@@ -72,8 +77,14 @@ async def created(client: Any, arguments: Mapping[str, Any]) -> Any:
         return await client.messages.with_raw_response.create(**arguments)
     options = alike.options(arguments)
     if options is None:
-        response = await client.messages.with_raw_response.create(**arguments)
-        alike.learn(arguments, response)
+        made: list[Any] = []
+        token = _MADE.set(made)
+        try:
+            response = await client.messages.with_raw_response.create(**arguments)
+        finally:
+            _MADE.reset(token)
+        if made:
+            alike.learn(arguments, made[0])
         return response
     from anthropic.types import Message
 

@@ -40,7 +40,7 @@ _OWN = (b"content-length", _COUNTED)
 """Headers that every request has a value of its own for, besides its idempotency key."""
 _DUMPS = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode  # as the SDK writes it
 _READ = httpx2.ByteStream(b"")
-_FACTS = {"http_version": b"HTTP/1.1", alike.AS_ASKED: True}
+_FACTS = {"http_version": b"HTTP/1.1"}
 
 
 def for_many(client: Any) -> Any:

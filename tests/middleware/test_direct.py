@@ -8,9 +8,12 @@ import re
 from typing import Any
 
 import pytest
+from anthropic import Omit
+from pydantic import BaseModel
 
 import llmnb
 from llmnb import connections
+from llmnb.keys import Around
 from llmnb.middleware import alike
 from llmnb.middleware.direct import DirectPart, for_many
 from llmnb.simulator import Fault, SeenRequest, Simulator
@@ -128,3 +131,59 @@ async def test_what_differs_in_more_than_its_messages_is_the_sdks_to_make(sim: S
             assert (await response.parse()).role == "assistant"
         assert getattr(client, "_llmnb_alike").options(asked_for[0]) is not None  # noqa: B009 - the last was like it
     assert [request.body for request in sim.requests] == [*asked_for, *asked_for]
+
+
+class Kind(BaseModel):
+    """What a row is."""
+
+    kind: str
+
+
+def look(where: str) -> str:
+    """Looks there."""
+    return where
+
+
+SYSTEM = "You are a careful annotator. " * 400
+SETTINGS: dict[str, dict[str, Any]] = {
+    "text": {"system": SYSTEM},
+    "blocks": {"system": [{"type": "text", "text": SYSTEM}, {"type": "text", "text": "Answer in one word."}]},
+    "schema": {"system": SYSTEM, "schema": Kind, "retries": 0},
+    "tools": {"system": SYSTEM, "tools": [look]},
+    "headers": {"system": SYSTEM, "extra_headers": {"x-of-mine": "1", "x-stainless-lang": Omit()}},
+    "body": {"system": SYSTEM, "extra_body": {"metadata": {"user_id": "me"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [(mode, name) for mode in ("5m", "auto") for name in SETTINGS] + [("1h", "text"), (None, "blocks")],
+)
+def test_a_row_is_the_request_that_it_would_be_alone(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, mode: Any, settings: str
+) -> None:
+    """On the wire and in the response cache, whatever the parts inside make of it: there it is found, and not paid
+    again.
+    """
+    sim.rule("fine")
+    llm = llmnb.LLM(max_tokens=50, display="none", prompt_cache=mode)
+    told: list[Any] = []
+    kept: list[str] = []
+    plain = Around.key
+
+    def key(*given: Any) -> str:
+        kept.append(plain(*given))
+        return kept[-1]
+
+    def none(*_: object) -> None:
+        """What the SDK makes is made again for each row."""
+
+    monkeypatch.setattr(Around, "key", key)
+    for _ in range(2):
+        sent = len(sim.requests)
+        llm.map(["a", "b", "c"], "Say {{ value }}", concurrency=1, progress=False, fresh=True, **SETTINGS[settings])
+        told.append(([(without_own(request), request.body) for request in sim.requests[sent:]], kept[:]))
+        kept.clear()
+        monkeypatch.setattr(alike.Alike, "options", none)
+    assert told[0] == told[1]
+    assert [len(each) for each in told[0]] == [3, 3]
