@@ -3,7 +3,8 @@
 For every request the SDK merges headers, addresses and timeouts, and httpx2 does so again: half of all that a row of a
 run costs. Here the first request is left to the SDK, and what it made of it is used again for those that have the same
 options, with their own body, idempotency key and number of retries. Whatever is not exactly that goes the SDK's way:
-streams, uploads, redirects, credentials that may change, and all of it when somebody listens in, by logging or tracing.
+streams, uploads, redirects, credentials that may change, all of it when somebody listens in, by logging or tracing, and
+with an SDK that is not known (`known_sdk.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from opentelemetry import trace
 from llmnb.connections import AioClient, AioTransport, as_httpx
 from llmnb.middleware import alike
 from llmnb.middleware.answering import dressed, http_of
+from llmnb.middleware.known_sdk import known
 from llmnb.middleware.ledger import is_billable
 from llmnb.unread import RECORDS_SPANS
 
@@ -58,6 +60,7 @@ def _suits(client: Any) -> bool:
     http: Any = client._client
     return (
         type(client) is AsyncAnthropic
+        and known(AsyncAnthropic) is not None
         and isinstance(http, AioClient)
         and client.credentials is None
         and client.custom_auth is None

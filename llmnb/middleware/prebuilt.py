@@ -7,7 +7,7 @@ redirects, event hooks, transports and cookie jar are its own business.
 
 What is learned is held against what the SDK makes, to the last attribute, before it is used. Whatever is not exactly
 the plain case goes the SDK's way: other classes of clients and replaced methods, credentials that may change, uploads,
-queries, traced calls, and all of it where the SDK logs what it sends.
+queries, traced calls, all of it where the SDK logs what it sends, and with an SDK that is not known (`known_sdk.py`).
 """
 
 # what is sent must be what these would have made, to the last attribute
@@ -15,30 +15,27 @@ queries, traced calls, and all of it where the SDK logs what it sends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import cache
 from operator import attrgetter, is_
 from types import FunctionType
 from typing import Any, Final, NoReturn, cast
 
 import httpx2
 from anthropic import (
-    Anthropic,
     AnthropicError,
     APIConnectionError,
     APIRequest,
     APIResponse,
     APITimeoutError,
-    AsyncAnthropic,
     AsyncAPIResponse,
     AsyncCallNext,
     CallNext,
     Middleware,
+    Omit,
 )
-from anthropic import _base_client as sdk
-from anthropic._constants import RAW_RESPONSE_HEADER
-from anthropic._utils._json import openapi_dumps
 
+from llmnb.middleware import known_sdk
+
+_SDK = known_sdk.module("anthropic._base_client")
 _SDK_LOG = logging.getLogger("anthropic._base_client")
 _COUNTED, _COOKIE, _LENGTH = b"x-stainless-retry-count", b"cookie", b"content-length"
 _OWN = {"x-stainless-retry-count", "cookie", "content-length", "transfer-encoding"}
@@ -56,10 +53,11 @@ class PrebuiltPart(Middleware):
         try:
             sender = _sender(call_next)
             if sender is not None and sender.may_send(request):
-                kind = sender.known(request)
+                state = _state(sender.client)
+                kind = sender.known(request, state)
                 if kind is None and sender.learns():
-                    options = sender.client._prepare_options(sdk._prepare_middleware_options(request))
-                    kind = sender.learned(request, options)
+                    options = sender.client._prepare_options(_SDK._prepare_middleware_options(request))
+                    kind = sender.learned(request, options, state)
                 built = kind and kind.request(request)
         except Exception:  # what is wrong with a request the SDK says best
             built = None
@@ -77,10 +75,11 @@ class PrebuiltPart(Middleware):
         try:
             sender = _sender(call_next)
             if sender is not None and sender.may_send(request):
-                kind = sender.known(request)
+                state = _state(sender.client)
+                kind = sender.known(request, state)
                 if kind is None and sender.learns():
-                    options = await sender.client._prepare_options(sdk._prepare_middleware_options(request))
-                    kind = sender.learned(request, options)
+                    options = await sender.client._prepare_options(_SDK._prepare_middleware_options(request))
+                    kind = sender.learned(request, options, state)
                 built = kind and kind.request(request)
         except Exception:
             built = None
@@ -119,9 +118,9 @@ class _Kind:
 
     def __init__(self, request: APIRequest, sent: httpx2.Request, cookies: httpx2.Cookies) -> None:
         asked = request.options
-        self._url, self._timeout = asked.url, asked.timeout
+        self._url, self._timeout = asked.url, _time(asked.timeout)
         self._named = _items(asked.headers)
-        self.is_read_later = sent.headers.get(RAW_RESPONSE_HEADER) == "stream"
+        self.is_read_later = sent.headers.get(_SDK.RAW_RESPONSE_HEADER) == "stream"
         *items, self._length = sent.headers._list
         self._items = [item for item in items if item[1] != _COOKIE]
         self._counted_at = next(at for at, item in enumerate(self._items) if item[1] == _COUNTED)
@@ -133,11 +132,11 @@ class _Kind:
     def is_like(self, request: APIRequest) -> bool:
         """Whether the SDK would make the same of a request, but for what is its own."""
         its = request.options
-        return its.url == self._url and _is_same_time(its.timeout, self._timeout) and _items(its.headers) == self._named
+        return its.url == self._url and _time(its.timeout) == self._timeout and _items(its.headers) == self._named
 
     def request(self, request: APIRequest) -> httpx2.Request:
         """The request as httpx2 would have made it of what the SDK gives."""
-        body = openapi_dumps(request.options.json_data)
+        body = _SDK.openapi_dumps(request.options.json_data)
         headers = httpx2.Headers()
         headers._list = items = self._items.copy()
         items[self._counted_at] = (*self._counted, b"%d" % request.retries_taken)
@@ -159,8 +158,7 @@ class _Sender:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self._state: list[Any] = []
-        self._kinds: tuple[_Kind, ...] = ()
+        self._learned: tuple[list[Any], tuple[_Kind, ...]] = [], ()  # in one: threads see both, or neither
         self._credit = _CREDIT
         self._has_seen_one = False  # a copy of a client may be made for one call
 
@@ -173,15 +171,15 @@ class _Sender:
             and its.files is its.content is its.extra_json is its.follow_redirects is None
             and not its.params
             and not _SDK_LOG.isEnabledFor(logging.DEBUG)
-            and _is_genuine(self.client)
+            and known_sdk.is_genuine(self.client)
         )
 
-    def known(self, request: APIRequest) -> _Kind | None:
-        """What is known of requests like this one."""
-        state, before = _state(self.client), self._state
-        if len(state) != len(before) or not all(map(is_, state, before)):
-            self._state, self._kinds = state, ()
-        for kind in self._kinds:
+    def known(self, request: APIRequest, state: list[Any]) -> _Kind | None:
+        """What is known of requests like this one, of a client in this state."""
+        before, kinds = self._learned
+        if not _is_same(state, before):
+            return None
+        for kind in kinds:
             if kind.is_like(request):
                 if self._credit < _MOST_CREDIT:
                     self._credit += 1
@@ -193,12 +191,14 @@ class _Sender:
         had_one, self._has_seen_one = self._has_seen_one, True
         return had_one and self._credit > 0
 
-    def learned(self, request: APIRequest, options: Any) -> _Kind | None:
+    def learned(self, request: APIRequest, options: Any, state: list[Any]) -> _Kind | None:
         """The same of what the SDK makes of this one; None where it cannot be used for others."""
         self._credit -= 1
         client, http = self.client, self.client._client
         given = (request.headers, client._custom_headers, client._credential_headers, http.headers)
         if any(_OWN & {name.lower() for name in names} for names in given):
+            return None
+        if not _are_texts(client.api_key, client.auth_token, *(value for some in given for value in some.values())):
             return None
         if client._idempotency_header or client._token_cache or client._custom_auth:
             return None
@@ -208,24 +208,36 @@ class _Sender:
         kind = _Kind(request, sent, http.cookies)
         if _told(kind.request(request)) != _told(sent):
             return None
-        self._kinds = (kind, *self._kinds[: _MOST_KINDS - 1])
+        if not _is_same(_state(client), state):
+            return None  # another thread changed the client: nobody knows of which state this was made
+        before, kinds = self._learned
+        self._learned = state, (kind, *(kinds[: _MOST_KINDS - 1] if _is_same(state, before) else ()))
         return kind
 
 
+def _is_same(state: list[Any], before: list[Any]) -> bool:
+    return len(state) == len(before) and all(map(is_, state, before))
+
+
+def _are_texts(*values: Any) -> bool:
+    """Whether each is what it will be the next time: what is only like a text may be written differently each time."""
+    return all(value is None or type(value) in (str, Omit) for value in values)
+
+
 def _items(headers: Any) -> Any:
-    return list(headers.items()) if hasattr(headers, "items") else None
+    if not hasattr(headers, "items"):
+        return None
+    return [(name, value, type(value)) for name, value in headers.items()]
 
 
 _times = attrgetter("connect", "read", "write", "pool")
 
 
-def _is_same_time(its: Any, mine: Any) -> bool:
-    """Whether two timeouts are the same also where they are written out: as 600 or as 600.0."""
-    if its is mine:
-        return True
-    if type(its) is not type(mine) or its != mine:
-        return False
-    return not isinstance(its, httpx2.Timeout) or type(its.read) is type(mine.read)
+def _time(given: Any) -> Any:
+    """A timeout as it is now, to be compared; it is written out, as 600 or as 600.0."""
+    if isinstance(given, httpx2.Timeout):
+        return type(given), _times(given), type(given.read)
+    return type(given), given
 
 
 def _copied(extensions: Any) -> dict[str, Any]:
@@ -251,7 +263,7 @@ def _sender(call_next: Any) -> _Sender | None:
         return call_next.__dict__[_SENDER]
     except (AttributeError, KeyError):
         client = _client_of(call_next)
-        sender = None if client is None else _Sender(client)
+        sender = None if known_sdk.known(cast("type[object]", type(client))) is None else _Sender(client)
         if type(call_next) is FunctionType:
             vars(call_next)[_SENDER] = sender  # lives as long as the chain, which holds the client as well
         return sender
@@ -282,78 +294,19 @@ _of_client = attrgetter(
 _of_http = attrgetter("_headers", "_params", "_cookies")
 
 
+_NEXT: Final = object()
+"""Stands between the parts: a header is no query."""
+
+
 def _state(client: Any) -> list[Any]:
     """All that a request is made of besides its options; what can be changed in place, in its parts."""
     values = [*_of_client(client), *_of_http(client._client), *client._client._headers._list]
     for given in (client._custom_headers, client._credential_headers, client._custom_query):
+        values.append(_NEXT)
         if given:
             values += given
             values += given.values()
+    values.append(_NEXT)
     if isinstance(client._timeout, httpx2.Timeout):
         values += _times(client._timeout)
     return values
-
-
-# Replaced methods -----------------------------------------------------------------------------------------------------
-
-_SDK_METHODS = frozenset(
-    (
-        "_attempt_request",
-        "_prepare_options",
-        "_build_request",
-        "_build_headers",
-        "_prepare_request",
-        "_prepare_url",
-        "_validate_headers",
-        "_should_stream_response_body",
-        "platform_headers",
-    )
-)
-_SDK_PROPERTIES = (
-    "default_headers",
-    "default_query",
-    "auth_headers",
-    "_api_key_auth",
-    "_bearer_auth",
-    "user_agent",
-    "custom_auth",
-    "timeout",
-    "base_url",
-    "qs",
-)
-_HTTP_METHODS = frozenset(("build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams"))
-_HTTP_PROPERTIES = ("headers", "cookies", "params")
-_of_sdk_class = attrgetter(*_SDK_METHODS, *_SDK_PROPERTIES)
-_of_http_class = attrgetter(*_HTTP_METHODS, *_HTTP_PROPERTIES)
-
-
-def _is_genuine(client: Any) -> bool:
-    """Whether what is left out here is the SDK's and httpx2's own, in their classes and in these objects."""
-    kind, http = cast("type[object]", type(client)), cast("object", client._client)
-    own = _own(kind)
-    return (
-        own is not None
-        and _of_sdk_class(kind) == own[0]
-        and _of_http_class(type(http)) == own[1]
-        and _SDK_METHODS.isdisjoint(vars(cast("object", client)))
-        and _HTTP_METHODS.isdisjoint(vars(http))
-    )
-
-
-@cache
-def _own(kind: type) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """The methods of a client's class and of its HTTP client's, unless they had been replaced before this was asked."""
-    if kind is not Anthropic and kind is not AsyncAnthropic:
-        return None
-    http = httpx2.Client if kind is Anthropic else httpx2.AsyncClient
-    found = _of_sdk_class(kind), _of_http_class(http)
-    return found if all(_is_unpatched(one) for some in found for one in some) else None
-
-
-def _is_unpatched(found: Any) -> bool:
-    made = cast("Callable[..., Any]", found.fget if isinstance(found, property) else found)
-    return (
-        type(made) is FunctionType
-        and not hasattr(made, "__wrapped__")
-        and made.__module__.partition(".")[0] in ("anthropic", "httpx2")
-    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import runpy
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import llmnb
-from llmnb.middleware import prebuilt
+from llmnb.middleware import known_sdk, prebuilt
 from llmnb.middleware.prebuilt import PrebuiltPart
 
 from .wire import Wire, wire
@@ -410,6 +412,147 @@ def test_replaced_methods_are_called(
         _asks(client)
         assert len(seen) == 3
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("kind", [anthropic.Anthropic, anthropic.AsyncAnthropic], ids=["sync", "async"])
+def test_the_installed_sdk_is_known(kind: Any) -> None:
+    """Else all goes its way: see what it changed of the code left out, mend the shortcuts, add the fingerprint."""
+    assert known_sdk.known(kind) is not None, f"not known: {known_sdk.fingerprint(kind)}"
+
+
+@pytest.fixture
+def _found_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if another SDK had been there from the start."""
+    known_sdk.known.cache_clear()
+    yield
+    monkeypatch.undo()
+    known_sdk.known.cache_clear()
+
+
+@pytest.mark.usefixtures("_found_anew")
+@pytest.mark.parametrize("name", ["_process_response", "_prepare_request", "platform_headers"])
+def test_an_sdk_that_does_more_is_left_to_itself(name: str, direct: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known, or gone by that name, is not cut short."""
+    owner: Any = next(kind for kind in anthropic.Anthropic.__mro__ if name in vars(kind))
+    original = vars(owner)[name]
+
+    def newer(self: Any, *args: Any, sent_at: float = 0, **options: Any) -> Any:
+        return original(self, *args, **options)
+
+    newer.__module__ = original.__module__
+    monkeypatch.setattr(owner, name, newer)
+    seen: list[httpx2.Request] = []
+    _asks(_over(seen))
+    assert (len(seen), direct) == (3, [])
+    monkeypatch.delattr(owner, name)
+    known_sdk.known.cache_clear()
+    assert known_sdk.known(anthropic.Anthropic) is None
+
+
+def test_a_helper_of_the_sdk_may_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then clients are wrapped and asked as ever."""
+    monkeypatch.delattr("anthropic._utils._json.openapi_dumps")
+    monkeypatch.delattr("anthropic._constants.RAW_RESPONSE_HEADER")
+    assert runpy.run_path(prebuilt.__file__)["PrebuiltPart"]
+
+
+def _over(seen: list[httpx2.Request], **options: Any) -> Client:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json={"type": "message", "content": [], "usage": {}})
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    return llmnb.wrap(
+        anthropic.Anthropic(**{"base_url": "http://there", "api_key": "key", **options}, http_client=http)
+    )
+
+
+def test_a_key_set_while_a_thread_learns_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made with the old one is not kept for the new one."""
+    seen: list[httpx2.Request] = []
+    client = _over(seen)
+    _asks(client, 1)
+    built, go, told = threading.Event(), threading.Event(), prebuilt._told
+
+    def slow(request: httpx2.Request) -> Any:
+        if threading.current_thread() is thread and not built.is_set():
+            built.set()
+            assert go.wait(60)
+        return told(request)
+
+    monkeypatch.setattr(prebuilt, "_told", slow)
+    thread = threading.Thread(target=_asks, args=(client, 1))
+    thread.start()
+    assert built.wait(60)
+    client.api_key = "new"
+    _asks(client, 1)
+    go.set()
+    thread.join()
+    _asks(client, 2)
+    assert [request.headers["authorization"] for request in seen[-2:]] == ["Bearer new"] * 2
+
+
+def test_a_timeout_that_is_changed_counts(direct: list[Any]) -> None:
+    """The object is the same, what it says is not."""
+    seen: list[httpx2.Request] = []
+    client, timeout = _over(seen), httpx2.Timeout(30.0)
+    for read in (30.0, 30.0, 30.0, 5.0):
+        timeout.read = read
+        client.messages.create(**PLAIN, timeout=timeout)
+    assert [request.extensions["timeout"]["read"] for request in seen] == [30.0, 30.0, 30.0, 5.0]
+    assert len(direct) == 3
+
+
+@pytest.mark.parametrize("option", ["api_key", "default_headers"])
+def test_texts_that_are_written_anew_are_never_kept(option: str, direct: list[Any]) -> None:
+    """A key may be an object that looks up what it is when it is written."""
+
+    class Rotating(str):
+        def __format__(self, spec: str) -> str:
+            return f"k{len(seen)}"
+
+    seen: list[httpx2.Request] = []
+    value: Any = Rotating("x")
+    _asks(_over(seen, **{option: value if option == "api_key" else {"x-a": value}}))
+    assert direct == []
+    assert option != "api_key" or len({request.headers["authorization"] for request in seen}) == 3
+
+
+def test_a_header_that_becomes_a_query_is_one() -> None:
+    """The same words at another place."""
+    seen: list[httpx2.Request] = []
+    client = _over(seen, default_headers={"a": "1"})
+    _asks(client)
+    client._custom_headers, client._custom_query = {}, {"a": "1"}
+    _asks(client, 1)
+    assert str(seen[-1].url).endswith("?a=1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anthropic._base_client.platform_headers",
+        "anthropic._base_client.openapi_dumps",
+        "httpx2._client.Request",
+        "httpx2.Request.__init__",
+    ],
+)
+def test_replaced_functions_are_called(name: str, direct: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when that was done after requests were learned."""
+    client = _over([])
+    _asks(client)
+    path, _, last = name.rpartition(".")
+    original = getattr(httpx2.Request if path == "httpx2.Request" else sys.modules[path], last)
+
+    class Replaced(httpx2.Request):
+        """Somebody's own."""
+
+    def replaced(*args: Any, **options: Any) -> Any:
+        return original(*args, **options)
+
+    monkeypatch.setattr(name, Replaced if last == "Request" else replaced)
+    _asks(client, 1)
+    assert len(direct) == 2
 
 
 def test_what_is_logged_is_logged(server: Wire, caplog: pytest.LogCaptureFixture) -> None:
