@@ -64,6 +64,8 @@ class Block:
     """What calls took that have ended since the block was last filled."""
     asks: int = 0
     """How many calls wanted something since then."""
+    is_in_ledger: bool = False
+    """Whether the ledger may hold money for it, be it more than is known here: a transaction may have failed."""
 
     @property
     def slot(self) -> int:
@@ -92,7 +94,8 @@ class Blocks:
         self._lock = threading.RLock()  # reentrant: a finalizer may end a call in the middle of anything
         self._blocks: list[Block] = []
         self._since, self._asks, self._before = self._clock(), 0, 0
-        self._filled: list[tuple[Block, list[int]]] = []
+        self._filled: list[tuple[Block, list[int], bool]] = []
+        self._alone: list[tuple[Block, str, _Slice]] = []
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
@@ -131,7 +134,9 @@ class Blocks:
             return False
         amounts = [needs(budget.unit, output_tokens) for budget in budgets]
         with self._lock:
-            held = block.slices[ask.uid]
+            held = block.slices.get(ask.uid)
+            if held is None:  # another thread had it hold this for itself just now
+                return False
             free = [free + had - now for free, had, now in zip(block.free, held.amounts, amounts, strict=True)]
             if any(new < 0 and new < old for new, old in zip(free, block.free, strict=True)):
                 return False
@@ -164,9 +169,11 @@ class Blocks:
         with self._lock:
             for block in self._blocks:
                 for uid, held in list(block.slices.items()):
-                    if held.ended_at is None and not self._is_under_way(uid):
+                    if self._is_under_way(uid):  # it may have looked ended while it began
+                        held.ended_at = None
+                    elif held.ended_at is None:
                         held.ended_at = now
-                    elif held.ended_at is not None and now - held.ended_at > age_s:
+                    elif now - held.ended_at > age_s:
                         del block.slices[uid]
 
     # In the ledger ----------------------------------------------------------------------------------------------------
@@ -215,18 +222,32 @@ class Blocks:
 
     @contextmanager
     def changing(self) -> Generator[None]:
-        """Around a transaction that changes them. What it holds is given out from its end on; if it fails, nothing."""
+        """Around a transaction that changes them. What it holds is given out from its end on; if it fails, nothing.
+
+        Calls have their slices back then.
+        """
         with self._desk:
-            self._filled = []
-            yield
+            self._filled, self._alone = [], []
+            try:
+                yield
+            except BaseException:
+                self._take_back()
+                raise
             self._publish()
 
     def _publish(self) -> None:
         with self._lock:
-            for block, amounts in self._filled:
+            for block, amounts, is_in_ledger in self._filled:
                 block.free = [free + more for free, more in zip(block.free, amounts, strict=True)]
-            self._blocks = [block for block in self._blocks if block.slices or any(block.free)]
-            self._filled = []
+                block.is_in_ledger = is_in_ledger
+            self._blocks = [one for one in self._blocks if one.slices or any(one.free) or one.is_in_ledger]
+            self._filled, self._alone = [], []
+
+    def _take_back(self) -> None:
+        with self._lock:
+            for block, uid, held in self._alone:
+                block.slices[uid] = held  # whole, though the call may have ended meanwhile: until its row is there
+            self._filled, self._alone = [], []
 
     # Below ------------------------------------------------------------------------------------------------------------
 
@@ -295,8 +316,10 @@ class Blocks:
         with self._lock:
             block.free = [0] * len(block.budgets)
             amounts = [held + max(0, more) for held, more in zip(block.in_slices(), free, strict=True)]
-            self._filled.append((block, list(free)))
-        if any(amounts) or block.slices:
+            is_held = any(amounts) or bool(block.slices)
+            self._filled.append((block, list(free), is_held))
+        if is_held:
+            block.is_in_ledger = True  # from now on, whatever becomes of the transaction
             _hold(connection, block.uid, block, amounts)
         else:
             connection.execute("DELETE FROM reservations WHERE uid = ?", (block.uid,))
@@ -312,6 +335,7 @@ class Blocks:
         for uid in uids:
             held = block.slices.pop(uid, None)
             if held is not None:
+                self._alone.append((block, uid, held))
                 _hold(connection, uid, block, held.amounts)
 
 

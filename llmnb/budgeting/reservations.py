@@ -189,7 +189,14 @@ class Reservations:
         Raises:
             StoreBusy, StoreError: as in `reserve`.
         """
-        return self._reserved(ask, owner, for_many=True)
+        try:
+            return self._reserved(ask, owner, for_many=True)
+        except StoreBusy:
+            raise
+        except StoreError:  # when the ledger went away at the end, it may hold a block all the same
+            if self.blocks:
+                self._renewing.ask()
+            raise
 
     def _reserved(self, ask: Ask, owner: Owner, *, for_many: bool = False) -> Verdict:
         with self.blocks.changing(), self._transaction() as connection:

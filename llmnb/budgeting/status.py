@@ -1,9 +1,10 @@
-"""How budgets stand: what is spent, held and left of each, for people, scripts and the meter. Reads only."""
+"""How budgets stand: what is spent, held and left of each, for people, scripts and the meter."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from decimal import Decimal
@@ -14,8 +15,10 @@ from llmnb.budgeting import counting
 from llmnb.budgeting.budget import Budget, all_budgets
 from llmnb.budgeting.reservations import let_go
 from llmnb.budgeting.texts import resets
+from llmnb.errors import StoreError
 from llmnb.ledger.connection import reading
 from llmnb.ledger.frames import Kind, frame
+from llmnb.ledger.sessions import is_dead
 from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import from_us, reporting_zone
@@ -117,14 +120,22 @@ class BudgetStatus:
 
 
 def statuses(settings: Settings | None = None, *, at_us: int | None = None) -> list[BudgetStatus]:
-    """How all budgets of the ledger stand.
+    """How all budgets of the ledger stand. What processes of this host held that have died is let go before.
 
     Raises:
         StoreError: the ledger cannot be read.
     """
-    path = (settings or load()).ledger_path
+    chosen = settings or load()
+    path = chosen.ledger_path
     settle(path)
     let_go(path)
+    with reading(path) as connection:
+        is_held_by_dead = connection is not None and _is_held_by_dead(connection)
+    if is_held_by_dead:
+        from llmnb.budgeting.guard import guard  # not above: it tidies definitions, which say how budgets stand
+
+        with suppress(StoreError):  # a ledger that can only be read is shown as it is
+            guard(chosen).tidy()
     with reading(path) as connection:
         return [] if connection is None else statuses_in(connection, at_us=at_us)
 
@@ -139,6 +150,13 @@ def statuses_in(connection: Connection, *, at_us: int | None = None) -> list[Bud
         return [status_of(connection, budget, now_us) for budget in all_budgets(connection)]
     finally:
         connection.execute("ROLLBACK")
+
+
+def _is_held_by_dead(connection: Connection) -> bool:
+    if not has_budgets(connection):
+        return False
+    sessions = connection.execute("SELECT DISTINCT session FROM reservations").fetchall()
+    return any(is_dead(session) for (session,) in sessions)
 
 
 def has_budgets(connection: Connection) -> bool:

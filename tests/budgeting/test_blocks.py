@@ -11,12 +11,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from llmnb.budgeting import set_budget, statuses
+from llmnb.budgeting import blocks, set_budget, statuses
 from llmnb.budgeting.blocks import FEW, SHARE, WINDOW_S, is_block
-from llmnb.budgeting.budget import Budget, all_budgets
+from llmnb.budgeting.budget import Budget, Unit, all_budgets
 from llmnb.budgeting.desk import Ask, Granted, MustWait, Refused, Verdict
 from llmnb.budgeting.guard import SETTLING_US
 from llmnb.budgeting.reservations import Reservations
+from llmnb.errors import StoreError
 from llmnb.ledger import Ledger, Store
 from llmnb.places import Place
 from llmnb.records import Call
@@ -235,6 +236,97 @@ def test_what_a_call_held_whose_row_is_lost_is_let_go(teller: Teller) -> None:
     teller.blocks.drop_lost(SETTLING_US / 1e6)
     teller.renews(keeps=False)
     assert in_blocks() == 0
+
+
+@in_both
+def test_a_block_whose_renewal_failed_is_let_go_all_the_same(
+    teller: Teller, ledger: Store, make_call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was rolled back is held as before: a block is forgotten when it is gone from the ledger, and not before."""
+    uids = [*busy(teller), "given"]
+    assert isinstance(teller.takes(ask("given", CENT)), Granted)
+    for uid in uids:
+        teller.ends(uid, CENT // 10)
+        ledger.write(make_call(uid=uid, cost_nanousd=CENT // 10))
+    fail_once(monkeypatch)
+    with pytest.raises(StoreError):
+        teller.renews()
+    teller.clock.now += 60
+    assert isinstance(teller.takes(ask("next", CENT)), Granted)  # the next transaction succeeds
+    assert in_blocks() > 0
+    teller.ends("next", CENT)
+    ledger.write(make_call(uid="next", cost_nanousd=CENT))
+    teller.renews()
+    assert held() == {}
+    assert not teller.blocks
+
+
+@in_both
+@pytest.mark.parametrize("how", ["stretch", "close"])
+def test_a_call_goes_on_holding_when_the_ledger_fails_while_it_is_singled_out(
+    teller: Teller, ledger: Store, make_call, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """An answer gets longer, or a client is closed, and the disk is full just then: the money is the call's still."""
+    busy(teller)
+    teller.takes(ask("under way", CENT))
+    fail_once(monkeypatch)
+    if how == "close":
+        teller.close()
+    else:
+        with pytest.raises(StoreError):
+            teller.stretch(ask("under way", CENT), 10, 10_000, lambda unit, tokens: 100 * CENT)
+    teller.renews(keeps=False)
+    assert sum(held().values()) == (FEW + 1) * CENT
+    teller.ends("under way", CENT // 2)
+    ledger.write(make_call(uid="under way", cost_nanousd=CENT // 2))
+    teller.renews(keeps=False)
+    assert sum(held().values()) == FEW * CENT
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full, or the server gone, when what a block or a call of it holds is written down the next time."""
+    hold = blocks._hold
+    failures = [StoreError("no room on the disk")]
+
+    def hold_or_fail(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        hold(*arguments)
+
+    monkeypatch.setattr(blocks, "_hold", hold_or_fail)
+
+
+def test_a_call_is_not_lost_because_it_just_began(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody looks for what is lost when it has its money, and is not known to be under way yet."""
+    busy(teller)
+    give = teller.blocks.give
+
+    def give_and_look(*arguments: Any) -> bool:
+        is_given = give(*arguments)
+        teller.blocks.drop_lost(SETTLING_US / 1e6)
+        return is_given
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teller.blocks, "give", give_and_look)
+        assert isinstance(teller.given(ask("slow", CENT), ME, teller.known()), Granted)
+    teller.clock.now += 60
+    teller.blocks.drop_lost(SETTLING_US / 1e6)
+    teller.renews(keeps=False)
+    assert in_blocks() == CENT
+
+
+def test_an_answer_goes_on_while_a_client_is_closed(teller: Teller) -> None:
+    """What it had of a block it holds for itself from one moment to the next, and more of the ledger then."""
+    busy(teller)
+    teller.takes(ask("long", CENT))
+
+    def needs(unit: Unit, tokens: int) -> int:
+        if teller.blocks:
+            teller.close()  # as another thread may, just now
+        return 2 * CENT
+
+    assert teller.stretch(ask("long", CENT), 10, 100, needs).output_tokens == 100
+    assert held()["long"] == 2 * CENT
 
 
 # Any sequence of several processes ------------------------------------------------------------------------------------
