@@ -134,7 +134,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model at a provider; `place` keeps two addresses of one provider apart."""
+    """A model at a provider; `place` keeps two addresses of one provider apart, and two accounts at one address."""
 
     provider: str
     model: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +168,40 @@ def test_who_failed_again_and_again_is_not_asked_first(sim: Simulator) -> None:
     assert len(sim.requests) == before + 1
     assert reply.route is not None
     assert reply.route.hops == (Hop(SECOND, "answered"),)
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["key of the environment", "client"])
+def test_what_one_key_may_not_do_another_may(sim: Simulator, monkeypatch: pytest.MonkeyPatch, is_ours: bool) -> None:
+    """An account that has used up its limits opens no breaker for another at the same address."""
+
+    def llm(key: str) -> llmnb.LLM:
+        if is_ours:
+            monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+            return llmnb.LLM([FIRST, SECOND])
+        client = anthropic.Anthropic(api_key=key, base_url=sim.url)
+        stack.enter_context(client)
+        return llmnb.LLM([FIRST, SECOND], client=client)
+
+    sim.fail(kind="rate_limited", times=None, match={"model": FIRST}, retry_after_ms=1)
+    with ExitStack() as stack:
+        for _ in range(FAILURES):
+            llm("one")("Hi")
+        for key, asked_first in (("one", SECOND), ("another", FIRST)):
+            route = llm(key)("Hi").route
+            assert route is not None
+            assert route.hops[0].model == asked_first
+
+
+def test_an_account_of_another_provider_is_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a breaker goes by tells keys apart, and has none in it."""
+    places = set[str]()
+    for key in ("sk-one", "sk-another", "sk-one"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        question = llmnb.LLM([OPENAI, SECOND])._question("Hi", {})
+        assert question.routing is not None
+        places.add(question.routing.ways[0].candidate.place)
+    assert len(places) == 2
+    assert not any("sk-" in place for place in places)
 
 
 def test_a_breaker_tries_again_with_one_call() -> None:

@@ -20,6 +20,7 @@ from llmnb import connections, forks
 from llmnb.cassette import scope
 from llmnb.client import marking_mode, provider_of, sdk_client, wrap
 from llmnb.errors import InvalidRequest, LlmnbError
+from llmnb.pacing.pacer import scope_of
 from llmnb.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Access(Protocol):
     @property
     def provider(self) -> str:
         """OpenTelemetry's name of who serves."""
+        ...
+
+    @property
+    def account(self) -> str:
+        """A fingerprint of whom it asks as, address and key: each account has limits and outages of its own."""
         ...
 
     @property
@@ -103,6 +109,11 @@ class OurClients:
         self._options: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
         self.prompt_cache: Mode = settings.prompt_cache
         self._sync: tuple[tuple[object, ...], Anthropic] | None = None
+
+    @property
+    def account(self) -> str:
+        client = self.known()
+        return "" if client is None else scope_of(client)
 
     def known(self) -> Anthropic | None:
         # its import takes seconds, and what it would find besides these variables is looked for only if it must be
@@ -156,6 +167,10 @@ class UserClient:
     @property
     def provider(self) -> str:
         return provider_of(self._client)
+
+    @property
+    def account(self) -> str:
+        return scope_of(self._client)
 
     def known(self) -> Anthropic | AsyncAnthropic:
         return self._client

@@ -34,7 +34,7 @@ class Way:
     @property
     def candidate(self) -> Candidate:
         """What it is known as."""
-        return Candidate(self.access.provider, self.plan.model, str(self.access.endpoint or ""))
+        return Candidate(self.access.provider, self.plan.model, f"{self.access.endpoint or ''} {self.access.account}")
 
     def planned(self, base: Plan, now: Plan) -> Plan:
         """Its plan, with what has become of `base`, the first way's plan, since: tools, a schema."""

@@ -16,6 +16,7 @@ from llmnb.cassette import scope
 from llmnb.client import sdk_client, wrap
 from llmnb.errors import InvalidRequest
 from llmnb.prompt_cache import Mode
+from llmnb.providers.clients import account_at
 from llmnb.providers.known import Endpoint, Provider, check_prefix, checked_url, endpoint, of_user
 from llmnb.settings import Settings
 
@@ -97,6 +98,10 @@ class ProviderClients:
     def provider(self) -> str:
         return self.endpoint.name
 
+    @property
+    def account(self) -> str:
+        return account_at(self.endpoint)
+
     def known(self) -> None:
         """Nothing: there is nothing in its clients that an estimate could use."""
 
@@ -144,6 +149,10 @@ class OpenAIClient:
     @property
     def provider(self) -> str:
         return self.endpoint.name
+
+    @property
+    def account(self) -> str:
+        return account_at(self.endpoint, self._client)
 
     def known(self) -> None:
         """Nothing: there is nothing in its clients that an estimate could use."""

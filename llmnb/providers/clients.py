@@ -58,7 +58,7 @@ def client_at(
     shared: dict[str, Any] = {
         "api_key": NO_KEY,
         "base_url": endpoint.base_url,
-        "middleware": [TranslationPart(endpoint, _account(endpoint, openai_client))],
+        "middleware": [TranslationPart(endpoint, account_at(endpoint, openai_client))],
         **options,
     }
     if asynchronous:
@@ -68,7 +68,7 @@ def client_at(
     return _named(anthropic.Anthropic, endpoint.name)(http_client=http, **shared)
 
 
-def _account(endpoint: Endpoint, openai_client: Any) -> str:
+def account_at(endpoint: Endpoint, openai_client: Any = None) -> str:
     """What tells the accounts at one address apart: each has limits of its own."""
     if openai_client is not None:
         return fingerprint(*(getattr(openai_client, name, None) for name in ("api_key", "organization", "project")))
