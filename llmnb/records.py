@@ -259,6 +259,11 @@ class CallContext:
     on_held: Callable[[bool], None] | None = field(default=None, compare=False)
     ceiling_nanousd: int | None = None
 
+    def tell_held(self, *, is_held: bool) -> None:
+        """Tells whoever wants to know that the call is held back by what is ours, or goes."""
+        if self.on_held is not None:
+            self.on_held(is_held)
+
 
 _NOBODY = CallContext()
 _context: ContextVar[CallContext] = ContextVar("llmnb_call_context", default=_NOBODY)

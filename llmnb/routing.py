@@ -74,8 +74,8 @@ class Router:
             the median time to the first token, or to the whole, of the last calls on the ledger, and a model of which
             too little is known is tried. What has no price comes last.
         first_token_s: a model that has shown nothing after so many seconds, its retries included, is left for the next;
-            the last one is waited for. Time in which llmnb itself holds the call back, for the account's rate limits or
-            the setting `concurrency`, does not count.
+            the last one is waited for. Time in which llmnb itself holds the call back, for the account's rate limits, a
+            budget or the setting `concurrency`, does not count.
         on_refusal: whether a refusal (stop_reason "refusal") is left for the next, too.
 
     Raises:

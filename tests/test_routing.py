@@ -16,6 +16,7 @@ import llmnb
 from llmnb import routing
 from llmnb.errors import IncompleteReply, InvalidRequest
 from llmnb.events import Retry, Text
+from llmnb.middleware.entry import Entry
 from llmnb.pacing import pacer
 from llmnb.routing import FAILURES, OPEN_S, Breakers, Candidate, Hop
 from llmnb.settings import load
@@ -318,6 +319,28 @@ class Jumps:
                 return super().time() + jumps.waited_s
 
         return Loop()
+
+
+def test_waiting_for_a_budget_is_not_late(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for which other calls hold the money goes to its model when they end, however long they take."""
+    llmnb.set_budget(usd="0.02", per="day")
+    jumps = Jumps(Clock.jumping())
+    first = llmnb.LLM(FIRST, max_tokens=500, display="none").stream("Hi")
+    next(first)
+    waits = Entry.waits
+
+    def waited(entry: Entry) -> None:
+        waits(entry)
+        jumps.real_s(60)
+        first.close()
+
+    monkeypatch.setattr(Entry, "waits", waited)
+    llm = llmnb.LLM(llmnb.Router([FIRST, SECOND], first_token_s=20), max_tokens=500, display="none")
+    with asyncio.Runner(loop_factory=jumps.loop) as runner:
+        reply = runner.run(llm.aask("Hi"))
+    assert jumps.waited_s >= 60
+    assert reply.route is not None
+    assert reply.route.hops == (Hop(FIRST, "answered"),)
 
 
 @pytest.mark.parametrize("is_held", [True, False])

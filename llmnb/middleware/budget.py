@@ -107,7 +107,8 @@ class _Attempt:
         self._quick = quick
         self._body = cast("dict[str, Any]", request.json)
         self._stream = request.stream
-        self._owner = current_context().owner or slots.this_owner()
+        self._context = current_context()
+        self._owner = self._context.owner or slots.this_owner()
         self._ask: Ask | None = None
         self._exact: Ask | None = None
         self._said = False
@@ -129,13 +130,16 @@ class _Attempt:
                 if not isinstance(trouble, StoreBusy) or clock() >= tried_until:
                     self._without_ledger(trouble)
                     break
+                self._context.tell_held(is_held=True)
                 yield Pause(random.uniform(*_LOCKED_PAUSE_S))  # noqa: S311 - so that two do not meet again
                 continue
             if isinstance(verdict, Granted):
                 break
+            self._context.tell_held(is_held=True)
             self._refuse_or_wait(verdict, clock() - began)
             yield Pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
             pause_s, tried_until = min(_LONGEST_PAUSE_S, pause_s * 1.5), clock() + LOCKED_S
+        self._context.tell_held(is_held=False)
         self.entry.goes()
 
     def _asked(self) -> Verdict:

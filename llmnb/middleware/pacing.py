@@ -97,14 +97,14 @@ class PacingPart(Part):
                 if wait_s <= 0:
                     break
                 entry.waits()
-                _tell_held(context, is_held=True)
+                context.tell_held(is_held=True)
                 is_told = is_told or wait_s >= _TOLD_FROM_S or clock.now() - began >= _TOLD_FROM_S
                 if is_told:
                     _tell(context, account.throttled(uid))
                 yield Pause(clock.real_s(wait_s))
         finally:
             account.give_up(uid)
-            _tell_held(context, is_held=False)
+            context.tell_held(is_held=False)
         if is_told:
             _tell(context, GOES)
         entry.goes()
@@ -153,11 +153,6 @@ def _tell(context: CallContext, wait: Throttled) -> None:
             context.on_wait(wait)
         except Exception as trouble:
             quietly("telling that a call is held back", trouble, but="it waits all the same")
-
-
-def _tell_held(context: CallContext, *, is_held: bool) -> None:
-    if context.on_held is not None:
-        context.on_held(is_held)
 
 
 def told_in(headers: httpx2.Headers) -> dict[str, tuple[float, float]]:
