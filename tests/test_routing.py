@@ -325,6 +325,7 @@ def test_waiting_for_a_budget_is_not_late(sim: Simulator, monkeypatch: pytest.Mo
     """A call for which other calls hold the money goes to its model when they end, however long they take."""
     llmnb.set_budget(usd="0.02", per="day")
     jumps = Jumps(Clock.jumping())
+    sim.fail(kind="stall", times=1, match={"model": FIRST})  # so that the money is held until it is closed
     first = llmnb.LLM(FIRST, max_tokens=500, display="none").stream("Hi")
     next(first)
     waits = Entry.waits
