@@ -33,6 +33,7 @@ from llmnb.middleware import alike
 from llmnb.middleware.answering import dressed, http_of
 from llmnb.middleware.known_sdk import known
 from llmnb.middleware.ledger import is_billable
+from llmnb.middleware.prebuilt import PrebuiltPart
 from llmnb.unread import RECORDS_SPANS
 
 _LISTENERS = tuple((logging.getLogger(name), level) for name, level in (("anthropic", 10), ("httpx2", 20)))
@@ -49,7 +50,10 @@ def for_many(client: Any) -> Any:
     """The client for many requests that are alike."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) and not _has_tracer(client):
         client = client.with_options(open_telemetry=False)  # nobody records spans, and to begin one takes its time
-    return alike.many(client.with_middleware(DirectPart(client))) if _suits(client) else client
+    if not _suits(client):
+        return client
+    others = [part for part in client.middleware if not isinstance(part, PrebuiltPart)]  # which only works innermost
+    return alike.many(client.copy(middleware=[*others, DirectPart(client)]))
 
 
 def _has_tracer(client: Any) -> bool:
