@@ -777,6 +777,27 @@ def test_batches_are_listed_and_waited_for(sim: Simulator, llm: llmnb.LLM) -> No
     books_agree(sim)
 
 
+def test_rows_in_a_batch_at_another_address(
+    sim: Simulator, clock: Clock, llm: llmnb.LLM, recwarn: pytest.WarningsRecorder
+) -> None:
+    """They are another run's there, and paid there, too: that is said before they are sent, and how to come back."""
+    batch_id = waiting(llm)
+    with serve_simulator(1, clock, environ=True, batch_seconds=600) as other:
+        assert llm.map(["new"], SAY, via="batch", progress=False)["text"].notna().all()
+        assert len(recwarn) == 0
+        assert llm.map([*WORDS, "new", "newer"], SAY, via="batch", progress=False)["text"].notna().all()
+        (said,) = [str(warning.message) for warning in recwarn]
+        assert said.startswith(f"3 of these rows are in a batch at another address already: {batch_id} at {sim.url}")
+        assert f"paid, at {other.url}" in said
+        assert f"to {sim.url}" in said
+        assert sent(other)[-1] == ["Say a", "Say b", "Say c", "Say newer"]
+        assert llm.map([*WORDS, "new", "newer"], SAY, via="batch", progress=False).status.kept == 6
+        assert llmnb.get_batch(batch_id).look().state == "ended"  # asked where it is
+    got = llm.map(WORDS, SAY, via="batch", progress=False)
+    assert got["text"].tolist() == ["echo Say a", "echo Say b", "echo Say c", "echo Say a"]
+    assert (len(sent(sim)), len(recwarn)) == (1, 1)
+
+
 def test_results_that_are_no_longer_kept(sim: Simulator, clock: Clock, llm: llmnb.LLM) -> None:
     """After a long holiday: it is said, and what to do."""
     batch_id = waiting(llm)

@@ -13,13 +13,14 @@ import os
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from llmnb.asking.extraction import Extraction
 from llmnb.jobs.asking import Outcome, Row
 from llmnb.jobs.batches import service
 from llmnb.jobs.batches.choice import durations
+from llmnb.jobs.batches.elsewhere import Elsewhere
 from llmnb.jobs.batches.holding import Holding
 from llmnb.jobs.batches.manifest import Entry, Manifest, body_of, headers_of
 from llmnb.jobs.batches.notes import Note, Notes, noted
@@ -76,6 +77,7 @@ class BatchRun(Run):
         self._doing = ""
         self._usual_s = max(durations(noted(job.settings)), default=None)
         self.notes = Notes(job.folder)
+        self._elsewhere = Elsewhere(job.settings, job.server, lambda server: replace(job, server=server).run_id)
 
     @property
     def status(self) -> Status:
@@ -241,6 +243,7 @@ class BatchRun(Run):
             await self._send(packing, sender)
 
     async def _send(self, packing: Packing, sender: Sender) -> None:
+        self._elsewhere.say(entry.key for entry in packing.entries)
         note = await sender.send(
             packing,
             model=self._plan.model,
