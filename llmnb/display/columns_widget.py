@@ -12,7 +12,6 @@ import contextlib
 import uuid
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
@@ -31,14 +30,12 @@ if TYPE_CHECKING:
     from llmnb.jobs.comparing.sofar import SoFar
     from llmnb.jobs.run import Status
 
-_HERE = Path(__file__).parent
-
 
 @cache
 def script() -> str:
     """The script of a comparison; the one of a live answer goes before it, as the function `makeAnswer`."""
     answer = style.script().replace("export default () =>", "const makeAnswer = () =>", 1)
-    return f"{answer}\n{(_HERE / 'side_by_side.js').read_text('utf-8')}"
+    return f"{answer}\n{style.scripts('side_by_side.js')}"
 
 
 class ComparisonView(ReadOnlyWidget):

@@ -97,18 +97,21 @@ class LiveTable:
         told = self._told(status, judging)
         drawn = html(status, told, so_far)
         if self._handle is not None and self._widget is not None:
-            self._widget.show(drawn)
+            self._widget.show_run(drawn, self._if_lost(status, judging))
         elif self._handle is None and self._stop is not None:
             from llmnb.display.compare_widget import CompareWidget
 
             self._widget = CompareWidget(self._stop)
-            self._widget.show(drawn)
+            self._widget.show_run(drawn, self._if_lost(status, judging))
             self._publish(self._widget.view(told))
         else:
             self._publish({"text/plain": told, "text/html": _styled(drawn)})
 
-    def _told(self, status: Status, judging: bool) -> str:
-        words = run_progress.said(status, rate=self._pace.at(status))
+    def _if_lost(self, status: Status, judging: bool) -> str:
+        return run_progress.html_if_lost(status, lambda over, end: self._told(over, judging, end))
+
+    def _told(self, status: Status, judging: bool, end: str = "stopped") -> str:
+        words = run_progress.said(status, rate=self._pace.at(status), end=end)
         return f"judging: {words.replace(' rows', ' judgements')}" if judging else words.replace(" rows", " answers")
 
     def _keep(self, bundle: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 const ENDED = ["autorestarting", "restarting", "terminating", "dead"];
 const KERNEL_ENDED = "kernel ended";
+const LOST = `${KERNEL_ENDED} · run this cell again: what is finished is kept`; // as in run_progress.py
 
 /** Call `act` when the kernel ends; gives what stops listening. */
 function whenKernelEnds(kernel, act) {
@@ -15,17 +16,26 @@ function brokenOff(scene, label) {
   const answer = element("div", "llmnb llmnb-answer");
   const style = document.getElementById(STYLE_ID);
   if (style?.localName === "style") answer.append(element("style", "", style.textContent));
+  const { body, footer } = partsOf(scene, label);
+  answer.append(body, footer);
+  return { "text/html": answer.outerHTML, "text/plain": `${textOf(body)}\n\n${footer.textContent.trim()}` };
+}
+
+/** The body and the footer that stay of an answer: its own footer where it has come to its end. */
+function partsOf(scene, label) {
   const body = element("div", "llmnb-body");
+  body.innerHTML = bodyOf(scene);
+  for (const useless of body.querySelectorAll("button, .llmnb-ask")) useless.remove();
+  const own = element("div", "llmnb-foot");
+  own.innerHTML = scene.over ? scene.nodes.get(FOOTER).html : "";
+  if (scene.over) return { body, footer: own };
   const footer = element("div", "llmnb-footer");
   const warning = element("span", "llmnb-warning", KERNEL_ENDED);
   warning.title = "the kernel died or was restarted: the answer is not complete";
   footer.append(warning, ` · ${label}`);
-  body.innerHTML = bodyOf(scene);
-  for (const useless of body.querySelectorAll("button, .llmnb-ask")) useless.remove();
   const open = body.querySelectorAll(":is(.llmnb-running, .llmnb-asking) .llmnb-state");
   for (const state of open) state.textContent = "no result";
-  answer.append(body, footer);
-  return { "text/html": answer.outerHTML, "text/plain": `${textOf(body)}\n\n${KERNEL_ENDED} · ${label}` };
+  return { body, footer };
 }
 
 /** The nodes' HTML, made safe in Python, with thinking in its folds. */

@@ -1,6 +1,6 @@
 // The front end of a live answer: keeps the nodes that numbered messages describe (see scene.py) and draws them.
 // All HTML comes from Python, made safe there; nothing typed by a model is turned into HTML here.
-// control.js, handover.js, lost_kernel.js and math.js are put before this script.
+// outputs.js, control.js, handover.js, lost_kernel.js and math.js are put before this script.
 
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
@@ -8,7 +8,6 @@ const GROUP = 16; // blocks that are laid out, or not, together
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ASK_MS = 400; // a page that was loaded again has missed the beginning: it asks when nothing comes
 const KEEP_MS = 1000; // when the bundle has not taken the view's place by then, its message went to an earlier page
-const VIEW = "application/vnd.jupyter.widget-view+json";
 
 /** What the messages so far say, shared by all views of one model. */
 class Scene {
@@ -162,13 +161,6 @@ function thinkingFold() {
   return { box, content, fold, version: -1 };
 }
 
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
 /** How much of a node's HTML is as it was in a version drawn before; 0 when that is not known. */
 function kept(node, version) {
   const changes = (node.keeps ?? []).filter(([changed]) => changed > version);
@@ -245,25 +237,10 @@ function resync(model, state) {
   if (kernel?.createComm) askKernel(kernel, { resync: model.get("answer_id") }, () => {}).catch(() => {});
 }
 
-/** The places of this view in the notebook: [outputs, index] for each. */
-function placesOf(model) {
-  const cells = [...(model.widget_manager?.context?.model?.cells ?? [])];
-  return cells.flatMap(({ outputs }) =>
-    Array.from({ length: outputs?.length ?? 0 }, (_, index) => [outputs, index]).filter(
-      ([, index]) => outputs.get(index).data[VIEW]?.model_id === model.get("answer_id"),
-    ),
-  );
-}
-
 /** Ask for the bundle where none has come: a kernel's update of an output reaches only the page that ran its cell. */
 function askForBundle(model) {
   const kernel = model.widget_manager?.kernel;
-  if (kernel?.createComm && placesOf(model).length) askKernel(kernel, { keep: model.get("answer_id") }, () => {}).catch(() => {});
-}
-
-/** Put the bundle into the notebook, as the kernel would have done. */
-function keep(model, data) {
-  for (const [outputs, index] of placesOf(model)) outputs.set(index, { output_type: "display_data", data, metadata: {} });
+  if (kernel?.createComm && placesOf(model, model.get("answer_id")).length) askKernel(kernel, { keep: model.get("answer_id") }, () => {}).catch(() => {});
 }
 
 function copyCode(event) {
@@ -330,13 +307,14 @@ export default () => {
   state.changed = () => state.views.forEach((view) => view());
 
   return {
+    scene: state.scene,
     initialize({ model }) {
       const received = (message) => {
         if (message.ack !== undefined) {
           state.acknowledged ||= Boolean(message.ack);
           return;
         }
-        if (message.bundle) return keep(model, message.bundle);
+        if (message.bundle) return keep(model, model.get("answer_id"), message.bundle);
         if (message.elapsed_s !== undefined) state.started = performance.now() - message.elapsed_s * 1000;
         if (state.scene.receive(message)) state.resyncing = false;
         else resync(model, state);
@@ -349,7 +327,7 @@ export default () => {
         if (state.scene.over || state.orphaned) return;
         state.orphaned = true;
         state.changed();
-        keep(model, brokenOff(state.scene, model.get("model_label")));
+        keep(model, model.get("answer_id"), brokenOff(state.scene, model.get("model_label")));
       });
       return () => {
         unhear();

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ _EVERY_S = 0.25
 _RECENT_S = 30.0
 _LEAST_S = 2.0
 _DOT = " · "
+_LOST = "run this cell again: what is finished is kept"  # as in lost_kernel.js
 _IN_A_PAGE = ("jupyter", "vscode", "colab", "console", "headless")
 
 
@@ -83,8 +85,8 @@ class Pace:
         return (status.done - done) / (status.seconds - began) if status.seconds > began else 0.0
 
 
-def said(status: Status, why: str = "", run_id: str = "", rate: float | None = None) -> str:
-    """How far it is, in words; `rate` is in rows a second, by default that of all its time."""
+def said(status: Status, why: str = "", run_id: str = "", rate: float | None = None, end: str = "stopped") -> str:
+    """How far it is, in words; `rate` is in rows a second, by default that of all its time; `end` why it is over."""
     rate = status.done / status.seconds if rate is None and status.seconds > 0 else rate or 0.0
     finished = status.kept + status.done
     parts = [why] if why else []
@@ -102,10 +104,16 @@ def said(status: Status, why: str = "", run_id: str = "", rate: float | None = N
             parts.append(f"{_time(status.left / rate)} left")
     parts += _held(status)
     if status.left and status.is_over:
-        parts.append("stopped")
+        parts.append(end)
     if run_id and status.is_over:
         parts.append(f"run {run_id}")
     return _DOT.join(parts)
+
+
+def html_if_lost(status: Status, told: Callable[[Status, str], str]) -> str:
+    """What is shown of the run in place of `html_of` when its kernel ends; `told` says it of a status, and why."""
+    over = replace(status, is_over=True)
+    return html_of(over, told(over, "kernel ended"), _LOST)
 
 
 def beside(status: Status, why: str = "") -> str:
@@ -190,9 +198,9 @@ class _Page:
         self._text = text
         html = html_of(status, text, note)
         if self._handle is None and self._stop is not None and not status.is_over:
-            self._live(html, text)
+            self._live(html, text, status)
         elif self._widget is not None and not status.is_over:
-            self._widget.show(html)
+            self._widget.show_run(html, self._if_lost(status))
         else:
             self._keep({"text/plain": text, "text/html": f'{_css(html)}<div class="llmnb-run">{html}</div>'})
 
@@ -208,12 +216,15 @@ class _Page:
         else:
             self._note_handle.update(bundle, raw=True)
 
-    def _live(self, html: str, text: str) -> None:
+    def _if_lost(self, status: Status) -> str:
+        return html_if_lost(status, lambda over, end: said(over, self._why, self._run_id, end=end))
+
+    def _live(self, html: str, text: str, status: Status) -> None:
         from llmnb.display.run_widget import RunWidget
 
         assert self._stop is not None
         self._widget = RunWidget(self._stop)
-        self._widget.show(html)
+        self._widget.show_run(html, self._if_lost(status))
         self._handle = _displayed(self._widget.view(text))
 
     def _keep(self, bundle: dict[str, str]) -> None:

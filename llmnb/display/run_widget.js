@@ -1,5 +1,24 @@
 // The front end of a run over many rows: shows the HTML that Python made, with all text in it escaped there, and Stop.
-// control.js is put before this script.
+// outputs.js, control.js and lost_kernel.js are put before this script.
+
+/** What has come of a run whose kernel has ended, in the form that stays: its last words are Python's, too. */
+function runLeft(model) {
+  const run = element("div", "llmnb-run");
+  run.innerHTML = model.get("html");
+  run.firstElementChild.outerHTML = model.get("if_lost");
+  const words = [...run.firstElementChild.children].map((line) => line.textContent).filter(Boolean);
+  run.prepend(element("style", "", model.get("_css") ?? ""));
+  return { "text/html": run.outerHTML, "text/plain": words.join(" · ") };
+}
+
+function initialize({ model }) {
+  let lost = false;
+  return whenKernelEnds(model.widget_manager?.kernel, () => {
+    if (lost) return;
+    lost = true;
+    keep(model, model.get("run_key"), runLeft(model));
+  });
+}
 
 function render({ model, el }) {
   const place = document.createElement("div");
@@ -28,10 +47,15 @@ function render({ model, el }) {
   model.on("change:html", draw);
   draw();
   el.append(place, button);
+  const unhear = whenKernelEnds(model.widget_manager?.kernel, () => {
+    button.remove();
+    place.firstElementChild.outerHTML = model.get("if_lost");
+  });
   return () => {
+    unhear();
     state.closed = true;
     model.off("change:html", draw);
   };
 }
 
-export default { render };
+export default { initialize, render };

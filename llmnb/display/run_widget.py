@@ -7,32 +7,43 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 from typing import Any, cast
 
 import traitlets
 
 from llmnb.display import control
 from llmnb.display.html_widget import HtmlWidget
-from llmnb.display.style import squeezed
+from llmnb.display.style import scripts, squeezed
 
-_HERE = Path(__file__).parent
+
+@cache
+def script() -> str:
+    """The script of a run."""
+    return scripts("outputs.js", "control.js", "lost_kernel.js", "run_widget.js")
 
 
 class RunWidget(HtmlWidget):
-    """The front end of one run. `stop` may be called from any thread."""
+    """The front end of one run; `run_key` is its model id, too. `stop` may be called from any thread."""
 
-    _esm = "\n".join((_HERE / name).read_text("utf-8") for name in ("control.js", "run_widget.js"))
+    _esm = script()
     _css = squeezed("run_widget.css")
     run_key = traitlets.Unicode(read_only=True).tag(sync=True)
+    if_lost = traitlets.Unicode(read_only=True).tag(sync=True)
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.set_trait("run_key", uuid.uuid4().hex)
-        super().__init__()
+        super().__init__(model_id=self.run_key)
         comm: Any = cast(Any, self).comm
         control.unpin_replies(comm)
         cast(Any, self).on_msg(self._asked)
         control.register(self.run_key, control.Controls(stop, control.nothing, control.nothing))
+
+    def show_run(self, html: str, if_lost: str) -> None:
+        """Show this from now on; `if_lost` is for its first element when the kernel ends."""
+        with cast(Any, self).hold_sync():
+            self.set_trait("if_lost", if_lost)
+            self.show(html)
 
     def dispose(self) -> None:
         """Free it and its layout."""

@@ -27,6 +27,14 @@ class Column {
     this.over ||= Boolean(footer || message.key?.some(([id, , , html]) => id === FOOTER && html));
   }
 
+  /** What has come, in the form that stays when the kernel ends. */
+  left() {
+    const { body, footer } = partsOf(this.answer.scene, this.model.get("model_label"));
+    const box = element("section", "llmnb-column");
+    box.append(element("div", "llmnb-who", this.label), body, footer);
+    return { html: box, text: `${this.label}\n\n${textOf(body)}\n\n${footer.textContent.trim()}` };
+  }
+
   render(el) {
     const box = element("section", "llmnb-column");
     box.setAttribute("aria-label", `Answer of ${this.label}`);
@@ -51,12 +59,27 @@ function comparisonBar(model, state) {
   }
   if (model.get("stop_hint")) bar.append(element("span", "llmnb-hint", model.get("stop_hint")));
   const tell = () => {
-    const over = state.columns.filter((column) => column.over).length;
-    const doing = state.stopping ? "stopping…" : model.get("doing");
-    words.textContent = [`${over} of ${state.columns.length} answers are there`, doing].filter(Boolean).join(" · ");
+    const doing = state.orphaned ? LOST : state.stopping ? "stopping…" : model.get("doing");
+    words.textContent = [howMany(state), doing].filter(Boolean).join(" · ");
     bar.hidden = model.get("over");
+    if (state.orphaned) bar.replaceChildren(words);
   };
   return { bar, tell };
+}
+
+function howMany({ columns }) {
+  return `${columns.filter((column) => column.over).length} of ${columns.length} answers are there`;
+}
+
+/** What has come of a comparison whose kernel has ended, in the form that stays. */
+function comparisonLeft(model, state) {
+  const root = element("div", "llmnb llmnb-compare");
+  const grid = element("div", "llmnb-columns");
+  const columns = state.columns.map((column) => column.left());
+  const line = `${howMany(state)} · ${LOST}`;
+  grid.append(...columns.map(({ html }) => html));
+  root.append(element("style", "", model.get("_css") ?? ""), grid, element("div", "llmnb-footer", line));
+  return { "text/html": root.outerHTML, "text/plain": [...columns.map(({ text }) => text), line].join("\n\n") };
 }
 
 export default () => {
@@ -81,7 +104,14 @@ export default () => {
       model.on("change:doing", told);
       model.on("change:over", told);
       told();
+      const unhear = whenKernelEnds(model.widget_manager?.kernel, () => {
+        if (model.get("over") || state.orphaned) return;
+        state.orphaned = true;
+        state.changed();
+        keep(model, model.get("answer_id"), comparisonLeft(model, state));
+      });
       return () => {
+        unhear();
         state.closed = true;
         model.off("msg:custom", received);
         model.off("change:doing", told);

@@ -56,14 +56,18 @@ def _rule(selectors: str, body: str, used: frozenset[str]) -> str:
 @cache
 def script() -> str:
     """The script of a live view."""
-    names = ("control.js", "math.js", "handover.js", "lost_kernel.js", "response.js")
-    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
+    return scripts("outputs.js", "control.js", "math.js", "handover.js", "lost_kernel.js", "response.js")
 
 
 @cache
 def code_classes() -> frozenset[str]:
     """Pygments' class names that the style sheet colours; other tokens need no element."""
     return frozenset(re.findall(r"\.highlight \.(\w+)", answer_css()))
+
+
+def scripts(*names: str) -> str:
+    """Scripts of this folder as one."""
+    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
 
 
 def squeezed(name: str) -> str:
