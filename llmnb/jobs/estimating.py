@@ -101,7 +101,7 @@ def estimate(job: Job) -> MapEstimate:
     live = round(count.to_ask * share)
     bill = _Bill(job, plan, sent, live, answers, warms=warms)
     minutes, minutes_by = _minutes(job, live, bill, answers)
-    spent = Decimal(results.spent_nanousd) / NANO
+    spent = Decimal(_spent(job, results)) / NANO
     results.close()
     return MapEstimate(
         model=plan.model,
@@ -130,6 +130,14 @@ def estimate(job: Job) -> MapEstimate:
         budget_left_usd=None if job.budget_usd is None else max(Decimal(0), job.budget_usd - spent),
         more=_more(job),
     )
+
+
+def _spent(job: Job, results: Results) -> int:
+    """What of a budget is gone, in nano-dollars."""
+    if job.budget_usd is None or job.via == "batch":
+        return results.spent_nanousd
+    spent, lost = job.spent(results)
+    return spent + lost.nanousd
 
 
 def _asked(job: Job, row: Row, plan: Plan) -> Question:

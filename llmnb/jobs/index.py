@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 
@@ -59,16 +60,43 @@ class Index:
         with self._lock:
             if self._file is not None:
                 self._write()
-            if self._file is None:  # or it is lost
-                yield from sorted(self._recent.items(), key=lambda item: item[1])
+        found: sqlite3.Cursor | None = None
+        last, told = -1, set[bytes]()  # the highest number that was given, and whose it was
+        while True:
+            with self._lock:
+                try:
+                    if found is None and self._file is not None:  # to sort them takes room on disk, too
+                        found = self._file.execute("SELECT key, number FROM numbers ORDER BY number")
+                    if found is None:  # or it is lost
+                        break
+                    rows: list[tuple[bytes, int]] = found.fetchmany(AT_ONCE)
+                except sqlite3.Error as trouble:
+                    if self._file is not None:
+                        self._lose(trouble)
+                    break
+            if not rows:
                 return
-            found = self._file.execute("SELECT key, number FROM numbers ORDER BY number")
-        while rows := self._fetched(found):
+            if rows[-1][1] != last:
+                told = set[bytes]()
+            told |= {key for key, number in rows if number == rows[-1][1]}
+            last = rows[-1][1]
             yield from rows
-
-    def _fetched(self, found: sqlite3.Cursor) -> list[tuple[bytes, int]]:
         with self._lock:
-            return found.fetchmany(AT_ONCE)
+            rest = sorted(self._recent.items(), key=lambda item: item[1])
+        yield from ((key, number) for key, number in rest if number >= last and key not in told)
+
+    def counts(self, mask: int) -> Counter[int]:
+        """How many there are of each number, as far as `mask` leaves it."""
+        with self._lock:
+            if self._file is not None:
+                self._write()
+            if self._file is not None:  # unsorted, which takes no room
+                try:
+                    found = self._file.execute("SELECT number & ? FROM numbers", (mask,))
+                    return Counter(number for (number,) in found)
+                except sqlite3.Error as trouble:
+                    self._lose(trouble)
+            return Counter(number & mask for number in self._recent.values())
 
     def _write(self) -> None:
         try:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
-from llmnb.errors import InvalidRequest, StoreError
+from llmnb.errors import InvalidRequest
 from llmnb.jobs.asking import Row, key_of
 from llmnb.jobs.batches.notes import check_none_open
-from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work, read
-from llmnb.jobs.lost import on_the_books
+from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
+from llmnb.jobs.lost import Lost, without_rows
 from llmnb.jobs.one_client import OneClient
 from llmnb.jobs.options import Errors, Via, parted
 from llmnb.jobs.purse import Purse
@@ -28,7 +28,6 @@ from llmnb.jobs.saved import remember
 from llmnb.jobs.sources import Source, source_of
 from llmnb.settings import Settings
 from llmnb.templates import Template, names
-from llmnb.trouble import quietly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +111,7 @@ class Job:
             fresh=self.plan.ledger["caching"].fresh,
             failed_again=failed_again,
             raises=self.errors == "raise",
-            purse=purse or self.purse(results),
+            purse=purse or (None if self.budget_usd is None else self.purse(*self.spent(results))),
             warms=warms,
             held=self.held if crew is None else crew.held,
             crew=crew,
@@ -192,8 +191,8 @@ class Job:
         planned = row.plan(plan, self.plan.arguments.get("system"))
         return self.asks(planned, messages, self.access, self.concurrency, routing=self.routing)
 
-    def purse(self, *results: Results) -> Purse | None:
-        """What it may cost, less what the rows of these results have cost already."""
+    def purse(self, spent_nanousd: int, lost: Lost) -> Purse | None:
+        """What it may cost, less what is spent, or lost, already."""
         if self.budget_usd is None:
             return None
         from llmnb.asking.estimating import estimated
@@ -207,21 +206,14 @@ class Job:
             return told.cost_most_usd - told.input_cost_usd + worst_input
 
         attempts = 1 if self.shape is None else 1 + self.retries
-        spent = self._spent(*results)
-        return Purse(self.budget_usd, spent, most, attempts, quick_bound(self.settings))
+        return Purse(self.budget_usd, spent_nanousd, most, attempts, quick_bound(self.settings), lost)
 
-    def _spent(self, *results: Results) -> int:
-        """What the run has cost: its rows so far, and calls that a kill left without a row, at most."""
-        spent, before = sum(one.spent_nanousd for one in results), read(self.folder)
-        if before is None or not results:
-            return spent
-        try:
-            most_tokens = int(self.plan.arguments["max_tokens"])
-            known, lost = on_the_books(self.run_id, before.began, most_tokens, self.settings)
-        except StoreError as trouble:
-            quietly("looking for calls of the run that were killed", trouble, but="budget_usd does not count them")
-            return spent
-        return max(spent, known) + lost
+    def spent(self, results: Results) -> tuple[int, Lost]:
+        """What the run has cost: its rows so far, what is on the books besides, and calls that a kill left without a
+        row.
+        """
+        more, lost = without_rows(self, results.spent_nanousd)
+        return results.spent_nanousd + more, lost
 
     def ask(self, *, failed_again: bool = False) -> Mapped | MappedFile:
         """Works at it on llmnb's loop thread, while this one shows how far it is and can be interrupted."""

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from llmnb.errors import InvalidRequest
+from llmnb.jobs.lost import NONE_LOST, Lost
 from llmnb.records import NANO
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Purse:
         most: the most that a question can cost, in dollars; None when there is no price.
         attempts: how often a row may be asked.
         quick: more than that, but told at once; None where it cannot be told. Default: it never can.
+        lost: calls before that were killed, which may be billed: as much is gone, too.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class Purse:
         most: Callable[[Question], Decimal | None],
         attempts: int,
         quick: Callable[[Question], Decimal | None] | None = None,
+        lost: Lost = NONE_LOST,
     ) -> None:
-        self.usd = usd
-        self._left = int(usd * NANO) - spent_nanousd
+        self._left = int(usd * NANO) - spent_nanousd - lost.nanousd
+        self.is_empty = f"not asked: it could cost more than is left of budget_usd={usd}{lost}"
+        """What is said of a row for which not enough is left."""
         self._held = 0
         self._most, self._attempts, self._quick = most, attempts, quick
         self._changed = asyncio.Event()

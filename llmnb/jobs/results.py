@@ -12,7 +12,6 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -142,7 +141,7 @@ class Results:
 
     def counts(self) -> tuple[int, int]:
         """How many rows are answered, and how many failed."""
-        states = Counter(number & _STATE for _, number in self._index.items())
+        states = self._index.counts(_STATE)
         return states[_ANSWERED], states.total() - states[_ANSWERED] - states[0]
 
     def facts(self, key: bytes) -> dict[str, Any] | None:

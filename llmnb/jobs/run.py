@@ -187,7 +187,7 @@ class Run:
         if self._purse is not None:
             taken = await self._purse.take(question)
             if taken is None:
-                self._leave(row, f"not asked: it could cost more than is left of budget_usd={self._purse.usd}")
+                self._leave(row, self._purse.is_empty)
                 return
             held = taken
         if self._crew is None:

@@ -6,6 +6,8 @@ import _thread
 import asyncio
 import json
 import threading
+import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +18,8 @@ from pydantic import BaseModel
 import llmnb
 from llmnb.errors import InvalidRequest, MissingKey, UnknownModel
 from llmnb.jobs.comparing.scores import wilson
+from llmnb.ledger import open_ledger
+from llmnb.records import Call
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
 from llmnb.simulator.fault import Fault
@@ -209,6 +213,31 @@ def test_a_budget_holds_for_all_of_it(sim: Simulator) -> None:
     assert errors.str.contains("left of budget_usd=0.1").all()
     assert len(errors) > 0
     assert got.cost_usd + got.judge_cost_usd == spent() <= Decimal("0.1")
+
+
+@pytest.mark.parametrize("by_judge", [False, True], ids=["contestant", "judge"])
+def test_a_budget_counts_what_was_killed(sim: Simulator, by_judge: bool) -> None:
+    """Calls that were under way at a kill, of a contestant and of the judge, are gone for both; and that is said."""
+    judge = llmnb.LLM(SONNET, max_tokens=100)
+    models = {"one": llmnb.LLM(SONNET, max_tokens=100), "two": llmnb.LLM(OPUS, max_tokens=100)}
+    llmnb.compare(list("ab"), models, judge=judge, criteria="good", budget_usd=5)
+    calls = llmnb.calls()
+    is_judged = calls["tag"].notna()
+    run_id = calls[is_judged == by_judge]["run_id"].iloc[0]
+    killed = Call(
+        "killed", time.time_ns() // 1000, SONNET, run_id=run_id, status="interrupted", input_tokens=20, estimated=True
+    )
+    open_ledger().write_all([(replace(killed, uid=f"killed-{n}"), ()) for n in range(100)])
+    budget_usd = spent() + Decimal("0.09")  # a cent less than they can have cost
+    sent = asked(sim)
+    got = llmnb.compare(
+        list("ab" if by_judge else "abc"), models, judge=judge, criteria="better", budget_usd=budget_usd
+    )
+    assert asked(sim) == sent
+    told = got.verdicts()["error"] if by_judge else got.frame()["error"].dropna()
+    assert told.str.contains("is counted for 100 calls that were under way when a process was killed").all()
+    assert len(told) == 2
+    assert got.verdicts()["error"].notna().all()  # nor is there anything left for the judge
 
 
 @pytest.mark.parametrize("prompts", ["a", list("abcdef")], ids=["one", "many"])

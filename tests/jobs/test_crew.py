@@ -345,6 +345,36 @@ def test_what_a_worker_left_behind_is_found(sim: Simulator, llm: llmnb.LLM, clie
     assert len(sim.requests) == 1
 
 
+def test_an_error_that_was_paid_is_handed_on(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
+    """To the worker that is given the row next; one that cost nothing is not, and is asked again."""
+    from llmnb.jobs.cluster.handed import Handed
+
+    begin, hand_in, noted = Handed.begin, Handed.hand_in, list[tuple[dict[str, Any], bool]]()
+
+    def hand(notes: Handed, row: str, facts: dict[str, Any], *, failed: bool = False) -> None:
+        noted.append((facts, failed))
+        hand_in(notes, row, facts, failed=failed)
+
+    def found(notes: Handed, row: str) -> Any:
+        for facts, failed in noted:
+            hand_in(notes, row, facts, failed=failed)
+        return begin(notes, row)
+
+    sim.reset()
+    sim.rule(lambda request: Fault("status", status=400) if "free" in request.prompt else "not a number")
+    options: dict[str, Any] = {"executor": client, "concurrency": 1, "schema": int, "retries": 0}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Handed, "hand_in", hand)
+        first = llm.map(["free", "paid"], "{{ value }}", **options)
+        assert [(facts["cost_nanousd"] > 0, failed) for facts, failed in noted] == [(True, True)]
+        sent = len(sim.requests)
+        patched.setattr(Handed, "begin", found)
+        with pytest.raises(LlmnbError, match="ExtractionFailed"):
+            llm.map(["other"], "{{ value }}", **options, errors="raise")
+    assert first["error"].notna().all()
+    assert len(sim.requests) == sent
+
+
 def test_what_cannot_be_asked_elsewhere_is_refused(sim: Simulator, llm: llmnb.LLM, client: Any) -> None:
     """Before anything is sent, with what to do."""
     own = llmnb.LLM(client=sim.client(), cache=False)

@@ -81,6 +81,41 @@ def test_an_index_whose_file_is_lost_is_made_again(monkeypatch: pytest.MonkeyPat
         assert dict(index.items()) == {key: number + 100 for key, number in known.items()}
 
 
+@pytest.mark.parametrize("told", [0, 6])
+def test_an_index_that_cannot_be_sorted(monkeypatch: pytest.MonkeyPatch, told: int) -> None:
+    """Neither at first nor in the middle: one warning, and each key once all the same."""
+    small(monkeypatch)
+    known = {bytes([number]) * 16: max(number, 7) for number in range(1, 60)}  # those that are not saved have one
+    index = Index(known.items)
+    for key, number in known.items():
+        index.set(key, number)
+    items = index.items()
+    got = [next(items) for _ in range(told)]
+    file: Any = index._file
+    # SQLite gives up after so many steps: more than to write, and fewer than to sort
+    file.set_progress_handler(lambda: 1, 1 if told else 100)
+    with pytest.warns(LlmnbWarning, match="index of a run"):
+        got += items
+    assert len(got) == 59
+    assert dict(got) == known
+    assert [number for _, number in got] == sorted(known.values())
+
+
+def test_an_index_counts_though_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be found again is counted in memory."""
+    small(monkeypatch)
+    known = {bytes([number]) * 16: number for number in range(1, 60)}
+    index = Index(known.items)
+    for key, number in known.items():
+        index.set(key, number)
+    counts = {1: 30, 0: 29}
+    assert index.counts(1) == counts
+    file: Any = index._file
+    file.set_progress_handler(lambda: 1, 100)
+    with pytest.warns(LlmnbWarning, match="index of a run"):
+        assert index.counts(1) == counts
+
+
 def test_keys_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as they are read, and with those that came since."""
     small(monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -286,8 +287,13 @@ def test_a_budget_counts_what_was_killed(sim: Simulator, llm: llmnb.LLM) -> None
         input_tokens=20, cost_nanousd=40_000, estimated=True,
     )  # fmt: skip
     open_ledger().write_all([(replace(killed, uid=f"killed-{n}"), ()) for n in range(5)])
-    llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150)
     killed_usd = 5 * 150 * 10e-6
+    sheet = llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150, dry_run=True)
+    assert sheet.budget_left_usd < 0.02 - killed_usd
+    got = llm.map(rows, "{{ value }}", budget_usd="0.02", max_tokens=150)
+    [why] = got["error"].dropna().unique()
+    assert re.search(r"0\.02; \$0\.007\d+ is counted for 5 calls that were under way .* killed.* raise budget_usd", why)
+    assert got.status.first_error == why
     assert 0.02 - 3 * 0.0016 < sim.billed().price_nanousd / 1e9 + killed_usd <= 0.02
 
 

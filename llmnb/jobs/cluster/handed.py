@@ -20,10 +20,11 @@ _BEGUN = b"{}"
 
 @dataclass(frozen=True)
 class Before:
-    """What another worker left of a row: that it began, or what became of it, too."""
+    """What another worker left of a row: that it began, or what became of it, too; and whether that is an error."""
 
     is_begun: bool = False
     facts: dict[str, Any] | None = None
+    failed: bool = False
 
 
 class Handed:
@@ -40,15 +41,18 @@ class Handed:
             if kept is None:
                 self._backend.put([Item(self._name(row), _BEGUN, _TTL_S)])
                 return Before()
-            return Before(is_begun=True, facts=None if kept == _BEGUN else json.loads(kept))
+            if kept == _BEGUN:
+                return Before(is_begun=True)
+            facts, failed = json.loads(kept)
+            return Before(is_begun=True, facts=facts, failed=failed)
         except Exception as trouble:
             quietly("looking what another worker left of a row", trouble, but="it is asked")
             return Before()
 
-    def hand_in(self, row: str, facts: dict[str, Any]) -> None:
+    def hand_in(self, row: str, facts: dict[str, Any], *, failed: bool = False) -> None:
         """Notes what became of a row, for the case that this worker is lost before the driver has heard of it."""
         try:
-            self._backend.put([Item(self._name(row), json.dumps(facts).encode(), _TTL_S)])
+            self._backend.put([Item(self._name(row), json.dumps([facts, failed]).encode(), _TTL_S)])
         except Exception as trouble:
             quietly("noting a row for other workers", trouble, but="it is asked again if this worker is lost now")
 

@@ -12,6 +12,7 @@ from distributed import WorkerPlugin, get_worker, secede
 
 import llmnb
 from llmnb.asking.runner import loop_thread
+from llmnb.errors import LlmnbError
 from llmnb.jobs.asking import Outcome, Row
 from llmnb.jobs.cluster.common import Mark, seen
 from llmnb.jobs.cluster.fitness import SECRETS, Report
@@ -78,14 +79,17 @@ class Presence(WorkerPlugin):
         work, handed = self._opened()
         before = handed.begin(place)
         if before.is_begun:
-            return None if before.facts is None else (before.facts, None)
+            if before.facts is None:
+                return None
+            # in words: what others can write to is no place for an error that is unpickled
+            return told(Outcome(before.facts, LlmnbError(before.facts["error"]) if before.failed else None))
         done: Future[Outcome | None] = Future()
         loop_thread().call(lambda: self._begin(work, row, done))
         outcome = done.result()
         if outcome is None:
             return None
-        if outcome.error is None:
-            handed.hand_in(place, outcome.facts)
+        if outcome.state != "free":  # else it is asked again, and that costs nothing
+            handed.hand_in(place, outcome.facts, failed=outcome.error is not None)
         return told(outcome)
 
     def held(self) -> tuple[int, str]:

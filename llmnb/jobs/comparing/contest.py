@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from llmnb.jobs.comparing.contestants import Contestant, Prompts, check_known
 from llmnb.jobs.comparing.judging import Judge, Pair, prompts_for_judge, ruled
 from llmnb.jobs.comparing.scores import Scored, Scores, by_function, by_pairs, score_of
 from llmnb.jobs.comparing.sofar import Follower, SoFar, Watch
+from llmnb.jobs.lost import NONE_LOST, Lost, spent_by
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.run import Run, Status
@@ -90,6 +91,7 @@ class Contest:
         self._errors: dict[str, Exception] = {}
         self._pairs: list[Pair] = []
         self._judged: list[Facts] = []
+        self._unkept, self._lost = 0, NONE_LOST
         self._watch = Watch(self.labels, prompts.frame) if shown.is_table else None
         self._scored: Scored = {}
         self._unscored: deque[tuple[str, int, Facts]] = deque()
@@ -203,6 +205,7 @@ class Contest:
             async for status in statuses:
                 for act in self._answers_so_far(runs, status):
                     yield act
+            self._unkept, self._lost = runs.unkept, runs.lost
             for one, facts in zip(self._found, runs.facts(), strict=True):
                 self._facts[one.label] = facts
 
@@ -252,9 +255,9 @@ class Contest:
             self._pairs = pairs
             return
         job = judge.job(open_pairs, answers, prompts_for_judge(self._prompts, self._found))
-        spent = sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
+        spent = self._unkept + sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
         job = job.with_one_client(on_loop_thread=on_loop_thread)
-        async with _Runs([job], spent) as runs, aclosing(runs.work()) as statuses:
+        async with _Runs([job], spent, self._lost) as runs, aclosing(runs.work()) as statuses:
             judging = Follower(runs.runs[0])
             if self._watch is not None:
                 for pair in pairs:
@@ -286,7 +289,7 @@ async def _asked_alone(job: Job, purse: Purse | None) -> tuple[Facts, Exception 
         if purse is not None:
             taken = await purse.take(question)
             if taken is None:
-                return _unasked(f"not asked: it could cost more than is left of budget_usd={purse.usd}"), None
+                return _unasked(purse.is_empty), None
             held = taken
     except Exception as error:
         return _unasked(f"{type(error).__name__}: {error}"), error
@@ -300,28 +303,35 @@ def _unasked(why: str) -> Facts:
     return {"error": why, "cost_nanousd": 0, "full_nanousd": None, "input_tokens": 0, "output_tokens": 0}
 
 
-def _purse_of(jobs: Sequence[Job], spent_nanousd: int = 0) -> Purse | None:
+def _purse_of(jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST) -> Purse | None:
     """One purse for all: that of the job whose rows may be asked most often."""
-    purse = max(jobs, key=lambda job: 0 if job.shape is None else job.retries).purse()
-    if purse is not None:
-        purse.settle(0, spent_nanousd)
-    return purse
+    return max(jobs, key=lambda job: 0 if job.shape is None else job.retries).purse(spent_nanousd, lost)
 
 
 class _Runs:
     """Several runs over the same rows, side by side; one that fails leaves the others alone."""
 
-    def __init__(self, jobs: Sequence[Job], spent_nanousd: int = 0) -> None:
+    def __init__(self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST) -> None:
         self._jobs = jobs
         self._spent = spent_nanousd
+        self.unkept = 0
+        """What calls of these runs cost that ended, and whose rows a kill kept from being written."""
+        self.lost = lost
+        """Calls that were killed, of these runs and of those before that share their budget."""
         self._runs: list[Run] = []
         self._open = ExitStack()
         self._statuses: list[Status] = [Status(len(job.frame)) for job in jobs]
         self._errors: dict[int, Exception] = {}
 
     async def __aenter__(self) -> _Runs:
-        spent = self._spent + sum(_kept_nanousd(job) for job in self._jobs if job.budget_usd is not None)
-        purse = _purse_of(self._jobs, spent)
+        spent = self._spent
+        named = {job.run_id: job for job in self._jobs if job.budget_usd is not None}  # of two with one run once
+        for job in named.values():
+            kept, unkept, lost = spent_by(job)
+            spent += kept + unkept
+            self.unkept += unkept
+            self.lost += lost
+        purse = _purse_of(self._jobs, spent, self.lost)
         for job in self._jobs:
             run, results = job.run(purse=purse)
             self._open.callback(results.close)
@@ -375,18 +385,6 @@ class _Runs:
             told.append(facts if is_first else {**facts, **again})
         lost = _unasked("not asked" if error is None else f"{type(error).__name__}: {error}")
         return told + [lost] * (len(self._jobs[number].frame) - len(told))
-
-
-def _kept_nanousd(job: Job) -> int:
-    """What the rows of this frame have cost in runs that were broken off."""
-    results = job.results()
-    keys: set[bytes] = set()
-    for prompt in job.prompts():
-        with suppress(Exception):  # it will be that row's error
-            keys.add(Row.of(prompt).key)
-    spent = sum((results.facts(key) or {}).get("cost_nanousd") or 0 for key in keys)
-    results.close()
-    return spent
 
 
 def _together(statuses: Sequence[Status]) -> Status:
