@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmnb.errors import StoreError
-from llmnb.ledger import Books, bookkeeping, books, calls, new_ledger, usage
+from llmnb.ledger import Books, bookkeeping, books, calls, new_ledger, shelver, usage
 from llmnb.ledger.shelf import spool_folder
 from llmnb.ledger.spool import waiting
 from llmnb.places import PostgresPlace
@@ -28,8 +28,8 @@ from ...postgres_server import PASSWORD, ROLE, PostgresServer
 def team(postgres: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> PostgresPlace:
     """The database is that of the settings; tried again soon."""
     monkeypatch.setenv("LLMNB_STORE_URL", postgres.url)
-    monkeypatch.setattr(bookkeeping, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(bookkeeping, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(shelver, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(shelver, "LONGEST_PAUSE_S", 0.2)
     return postgres
 
 
