@@ -52,7 +52,7 @@ def test_a_batch_is_waited_for(page: Page, lab: Lab, sim: Simulator) -> None:
     for cell in (0, 1):
         lab.run_cell(page, cell)
     page.wait_for_function(waits)
-    assert "30 in progress in batch msgbatch_" in page.locator(RUN).first.inner_text()
+    page.locator(RUN).first.get_by_text("30 in progress in batch msgbatch_").first.wait_for()
     screenshot(page, "batch-waiting")
     page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
     lab.stop_kernels()
