@@ -72,7 +72,8 @@ class AsksOfRows(Asker):
 
         Args:
             rows: a DataFrame, a Series, a list, an iterator, or a Path to a CSV, JSON Lines or Parquet file. With
-                `out`, an iterator is read in a thread of its own, and its rows are asked as they come.
+                `out`, an iterator is read in a thread of its own, and its rows are asked as they come; `amap` takes
+                async iterators.
             prompt: a template, whose fields are the columns (rows without columns: {{ value }}; a column with any name:
                 {{ row["my column"] }}), or a function that makes a prompt of a row, such as `[row.picture, "What?"]`
                 with a Path in the column.
@@ -146,13 +147,22 @@ class AsksOfRows(Asker):
         out: str | PathLike[str] | None = None,
         **options: Unpack[MapOptions],
     ) -> Mapped | MappedFile | MapEstimate:
-        """The async twin of `map`."""
-        import asyncio
+        """The async twin of `map`, which takes async iterators, too: their rows are asked as they come.
 
-        asked = rows, prompt, {**options, "out": out}
-        # the first rows of an iterator may take their time
-        job = await asyncio.to_thread(self._job, *asked) if isinstance(rows, Iterator) else self._job(*asked)
-        return job.estimate() if dry_run else await job.aask()
+        Such an iterator is read on this loop, a little ahead, and closed (`aclose`) when the run ends, however it does.
+        What it raises ends the run, when the rows that came before are answered and kept.
+        """
+        from llmnb.jobs.readers import reading
+        from llmnb.jobs.sitting import in_thread
+
+        async with reading(rows) as given:
+            asked = given, prompt, {**options, "out": out}
+            # the rows of an iterator may take their time, and those of an async one need this loop
+            if given is rows and not isinstance(rows, Iterator):
+                job = self._job(*asked)
+                return job.estimate() if dry_run else await job.aask()
+            job = await in_thread(self._job, *asked)
+            return await in_thread(job.estimate) if dry_run else await job.aask()
 
     def _job(self, rows: Any, prompt: object, options: Mapping[str, Any]) -> Job:
         from llmnb.jobs.mapping import job

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from llmnb import interrupts
 from llmnb.errors import InvalidRequest
@@ -18,12 +18,15 @@ from llmnb.jobs.turn import Turn
 from llmnb.views import views
 
 if TYPE_CHECKING:
+    from llmnb.jobs.estimate import MapEstimate
     from llmnb.jobs.mapped import Mapped
     from llmnb.jobs.mapping import Job
     from llmnb.jobs.results import Results
     from llmnb.jobs.run import Run, Status
     from llmnb.jobs.written import MappedFile
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _NOT_BEGUN = "Stopped while another call was at this run: nothing was sent."
 
 
@@ -32,7 +35,8 @@ def ask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
     from llmnb.asking.runner import from_loop_thread
 
     if job.confirms:
-        _confirm(job)
+        _see_somebody()
+        _confirm(job.estimate())
     with _turn(job) as turn:
         try:
             turn.wait()
@@ -59,31 +63,38 @@ def ask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
 async def aask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
     """See `Job.aask`."""
     if job.confirms:
-        _confirm(job)
+        _see_somebody()
+        # an async iterator gives its rows on this loop
+        _confirm(await in_thread(job.estimate))
     with _turn(job) as turn:
-        await _stoppable(turn.wait_async(), lambda: _NOT_BEGUN)
+        await stoppable(turn.wait_async(), lambda: _NOT_BEGUN)
         run, results = job.with_one_client(on_loop_thread=False).run(failed_again=failed_again)
         with job.described(run, results), _progress(job, Cancelled) as told:
             try:
-                await _stoppable(_tell(run, told), lambda: _stopped(run))
+                await stoppable(_tell(run, told), lambda: _stopped(run))
             finally:
                 told(replace(run.status, is_over=True))
     return await asyncio.to_thread(_given, job, run, results) if job.out is not None else _given(job, run, results)
 
 
-def _confirm(job: Job) -> None:
-    """Shows the estimate to a person, and goes on if that is wanted.
-
-    Raises:
-        InvalidRequest: there is nobody to ask.
-        Stopped: it is not; nothing was sent.
+def _see_somebody() -> None:
+    """Raises:
+    InvalidRequest: there is nobody to ask.
     """
     if not views.is_somebody_there():
         raise InvalidRequest(
             "confirm=True asks a person, and there is none: this is neither a notebook nor a terminal. Give "
             "budget_usd=…, which holds by itself. Nothing was sent."
         )
-    print(job.estimate())  # noqa: T201 - the question needs it, wherever it is asked
+
+
+def _confirm(estimate: MapEstimate) -> None:
+    """Shows the estimate to a person, and goes on if that is wanted.
+
+    Raises:
+        Stopped: it is not; nothing was sent.
+    """
+    print(estimate)  # noqa: T201 - the question needs it, wherever it is asked
     if input("Ask these rows? [y/N] ").strip().lower() not in ("y", "yes"):
         raise Stopped("Not begun: nothing was sent.")
 
@@ -100,12 +111,12 @@ def _turn(job: Job) -> Generator[Turn]:
         turn.close()
 
 
-async def _stoppable(work: Coroutine[Any, Any, None], said: Callable[[], str]) -> None:
+async def stoppable(work: Coroutine[Any, Any, _T], said: Callable[[], str]) -> _T:
     """Does the work, unless a person stops it; `said` is what they are told then."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     with interrupts.heard(lambda: _cancel(loop, task)) as interrupt:
         try:
-            await task
+            return await task
         except asyncio.CancelledError as error:
             if interrupt.struck or isinstance(error, Cancelled):
                 raise Cancelled(said()) from None
@@ -114,7 +125,12 @@ async def _stoppable(work: Coroutine[Any, Any, None], said: Callable[[], str]) -
             task.cancel()
 
 
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[None]) -> None:
+async def in_thread(work: Callable[_P, _T], *given: _P.args, **options: _P.kwargs) -> _T:
+    """Does what comes before a run, and may wait for its rows, in a thread; a person can stop it."""
+    return await stoppable(asyncio.to_thread(work, *given, **options), lambda: "Stopped: nothing was sent.")
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
     loop.call_soon_threadsafe(task.cancel)
 
 

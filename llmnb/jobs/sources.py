@@ -1,21 +1,22 @@
 """Where the rows of a run come from: whatever a user has them in, whole as a DataFrame or piece by piece.
 
 In pieces are read the files and iterators of a run whose results go to a file (`out=`): there may be more rows than
-memory. A file is read twice or more, and nothing of it is kept; what came of an iterator is put on disk until the run's
-frame is forgotten, since it comes once.
+memory; and async iterators, whose rows come while others are asked. A file is read twice or more, and nothing of it is
+kept; what came of an iterator is put on disk until the run's frame is forgotten, since it comes once.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.errors import InvalidRequest, MissingExtra
+from llmnb.jobs.readers import Reader, ThreadReader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,10 +58,10 @@ def source_of(rows: Any, *, in_pieces: bool = False) -> Source:
     """
     if in_pieces and isinstance(rows, PathLike):
         return _file(Path(cast("PathLike[str]", rows)).expanduser())
-    if in_pieces and isinstance(rows, Iterator):
+    if isinstance(rows, Reader) or (in_pieces and isinstance(rows, Iterator)):
         from llmnb.jobs.spooled import Spooled
 
-        return Spooled(cast("Iterator[Any]", rows))
+        return Spooled(rows if isinstance(rows, Reader) else ThreadReader(cast("Iterator[Any]", rows)))
     return Whole(frame_of(rows))
 
 
@@ -79,6 +80,8 @@ def frame_of(rows: Any) -> pd.DataFrame:
         return series.to_frame(VALUE if series.name is None else series.name)
     if isinstance(rows, PathLike):
         return _file(Path(cast("PathLike[str]", rows)).expanduser()).frame()
+    if isinstance(rows, AsyncIterable) and not isinstance(rows, Iterable):
+        raise InvalidRequest("the rows of an async iterator are asked by `await llm.amap(…)`. Nothing was sent.")
     if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
         raise InvalidRequest(
             "rows must be a DataFrame, a Series, a list, an iterator or a Path to a CSV, JSONL or Parquet file, not "

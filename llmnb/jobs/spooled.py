@@ -1,4 +1,4 @@
-"""Rows that come of an iterator: read once, in a thread of its own, and kept on disk for the next time.
+"""Rows that come of an iterator: read once, by a thread or task of its own, and kept on disk for the next time.
 
 An iterator may hang, or take seconds for a row. So each row is handed on when it comes, and whoever waits for the next
 one can be stopped without the iterator. A few rows are read ahead, and what was read is never lost: a run that was
@@ -7,11 +7,9 @@ stopped goes on where it was, in this process.
 
 from __future__ import annotations
 
-import contextvars
 import pickle
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,16 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmnb.errors import LlmnbError
 from llmnb.jobs import sources
+from llmnb.jobs.readers import Reader
 from llmnb.jobs.sources import VALUE, joined, listed_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AHEAD = 1_000
 FIRST_S = 0.5
 """So long rows are waited for that tell the columns, after the first one: not all rows need have the same keys."""
-_POLL_S = 0.1
-"""A Ctrl-C that comes just before a thread begins to wait does not wake it, and on Windows none does."""
 
 
 class Spooled:
@@ -39,12 +35,12 @@ class Spooled:
         Exception: what the iterator raises before its first row.
     """
 
-    def __init__(self, rows: Iterator[Any]) -> None:
+    def __init__(self, reader: Reader) -> None:
         folder = Path(mkdtemp(prefix="llmnb-rows-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = folder / "rows"
         self._path.touch()
-        self._reader = _Reader(rows)
+        self._reader = reader
         weakref.finalize(self, self._reader.close)
         self._lock = threading.Lock()  # of those who read, one waits for the iterator
         self._end = self._read = 0
@@ -111,7 +107,7 @@ class Spooled:
         if error is None:
             return
         told = (
-            f"llmnb: this ended what gives the rows, after {self._read:,} of them. It is read in a thread of its own; "
+            f"llmnb: this ended what gives the rows, after {self._read:,} of them. It is read {self._reader.how}; "
             "an iterator cannot go on after an error: make it anew, and the same call asks only what is not finished."
         )
         if not isinstance(error, Exception):
@@ -119,51 +115,3 @@ class Spooled:
         if told not in getattr(error, "__notes__", ()):
             error.add_note(told)
         raise error
-
-
-class _Reader:
-    """A thread that reads an iterator, and waits when so many rows have not been taken."""
-
-    def __init__(self, rows: Iterator[Any]) -> None:
-        self.error: BaseException | None = None
-        self._changed = threading.Condition()
-        self._waiting: list[Any] = []
-        self._is_over = self._is_closed = False
-        # a daemon: an iterator that hangs must not keep the process
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._read, rows), name="llmnb-iterator", daemon=True).start()
-
-    def take(self, patience_s: float = 0.0) -> list[Any]:
-        """Those that have come, or the next one; more are waited for so long, if more than one. Empty at the end."""
-        with self._changed:
-            while not self._waiting and not self._is_over:
-                self._changed.wait(_POLL_S)
-            until = time.monotonic() + patience_s
-            while len(self._waiting) < AHEAD and not self._is_over and (left := until - time.monotonic()) > 0:
-                self._changed.wait(min(left, _POLL_S))
-            taken, self._waiting = self._waiting, []
-            self._changed.notify_all()
-        return taken
-
-    def close(self) -> None:
-        """No more rows are read, but for the one that is waited for now."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-
-    def _read(self, rows: Iterator[Any]) -> None:
-        try:
-            for row in rows:
-                with self._changed:
-                    self._waiting.append(row)
-                    self._changed.notify_all()
-                    while len(self._waiting) >= AHEAD and not self._is_closed:
-                        self._changed.wait()
-                    if self._is_closed:
-                        return
-        except BaseException as error:
-            self.error = error
-        finally:
-            with self._changed:
-                self._is_over = True
-                self._changed.notify_all()

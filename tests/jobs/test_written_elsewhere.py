@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,15 @@ def test_the_file_is_that_of_rows_asked_here(
     assert (again.status.kept, again.status.done) == (6, 1)
     here = llm.map(frame, SAY)
     assert (here.status.kept, here.run_id) == (7, got.run_id)
+
+
+async def test_an_async_iterator_in_batches(sim: Simulator, llmnb_home: Path) -> None:
+    """Its rows come on the loop that sends the batch."""
+
+    async def rows() -> AsyncIterator[str]:
+        for word in WORDS:
+            await asyncio.sleep(0)
+            yield word
+
+    got = await llmnb.LLM(cache=False).amap(rows(), "Say {{ value }}", via="batch")
+    assert got["text"].tolist() == [f"echo Say {word}" for word in WORDS]
