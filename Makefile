@@ -18,8 +18,10 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"
+	@# the types are checked beside the tests, which wait for something now and then
+	$(BIN)/pyright >.venv/pyright.txt 2>&1 & types=$$!; \
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"; tests=$$?; \
+	wait $$types; types=$$?; cat .venv/pyright.txt; exit $$((tests || types))
 	$(BIN)/pytest -n 2 --dist loadfile -m "browser and not live and not soak"
 
 soak: .venv/ready
