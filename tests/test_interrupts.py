@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,8 @@ from llmnb import interrupts
 from llmnb.interrupts import Stopped
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import Answer
+
+from . import processes
 
 
 def raising(error: BaseException) -> None:
@@ -159,11 +160,12 @@ with ThreadPoolExecutor(2) as pool:
 def test_a_script_sends_no_more(llmnb_simulator: Simulator) -> None:
     """Ctrl-C on a script's pool: what was sent comes to its end, and nothing more is sent."""
     llmnb_simulator.rule(Answer(text="word", first_token_s=0.5))  # an answer in one piece knows no delay of deltas
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as script:
-        assert script.stdout is not None
-        assert script.stdout.readline() == b"asked\n"
+    script = processes.Python(["-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert script.stdout is not None
+    with script.stdout:
+        assert script.stdout.readline() == "asked\n"
         while len(llmnb_simulator.requests) < 2:
             time.sleep(0.01)
         script.send_signal(signal.SIGINT)
-        script.wait(60)
+        script.wait()
     assert len(llmnb_simulator.requests) == 2

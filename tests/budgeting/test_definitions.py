@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from decimal import Decimal
@@ -19,6 +17,7 @@ from llmnb.errors import InvalidRequest
 from llmnb.ledger import Ledger, Store, migrations
 from llmnb.settings import load
 
+from .. import processes
 from .conftest import in_both, rows, the_budget
 
 
@@ -206,7 +205,7 @@ def test_processes_that_set_the_same_budget_at_once_make_one(ledger: Store, make
     """The last one counts, none fails, and what was spent is counted once."""
     for _ in range(50):
         ledger.write(make_call(ts=now_us()))
-    setters = [subprocess.Popen([sys.executable, "-c", SETTER, str(usd)]) for usd in (1, 2, 3)]
+    setters = [processes.Python(["-c", SETTER, str(usd)]) for usd in (1, 2, 3)]
     assert [setter.wait() for setter in setters] == [0, 0, 0]
     found = statuses()
     assert len(found) == 21
@@ -227,7 +226,7 @@ set_budget(usd=1, per="day")
 def test_a_count_that_was_never_finished_is_done_again(ledger: Store, make_call) -> None:
     """By whoever waits for it; until then the budget says that it is being counted."""
     ledger.write(make_call(ts=now_us()))
-    subprocess.run([sys.executable, "-c", KILLED], check=False)
+    processes.Python(["-c", KILLED]).wait()
     assert the_budget().counting is not None
     ledger.write(make_call(ts=now_us()))
     guard(load()).tidy()
@@ -240,6 +239,6 @@ def test_a_count_that_was_never_finished_is_done_again(ledger: Store, make_call)
 def test_setting_a_budget_whose_count_was_never_finished_counts(ledger: Store, make_call) -> None:
     """Nobody has to wait for the tidying up."""
     ledger.write(make_call(ts=now_us()))
-    subprocess.run([sys.executable, "-c", KILLED], check=False)
+    processes.Python(["-c", KILLED]).wait()
     assert set_budget(usd=1, per="day").spent == Decimal("0.00022")
     assert the_budget().counting is None

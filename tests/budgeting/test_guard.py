@@ -21,6 +21,7 @@ from llmnb.ledger import Ledger, books
 from llmnb.ledger.sessions import is_dead
 from llmnb.settings import load
 
+from .. import processes
 from .conftest import ask, rows
 
 CENT = 10_000_000
@@ -55,14 +56,14 @@ signal.pause()
 def hold_and_die(*arguments: str) -> None:
     """A process that holds forty cents and is killed."""
     root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *arguments],
+    process = processes.Python(
+        ["-c", HOLDER, *arguments],
         stdout=subprocess.PIPE,
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == b"holding\n"
+    assert process.stdout.readline() == "holding\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

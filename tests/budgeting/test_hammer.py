@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from llmnb.settings import load
 from llmnb.simulator import Simulator
 from llmnb.testing import serve_simulator
 
+from .. import processes
 from .conftest import rows
 
 QUESTION: dict[str, Any] = {
@@ -97,30 +97,30 @@ def simulator() -> Iterator[Simulator]:
         assert running.crashes == []
 
 
-def started(simulator: Simulator, processes: int, threads: int, kinds: str, seed: int) -> list[subprocess.Popen[bytes]]:
+def started(simulator: Simulator, count: int, threads: int, kinds: str, seed: int) -> list[processes.Python]:
     """Processes that begin all at once."""
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CODE, str(seed * 100 + number), str(threads), kinds],
+        processes.Python(
+            ["-c", CODE, str(seed * 100 + number), str(threads), kinds],
             env={**os.environ, **simulator.environ()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        for number in range(processes)
+        for number in range(count)
     ]
     for child in children:
         assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
+        assert child.stdout.readline() == "ready\n"
     return children
 
 
 def hammer(
-    simulator: Simulator, usd: str, *, processes: int, threads: int, kinds: str, seed: int = 1, kills: int = 0
+    simulator: Simulator, usd: str, *, count: int, threads: int, kinds: str, seed: int = 1, kills: int = 0
 ) -> Outcome:
     """Has processes spend a budget to its end; `kills` of them are killed on the way, and others take their place."""
     limit = set_budget(usd=usd, per="total", project="hammer").budget.allowance
     dice = random.Random(seed)
-    children = started(simulator, processes, threads, kinds, seed)
+    children = started(simulator, count, threads, kinds, seed)
     for child in children:
         go(child)
     for number in range(kills):
@@ -136,13 +136,13 @@ def hammer(
     return settled(simulator, limit)
 
 
-def go(child: subprocess.Popen[bytes]) -> None:
+def go(child: processes.Python) -> None:
     assert child.stdin is not None
-    child.stdin.write(b"\n")
+    child.stdin.write("\n")
     child.stdin.flush()
 
 
-def ended(child: subprocess.Popen[bytes]) -> None:
+def ended(child: processes.Python) -> None:
     child.wait()
     assert child.stdin is not None
     assert child.stdout is not None
@@ -169,7 +169,7 @@ def settled(simulator: Simulator, limit: int) -> Outcome:
 
 def test_four_processes_spend_one_budget_to_its_end(simulator: Simulator) -> None:
     """Not streamed, so that nothing can be cut off: the bill is within the limit, and no call that fitted was left."""
-    outcome = hammer(simulator, "0.25", processes=4, threads=2, kinds="create")
+    outcome = hammer(simulator, "0.25", count=4, threads=2, kinds="create")
     assert outcome.billed == outcome.booked <= outcome.limit
     assert outcome.limit - outcome.booked < MOST_HELD
     assert outcome.calls > 50
@@ -182,7 +182,7 @@ def test_processes_spend_one_budget_of_a_team(
 ) -> None:
     """In PostgreSQL, as processes of several machines would: the bill is within the limit, which is used to its end."""
     monkeypatch.setenv("LLMNB_STORE_URL", postgres.url)
-    outcome = hammer(simulator, "0.08", processes=2, threads=3, kinds="create,stream")
+    outcome = hammer(simulator, "0.08", count=2, threads=3, kinds="create,stream")
     assert outcome.billed == outcome.booked <= outcome.limit
     assert outcome.limit - outcome.booked < MOST_HELD
     assert outcome.calls > 10
@@ -199,7 +199,7 @@ def test_eight_processes_spend_one_budget_to_its_end(
     """The same with eight, four threads each, and streams among them, of which some are left early."""
     if where == "postgres":
         monkeypatch.setenv("LLMNB_STORE_URL", request.getfixturevalue("postgres").url)
-    outcome = hammer(simulator, "4", processes=8, threads=4, kinds="create,create,stream,stream,break", seed=seed)
+    outcome = hammer(simulator, "4", count=8, threads=4, kinds="create,create,stream,stream,break", seed=seed)
     # of a stream that was left, the API bills what was under way, and the books estimate what was read
     left_early = sum(row[0] for row in rows("SELECT count(*) FROM calls WHERE status = 'cancelled'"))
     assert outcome.billed <= outcome.limit + left_early * MOST_HELD
@@ -211,8 +211,8 @@ def test_eight_processes_spend_one_budget_to_its_end(
 @pytest.mark.timeout(1800)
 def test_eight_processes_with_a_history_waste_little(simulator: Simulator) -> None:
     """With the 99th percentile held the last of the money is used, too; the bound is that of two answers beyond it."""
-    hammer(simulator, "0.8", processes=8, threads=2, kinds="create")
-    outcome = hammer(simulator, "4", processes=8, threads=4, kinds="create", seed=2)
+    hammer(simulator, "0.8", count=8, threads=2, kinds="create")
+    outcome = hammer(simulator, "4", count=8, threads=4, kinds="create", seed=2)
     assert outcome.billed <= outcome.limit + 32 * MOST_HELD
     assert outcome.limit - outcome.booked < MOST_HELD
 
@@ -220,7 +220,7 @@ def test_eight_processes_with_a_history_waste_little(simulator: Simulator) -> No
 @pytest.mark.soak
 def test_kills_in_the_middle_leave_nothing_held(simulator: Simulator) -> None:
     """What the dead had under way is booked as an estimate, and what they held beyond that goes to others."""
-    outcome = hammer(simulator, "0.25", processes=2, threads=2, kinds="create,stream", kills=2)
+    outcome = hammer(simulator, "0.25", count=2, threads=2, kinds="create,stream", kills=2)
     interrupted = rows("SELECT count(*) FROM calls WHERE status = 'interrupted'")[0][0]
     assert outcome.billed <= outcome.limit + interrupted * MOST_HELD
     assert outcome.limit - outcome.booked < MOST_HELD
@@ -239,7 +239,7 @@ def test_many_kills_leave_nothing_held(simulator: Simulator, seed: int) -> None:
     simulator.fail("server_error", probability=0.03, retry_after_ms=1)
     for kind in ("drop", "truncate", "error_event"):
         simulator.fail(kind, probability=0.02, after_events=5)
-    outcome = hammer(simulator, "3", processes=8, threads=4, kinds="create,stream,stream,break", seed=seed, kills=40)
+    outcome = hammer(simulator, "3", count=8, threads=4, kinds="create,stream,stream,break", seed=seed, kills=40)
     ((unsure, sure),) = rows("SELECT sum(estimated), sum(CASE WHEN estimated THEN 0 ELSE cost_nanousd END) FROM calls")
     assert sure <= outcome.limit
     assert outcome.billed <= sure + unsure * MOST_HELD

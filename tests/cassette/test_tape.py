@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 from pathlib import Path
@@ -22,6 +20,8 @@ from llmnb.cassette.body import Event
 from llmnb.cassette.interaction import encoded, header, lines_of
 from llmnb.cassette.tape import Recorder, write
 from llmnb.errors import CassetteError
+
+from .. import processes
 
 SIMPLE = Interaction(
     1,
@@ -255,7 +255,7 @@ def test_killed_while_recording_every_finished_answer_is_in_the_file(tmp_path: P
             os.kill(os.getpid(), signal.SIGKILL)
     """
     path = tmp_path / "a.jsonl"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(path)], capture_output=True, text=True)
+    done = processes.run(["-c", textwrap.dedent(script), str(path)])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [one.request.body["messages"][0]["content"] for one in read(path).interactions] == list("01234")
 

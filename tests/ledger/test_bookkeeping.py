@@ -20,6 +20,8 @@ from llmnb.ledger import Books, Ledger, books, migrations, spool
 from llmnb.records import Call
 from llmnb.trouble import LlmnbWarning
 
+from .. import processes
+
 
 def recorded(call: Call) -> bool:
     """Records a call with the books of this process; whether it is in the ledger."""
@@ -155,8 +157,7 @@ def test_the_next_process_writes_what_a_dead_one_left(store: Store, make_call, t
         keeper.record(Call(uid="open", ts=2, model_requested="m", session=session()))
         os._exit(1)
     """
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
-    assert subprocess.run(command, check=False).returncode == 1
+    assert processes.run(["-c", textwrap.dedent(program)]).returncode == 1
     assert spool.waiting(folder) == 2
     Books(store, folder).record(make_call(uid="mine"))
     Books(store, folder).record(make_call(uid="mine too"))
@@ -324,8 +325,7 @@ def test_a_file_size_limit_makes_rows_wait_in_memory(tmp_path: Path) -> None:
         fill=f"{limits} resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {hard}))",
         free=f"resource.setrlimit(resource.RLIMIT_FSIZE, ({hard}, {hard}))",
     )
-    command = [sys.executable, "-c", program, str(tmp_path), "limit"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = processes.run(["-c", program, str(tmp_path), "limit"])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[0]) > 10
     assert int(done.stdout.splitlines()[1]) <= 3
@@ -342,8 +342,7 @@ def test_a_really_full_disk_makes_rows_wait_in_memory(tmp_path: Path) -> None:
     try:
         fill = "try:\n    while True: fill.write(b'x' * 4096)\nexcept OSError: pass"
         program = FULL.format(fill=fill, free="fill.close(); (home / 'fill').unlink()")
-        command = [sys.executable, "-c", program, str(disk), "unlink"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = processes.run(["-c", program, str(disk), "unlink"])
         assert done.returncode == 0, done.stderr
         assert "disk" in done.stdout
         assert "rows wait in memory" in done.stdout

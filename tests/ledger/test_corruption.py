@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from llmnb.ledger import Ledger, books, calls
 from llmnb.ledger.connection import set_aside
 from llmnb.records import Call
 from llmnb.trouble import LlmnbWarning
+
+from .. import processes
 
 
 def recorded(call: Call) -> bool:
@@ -113,8 +113,7 @@ def test_several_processes_that_find_the_damage_move_it_once(tmp_path: Path) -> 
         "import sys; from pathlib import Path; from llmnb.ledger import Ledger; from llmnb.records import Call\n"
         "Ledger(Path(sys.argv[1])).write(Call(uid=sys.argv[2], ts=0, model_requested='m'))"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
-    running = [subprocess.Popen([*command, str(number)]) for number in range(4)]
+    running = [processes.Python(["-c", program, str(path), str(number)]) for number in range(4)]
     assert [process.wait() for process in running] == [0, 0, 0, 0]
     assert sorted(uids(path)) == ["0", "1", "2", "3"]
     assert len(list(tmp_path.glob("*.corrupt-*"))) == 1

@@ -40,6 +40,7 @@ from llmnb.records import Call, Cost
 from llmnb.trouble import LlmnbWarning
 
 from ..postgres_server import PostgresServer
+from ..processes import Python
 
 OSLO, TOKYO, KATHMANDU = ZoneInfo("Europe/Oslo"), ZoneInfo("Asia/Tokyo"), ZoneInfo("Asia/Kathmandu")
 DAY_US = 86_400_000_000
@@ -515,27 +516,25 @@ while True:
 """
 
 
-def started(code: str, place: Place, name: str) -> subprocess.Popen[str]:
+def started(code: str, place: Place, name: str) -> Python:
     where = str(place) if isinstance(place, Path) else place.url
-    process = subprocess.Popen([sys.executable, "-c", code, where, name], stdout=subprocess.PIPE, text=True)
+    process = Python(["-c", code, where, name], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[str]]]:
+def processes() -> Iterator[list[Python]]:
     """Processes that are ended when the test is over."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[Python] = []
     yield running
     for process in running:
         process.kill()
         process.communicate()
 
 
-def test_exact_at_every_moment_while_four_write_and_two_fold(
-    store: Store, processes: list[subprocess.Popen[str]]
-) -> None:
+def test_exact_at_every_moment_while_four_write_and_two_fold(store: Store, processes: list[Python]) -> None:
     """On any snapshot the answer with roll-ups is that of the rows, whatever is under way.
 
     In PostgreSQL rows do not commit in the order of their ids: a fold must not pass one that is still on its way.
@@ -558,7 +557,7 @@ def test_exact_at_every_moment_while_four_write_and_two_fold(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
-def test_a_fold_that_is_killed_is_gone_on_with(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+def test_a_fold_that_is_killed_is_gone_on_with(tmp_path: Path, processes: list[Python]) -> None:
     """Kill -9 of a fold or a rebuild at any moment leaves exact answers, and the next one goes on from there."""
     path, chance = tmp_path / "ledger.db", random.Random(7)
     ledger = Ledger(path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -18,13 +16,15 @@ from llmnb.ledger.connection import reading
 from llmnb.places import Place
 from llmnb.records import Call
 
+from .. import processes
+
 NOW_US = time.time_ns() // 1000
 
 
 def dead_session() -> str:
     """The session of a process that has ended."""
     program = "from llmnb.origin import session; print(session())"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    return processes.run(["-c", program], check=True).stdout.strip()
 
 
 def statuses(path: Place) -> dict[str, list[object]]:

@@ -6,8 +6,6 @@ import dataclasses
 import datetime
 import enum
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +19,8 @@ from llmnb.asking.shape import Misfit
 from llmnb.errors import InvalidRequest
 from llmnb.tools.results import MAX_CHARS, NOTHING, content_of_result, text_of_result
 from llmnb.tools.tool import Tool, fingerprint, tool_of
+
+from .. import processes
 
 
 def google(city: str, days: int = 1) -> str:
@@ -221,7 +221,7 @@ def test_the_code_of_a_function_has_a_name_that_lasts() -> None:
     for space, text in zip(spaces, (source, source.replace("'c'", "'d'")), strict=True):
         exec(text, space)
     told = f"from llmnb.tools.tool import fingerprint\nexec({source!r})\nprint(fingerprint(f))"
-    elsewhere = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    elsewhere = processes.run(["-c", told], check=True).stdout.strip()
     assert fingerprint(spaces[0]["f"]) == elsewhere
     assert fingerprint(spaces[1]["f"]) != elsewhere
 

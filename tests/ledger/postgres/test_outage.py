@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from llmnb.places import PostgresPlace
 from llmnb.settings import load
 from llmnb.trouble import LlmnbWarning
 
+from ... import processes
 from ...postgres_server import PASSWORD, ROLE, PostgresServer
 
 
@@ -103,7 +103,7 @@ def test_a_process_that_is_killed_while_the_server_is_away_loses_nothing(
 ) -> None:
     """What it told of is written by the next process, each row once, however often that is tried."""
     postgres_server.stop()
-    process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    process = processes.Python(["-c", KILLED], stdout=subprocess.PIPE)
     assert process.stdout is not None
     told = [int(next(process.stdout)) for _ in range(300)]
     os.kill(process.pid, signal.SIGKILL)
