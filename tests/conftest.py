@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpcore2
 import hypothesis
@@ -41,6 +43,30 @@ def pytest_configure(config: pytest.Config) -> None:
         os.chmod(folder, 0o711)  # PostgreSQL's user has a folder of its own in it
         os.environ["TMPDIR"] = tempfile.tempdir = folder  # and so it is in every process that tests start
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something dear run in one process."""
+    if config.option.dist == "loadgroup":
+        from .order import Order
+
+        return Order(config, log)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In every process alike."""
+    if len(items) > 1_000:
+        from .order import sort
+
+        sort(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: to look through all of it took each `gc.collect()` half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,8 @@ from llmnb.simulator import Simulator
 COMMAND = [sys.executable, "-m", "llmnb", "demo"]
 NOW = datetime(2026, 11, 20, 15, 30, tzinfo=timezone(timedelta(hours=1)))
 
-# each starts a browserless JupyterLab and a dashboard: on two cores, one such test at a time
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+# each starts a browserless JupyterLab and a dashboard
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# one worker, so that the wheel is built once; the clock starts with the fixtures
-pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(400)]
+# the clock starts with the fixtures
+pytestmark = pytest.mark.timeout(400)
 
 CALL = """
 import llmnb, llmnb.testing

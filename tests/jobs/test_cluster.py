@@ -25,7 +25,6 @@ from ..postgres_server import PostgresServer
 from ..redis_server import RedisServer
 
 pytestmark = [
-    pytest.mark.xdist_group("dask"),
     pytest.mark.timeout(300),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process outright"),
 ]

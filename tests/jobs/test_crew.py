@@ -29,8 +29,6 @@ from llmnb.trouble import LlmnbWarning, forget_warnings
 
 from .test_map import Interrupting
 
-pytestmark = pytest.mark.xdist_group("dask")
-
 
 class Person(BaseModel):
     """What a row says."""

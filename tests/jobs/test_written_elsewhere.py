@@ -18,7 +18,6 @@ from llmnb.testing import serve_simulator
 
 SAY = "Say {{ word }}"
 WORDS = ["a", "b", "a", "bad", "c", "d", "e"]
-pytestmark = pytest.mark.xdist_group("dask")
 
 
 @pytest.fixture
