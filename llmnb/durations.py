@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 from llmnb.errors import InvalidRequest
+from llmnb.plain_numbers import real
 
 Duration = float | str | timedelta
 
@@ -30,8 +31,8 @@ def seconds(value: Duration, name: str) -> float:
         found = value.total_seconds()
     elif isinstance(value, str):
         found = text_s(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        found = float(value)
+    elif (number := real(value)) is not None:
+        found = float(number)
     if found is None or not 0 < found < float("inf"):
         raise InvalidRequest(f"{name} must be seconds, or a text such as '30m', '24h' or '7d', not {value!r}")
     return found

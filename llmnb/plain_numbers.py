@@ -7,6 +7,8 @@ import numbers
 import operator
 from typing import Any
 
+from llmnb.errors import InvalidRequest
+
 
 def whole(value: Any) -> int | None:
     """A whole number; None for anything else."""
@@ -16,6 +18,18 @@ def whole(value: Any) -> int | None:
         return int(operator.index(value))
     except TypeError:
         return None
+
+
+def count(value: Any, name: str, least: int = 1) -> int:
+    """A whole number from `least` on; `name` is what was to be set.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    number = whole(value)
+    if number is None or number < least:
+        raise InvalidRequest(f"{name} must be a whole number from {least}, not {value!r}")
+    return number
 
 
 def real(value: Any) -> int | float | None:

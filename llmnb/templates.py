@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from llmnb.errors import InvalidRequest
+from llmnb.plain_numbers import whole
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -301,7 +302,7 @@ def _label_part(value: Any, what: str) -> str | None:
         return None
     if isinstance(value, float):  # 1.10 in YAML is 1.1
         raise InvalidRequest(f'the {what} of a template is a text: put it in quotes, {what}: "{value}"')
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+    if (not isinstance(value, str) and whole(value) is None) or not str(value).strip():
         raise InvalidRequest(f"the {what} of a template is a text, not {value!r}")
     return str(value).strip()
 

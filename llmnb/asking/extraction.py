@@ -21,6 +21,7 @@ from llmnb.errors import ExtractionFailed, InvalidRequest
 from llmnb.events import Done, Partial, StreamEvent, Text, ToolCall
 from llmnb.messages import models
 from llmnb.messages.accumulate import ToolInput
+from llmnb.plain_numbers import count
 from llmnb.views import View
 
 if TYPE_CHECKING:
@@ -92,12 +93,10 @@ class Extraction:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`attempts` were made before, elsewhere, and are none of the `retries`."""
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidRequest(f"retries must be a whole number from 0, not {retries!r}")
         self.value: Any = None
         self.by_tool = shape.strict is None or not _takes_schema(question)
         self._shape = shape
-        self._left = retries
+        self._left = count(retries, "retries", 0)
         self._attempts = attempts
         time_limit_s = None if question.plan.tools is None else question.plan.tools.time_limit_s
         self._clock = clock

@@ -16,7 +16,7 @@ from llmnb.asking.content import check_characters, check_inside
 from llmnb.client import cache_mode
 from llmnb.errors import InvalidRequest
 from llmnb.messages import models
-from llmnb.plain_numbers import real, whole
+from llmnb.plain_numbers import count, real, whole
 from llmnb.providers.known import Provider, split
 from llmnb.records import Caching
 from llmnb.settings import Settings
@@ -180,7 +180,8 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     arguments: dict[str, Any] = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
     arguments["model"] = model
     arguments["max_tokens"] = _max_tokens(options.get("max_tokens"), settings, facts)
-    _check_timeout(options.get("timeout"))
+    if (timeout := _timeout(options.get("timeout"))) is not None:
+        arguments["timeout"] = timeout
     if settings.timeout_s is not None:
         arguments.setdefault("timeout", settings.timeout_s)
     _add_system(arguments, options.get("system"))
@@ -208,16 +209,16 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
 def _max_tokens(asked: Any, settings: Settings, facts: models.ModelFacts) -> int:
     if asked is None:
         return settings.max_tokens or facts.default_max_tokens
-    number = whole(asked)
-    if number is None or number < 1:
-        raise InvalidRequest(f"max_tokens must be a whole number from 1, not {asked!r}")
-    return number
+    return count(asked, "max_tokens")
 
 
-def _check_timeout(timeout: object) -> None:
-    is_seconds = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0
-    if timeout is not None and not is_seconds and type(timeout).__name__ != "Timeout":  # httpx2's, not imported here
+def _timeout(timeout: object) -> object:
+    if timeout is None or type(timeout).__name__ == "Timeout":  # httpx2's, not imported here
+        return timeout
+    seconds = real(timeout)
+    if seconds is None or seconds <= 0:
         raise InvalidRequest(f"timeout must be a number of seconds or an httpx2.Timeout, not {timeout!r}")
+    return seconds
 
 
 def _add_system(arguments: dict[str, Any], system: object) -> None:
@@ -290,9 +291,10 @@ def _caching(options: Mapping[str, Any], settings: Settings) -> Caching:
 def _words_per_s(pace: Any) -> float | None:
     if pace is None or pace == "reading":
         return pace and READING_WORDS_PER_S
-    if isinstance(pace, bool) or not isinstance(pace, (int, float)) or not 0 < pace < float("inf"):
+    words = real(pace)
+    if words is None or words <= 0:
         raise InvalidRequest(f"cache_pace must be 'reading' or words a second, not {pace!r}")
-    return float(pace)
+    return float(words)
 
 
 # Thinking -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from llmnb.asking.question import Question
 from llmnb.asking.turns import Message, Turn, messages_of
 from llmnb.errors import ContextFull, InvalidRequest
 from llmnb.messages.prompt_outline import prompt_bytes
+from llmnb.plain_numbers import count
 from llmnb.reply import Reply
 from llmnb.tokens import offline_counter
 from llmnb.trouble import LlmnbWarning, warn_user
@@ -57,9 +58,8 @@ class Guard:
     def __post_init__(self) -> None:
         if self.when_full not in POLICIES:
             raise InvalidRequest(f"when_full must be one of {', '.join(POLICIES)}, not {self.when_full!r}")
-        asked: Any = self.window_tokens
-        if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
-            raise InvalidRequest(f"window_tokens must be a whole number from 1, not {asked!r}")
+        if self.window_tokens is not None:
+            object.__setattr__(self, "window_tokens", count(self.window_tokens, "window_tokens"))
 
     def fitted(self, question: Question, turns: Sequence[Turn], sent: Sent) -> Generator[Question, Reply, Sent]:
         """What to send so that `question` fits; on the way, gives what has to be asked for a summary.

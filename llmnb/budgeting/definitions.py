@@ -22,6 +22,7 @@ from llmnb.ledger.filters import known
 from llmnb.ledger.sessions import is_dead
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import reporting_zone
+from llmnb.plain_numbers import whole
 from llmnb.records import NANO
 from llmnb.settings import Settings, load
 
@@ -123,9 +124,9 @@ def remove_budget(budget: int | BudgetStatus) -> None:
         InvalidRequest: there is no such budget.
         StoreError: the ledger cannot be written.
     """
-    wanted = budget.id if isinstance(budget, BudgetStatus) else budget
-    if not isinstance(wanted, int) or isinstance(wanted, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRequest(f"remove_budget() takes the id of a budget, as in llmnb.budgets(), not {wanted!r}")
+    wanted = budget.id if isinstance(budget, BudgetStatus) else whole(budget)
+    if wanted is None:
+        raise InvalidRequest(f"remove_budget() takes the id of a budget, as in llmnb.budgets(), not {budget!r}")
     ledger = open_ledger()
     with ledger.transaction() as connection:
         found = connection.execute("DELETE FROM budgets WHERE id = ?", (wanted,)).rowcount
@@ -143,9 +144,10 @@ def _limit(usd: Any, tokens: Any) -> tuple[Unit, int]:
     if (usd is None) == (tokens is None):
         raise InvalidRequest("give a budget either usd= or tokens=, such as llmnb.set_budget(usd=5, per='day')")
     if tokens is not None:
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= _MOST:
+        number = whole(tokens)
+        if number is None or not 0 <= number <= _MOST:
             raise InvalidRequest(f"tokens={tokens!r} is no whole number of tokens")
-        return "tokens", tokens
+        return "tokens", number
     return "usd", _nanousd(usd)
 
 

@@ -310,7 +310,7 @@ def job(
         prompt=cast("Any", prompt),
         plan=question.plan,
         access=question.access,
-        concurrency=cast("int | None", given.concurrency) or settings.concurrency,
+        concurrency=given.concurrency or settings.concurrency,
         shape=None if schema is None else Shape.of(schema),
         retries=given.retries,
         errors=cast("Errors", given.errors),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from llmnb.asking.params import Options
 from llmnb.durations import seconds
 from llmnb.errors import InvalidRequest
+from llmnb.plain_numbers import count
 
 Errors: TypeAlias = Literal["keep", "raise"]
 Via: TypeAlias = Literal["live", "batch", "auto"]
@@ -48,7 +49,7 @@ class Given:
     """
 
     schema: Any = None
-    concurrency: object = None
+    concurrency: int | None = None
     retries: int = RETRIES
     errors: str = "keep"
     progress: bool = True
@@ -60,9 +61,9 @@ class Given:
     within: Duration | None = None
 
     def __post_init__(self) -> None:
-        count = self.concurrency
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise InvalidRequest(f"concurrency must be a whole number from 1, not {count!r}")
+        if self.concurrency is not None:
+            object.__setattr__(self, "concurrency", count(self.concurrency, "concurrency"))
+        object.__setattr__(self, "retries", count(self.retries, "retries", 0))
         if self.errors not in ("keep", "raise"):
             raise InvalidRequest(f'errors must be "keep" or "raise", not {self.errors!r}')
         if self.via not in VIAS:

@@ -13,6 +13,7 @@ from llmnb.ledger.shelf import settle
 from llmnb.ledger.sql import Connection
 from llmnb.ledger.zones import Moment, reading_zone
 from llmnb.places import Place
+from llmnb.plain_numbers import whole
 from llmnb.settings import load
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def calls(
         InvalidRequest: a name or a moment is not understood, or there is no call `before` or `after`.
         StoreError: the ledger cannot be read.
     """
-    if limit is not None and limit < 0:
+    most = None if limit is None else whole(limit)
+    if limit is not None and (most is None or most < 0):
         raise InvalidRequest(f"limit={limit}: give a number of rows, or None for all.")
     settings = load()
     zone = reading_zone(settings)
@@ -91,7 +93,7 @@ def calls(
         conditions += [_beside(connection, uid, sign) for uid, sign in ((before, "<"), (after, ">")) if uid is not None]
         # next to `after` means the oldest of them; between the two ends `before` says where to begin
         upwards = after is not None and before is None and limit is not None
-        rows = _call_rows(connection, kinds, conditions, limit, "ASC" if upwards else "DESC")
+        rows = _call_rows(connection, kinds, conditions, most, "ASC" if upwards else "DESC")
     return frame(kinds, rows[::-1] if upwards else rows, zone)
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from llmnb import durations
 from llmnb.errors import InvalidRequest
+from llmnb.plain_numbers import count
 from llmnb.tools.tool import Json, Tool, tool_of
 
 MAX_TURNS = 10
@@ -149,11 +150,7 @@ def _choice(asked: Any, names: list[str]) -> Json | None:
 
 
 def _max_turns(asked: Any) -> int:
-    if asked is None:
-        return MAX_TURNS
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-        raise InvalidRequest(f"max_turns must be a whole number from 1, not {asked!r}")
-    return asked
+    return MAX_TURNS if asked is None else count(asked, "max_turns")
 
 
 def ceiling_nanousd(asked: Any) -> int | None:

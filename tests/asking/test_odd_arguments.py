@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,27 @@ def test_another_store_in_the_same_kernel(
         monkeypatch.setenv("LLMNB_STORE_URL", f"sqlite:///{tmp_path}/{name}.db")
         llmnb.LLM(model)(name)
         assert len(llmnb.calls()) == 1
+
+
+COUNTS: dict[str, Callable[[llmnb.LLM, Any], object]] = {
+    "max_tokens": lambda llm, n: llm("Hi", max_tokens=n),
+    "max_turns": lambda llm, n: llm("Hi", tools=[str.upper], max_turns=n),
+    "concurrency": lambda llm, n: llm.map(["a"], "{{ value }}", concurrency=n),
+    "retries of map": lambda llm, n: llm.map(["a"], "{{ value }}", retries=n),
+    "retries of extract": lambda llm, n: llm.extract("7", int, retries=n),
+    "retries of compare": lambda llm, n: llmnb.compare(["a", "b"], [llm], concurrency=n, retries=n, progress=False),
+    "window_tokens": lambda llm, n: llm.chat(window_tokens=n),
+    "tokens": lambda _, n: llmnb.set_budget(tokens=n, per="day"),
+    "limit": lambda _, n: llmnb.calls(limit=n),
+}
+
+
+@pytest.mark.parametrize("what", COUNTS)
+def test_every_count_takes_numpys_numbers_and_no_others(sim: Simulator, what: str) -> None:
+    """Those of an array or a frame; a fraction, a truth value or a text is refused before anything is sent."""
+    llm = llmnb.LLM()
+    for wrong in (1.5, 2.0, np.float64(2.0), True, np.True_, "3", -1):
+        with pytest.raises(InvalidRequest, match=f"{what.split()[0]}|concurrency"):
+            COUNTS[what](llm, wrong)
+    assert sim.requests == []
+    COUNTS[what](llm, np.int64(20))
