@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,13 +29,25 @@ if TYPE_CHECKING:
 PAUSE_S = 0.2
 _sleep = time.sleep
 _TOLD_BYTES = 1_000
+_NEVER = (
+    "this run is being worked at by a task of this kernel, which cannot go on while this call holds up its event loop: "
+    "await the task, or the async twin of this call (amap, acompare). Nothing was sent."
+)
 
 
 class Turn:
     """The right to work at the run in a folder, until it is closed; one that `is_shared` is always there."""
 
-    def __init__(self, folder: Path, settings: Settings, *, is_shared: bool = False) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        is_shared: bool = False,
+        warn: Callable[[str], object] = lambda text: warn_user(text, LlmnbWarning),
+    ) -> None:
+        """`warn` says whom this call waits for."""
+        self._folder, self._settings, self._warn_user = folder, settings, warn
         self._is_shared = is_shared
         self._descriptor: int | None = None
 
@@ -45,17 +57,12 @@ class Turn:
         Raises:
             InvalidRequest: a task on this thread's own event loop has it, and would never end.
         """
-        for pause_s in self._pauses():
-            if asyncio._get_running_loop() is not None and self._holder().get("pid") == os.getpid():
-                raise InvalidRequest(
-                    "this run is being worked at by a task of this kernel, which cannot go on while map() holds up its "
-                    "event loop: await the task, or amap(…). Nothing was sent."
-                )
+        for pause_s in self.tries(holds_up_loop=asyncio._get_running_loop() is not None):
             _sleep(pause_s)
 
     async def wait_async(self) -> None:
         """The async twin of `wait`."""
-        for pause_s in self._pauses():
+        for pause_s in self.tries():
             await asyncio.sleep(pause_s)
 
     def close(self) -> None:
@@ -64,8 +71,14 @@ class Turn:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _pauses(self) -> Iterator[float]:
-        """How long to wait, again and again, until it is there."""
+    def tries(self, *, holds_up_loop: bool = False) -> Iterator[float]:
+        """How long to wait, again and again, until it is there.
+
+        `holds_up_loop`: the user's event loop stands still for as long as this call waits.
+
+        Raises:
+            InvalidRequest: a task on that loop has it, and would never end.
+        """
         if self._is_shared:
             return
         try:
@@ -77,6 +90,8 @@ class Turn:
         while (is_ours := lock_if_can(self._descriptor)) is False:
             tries += 1
             if tries == 2:  # whoever lists the runs has it for an instant
+                if holds_up_loop and self._holder().get("pid") == os.getpid():
+                    raise InvalidRequest(_NEVER)
                 self._warn()
             yield PAUSE_S
         if is_ours is None:
@@ -95,10 +110,9 @@ class Turn:
             who = "another call in this kernel"
         more = [f"on {host}"] if (host := holder.get("host")) not in (None, socket.gethostname()) else []
         more += [f"of {notebook}"] if (notebook := holder.get("notebook")) else []
-        warn_user(
+        self._warn_user(
             f"run {self._folder.name} is being worked at by {' '.join([who, *more])}: this call waits until that ends, "
-            "so that no row is paid twice, and then goes on with what is not finished. Interrupt it to stop waiting.",
-            LlmnbWarning,
+            "so that no row is paid twice, and then goes on with what is not finished. Interrupt it to stop waiting."
         )
 
     def _sign(self) -> None:

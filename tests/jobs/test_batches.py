@@ -799,6 +799,28 @@ def test_rows_in_a_batch_at_another_address(
     assert (len(sent(sim)), len(recwarn)) == (1, 1)
 
 
+def test_rows_asked_live_that_a_batch_at_another_address_holds(
+    sim: Simulator, clock: Clock, llm: llmnb.LLM, recwarn: pytest.WarningsRecorder, tmp_path: Path
+) -> None:
+    """That is said before the first is asked, and of an iterator before it has given any."""
+    batch_id = waiting(llm)
+    with serve_simulator(1, clock, environ=True) as other:
+        assert llm.map(["new"], SAY, progress=False)["text"].notna().all()
+        assert len(recwarn) == 0
+        other.rule(lambda request: f"{len(recwarn)} {request.prompt}")
+        got = llm.map(["new", *WORDS, "newer"], SAY, progress=False)
+        assert got["text"].iloc[1:].tolist() == ["1 Say a", "1 Say b", "1 Say c", "1 Say a", "1 Say newer"]
+        assert f"3 of these rows are in a batch at another address already: {batch_id} at {sim.url}" in str(
+            recwarn.pop().message
+        )
+        assert llm.map(["new", *WORDS], SAY, progress=False).status.kept == 5
+        assert len(recwarn) == 0
+        llm.map(iter(["last"]), SAY, progress=False, out=tmp_path / "out.parquet")
+        assert str(recwarn.pop().message).startswith(
+            f"Rows of this run are in a batch at another address already: {batch_id}"
+        )
+
+
 def test_results_that_are_no_longer_kept(sim: Simulator, clock: Clock, llm: llmnb.LLM) -> None:
     """After a long holiday: it is said, and what to do."""
     batch_id = waiting(llm)

@@ -14,6 +14,7 @@ import pytest
 import llmnb
 from llmnb.errors import InvalidRequest
 from llmnb.jobs import turn
+from llmnb.jobs.comparing import runs
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.answer import SeenRequest
 from llmnb.trouble import LlmnbWarning, forget_warnings
@@ -124,6 +125,90 @@ def test_waiting_can_be_stopped(sim: Simulator, llm: llmnb.LLM, monkeypatch: pyt
     other.close()
     assert len(sim.requests) == 3
     assert llm.map([*ROWS, "d"], "Say {{ value }}").status.kept == 3
+
+
+# Comparisons ----------------------------------------------------------------------------------------------------------
+
+MODELS = ["claude-opus-5-5", "claude-sonnet-5-5"]
+COMPARES = f"""
+import llmnb
+llmnb.compare(["a", "b"], [llmnb.LLM(name, cache=False) for name in {MODELS}], concurrency=1, progress=False)
+"""
+
+
+def contestants() -> list[llmnb.LLM]:
+    """Two of them, without the response cache."""
+    return [llmnb.LLM(name, cache=False) for name in MODELS]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process outright")
+def test_a_comparison_waits_for_that_of_another_process(
+    sim: Simulator, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says whom it waits for; when that is killed, only answers that had not come are asked for."""
+    monkeypatch.setattr(turn, "PAUSE_S", 0.01)
+    hangs, asked = threading.Event(), list[tuple[str, str]]()
+
+    def answer(request: SeenRequest) -> Answer:
+        asked.append((request.body["model"], request.prompt))
+        is_first = asked[-1] == (MODELS[0], "b") and not hangs.is_set()
+        if is_first:
+            hangs.set()
+        return Answer(text=f"echo {request.prompt}", first_token_s=600 if is_first else None)
+
+    sim.rule(answer)
+    child = processes.Python(["-c", COMPARES], env={**os.environ, **sim.environ()})
+    assert hangs.wait(60)
+    said: list[str] = []
+
+    def told(text: str, _: object) -> None:
+        said.append(text)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+
+    monkeypatch.setattr(runs, "warn_user", told)
+    frame = llmnb.compare(["a", "b"], contestants(), progress=False).frame()
+    assert frame["answer"].tolist() == ["echo a", "echo a", "echo b", "echo b"]
+    assert len(said) == 1
+    assert f"worked at by process {child.pid}" in said[0]
+    assert asked.count((MODELS[0], "b")) == 2
+    assert asked.count((MODELS[0], "a")) == 1  # finished, and on disk, before the next one was asked
+    assert set(llmnb.runs()["state"]) == {"finished"}
+
+
+async def test_comparisons_of_one_kernel(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once, and a map over the same rows: each answer is asked for once, whatever they have in common."""
+    monkeypatch.setattr(turn, "PAUSE_S", 0.001)
+    sim.rule(lambda request: Answer(text=f"echo {request.prompt}", first_token_s=0.05))
+    one, other = contestants()
+    with pytest.warns(LlmnbWarning, match="another call in this kernel"):
+        got = await asyncio.gather(
+            llmnb.acompare(["a", "b"], {"one": one, "other": other}, progress=False),
+            llmnb.acompare(["a", "b"], {"other": other, "one": one}, judge=one, criteria="best", progress=False),
+            llmnb.acompare(["b", "a"], {"other": other}, score=len, progress=False),
+        )
+    assert [comparison.frame()["answer"].notna().all() for comparison in got] == [True] * 3
+    asked = [(seen.body["model"], seen.prompt) for seen in sim.requests if "You judge" not in str(seen.body)]
+    assert len(asked) == len(set(asked)) == 4
+
+
+async def test_a_comparison_that_would_wait_for_ever_is_refused(sim: Simulator) -> None:
+    """It holds up the loop on which a task compares the same."""
+    asked = threading.Event()
+
+    def answer(_: SeenRequest) -> Answer:
+        asked.set()
+        return Answer(text="fine", first_token_s=600)
+
+    sim.rule(answer)
+    task = asyncio.ensure_future(llmnb.acompare(["a", "b"], contestants(), progress=False))
+    assert await asyncio.to_thread(asked.wait, 60)
+    try:
+        with pytest.raises(InvalidRequest, match="acompare"):
+            llmnb.compare(["a", "b"], contestants(), progress=False)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_a_file_system_without_locks(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,15 +20,15 @@ from llmnb.jobs.asking import Row, asked
 from llmnb.jobs.comparing.comparison import Comparison, Facts, answer_of
 from llmnb.jobs.comparing.contestants import Contestant, Prompts, check_known
 from llmnb.jobs.comparing.judging import Judge, Pair, prompts_for_judge, ruled
+from llmnb.jobs.comparing.runs import Act, Runs, purse_of, running, unasked
 from llmnb.jobs.comparing.scores import Scored, Scores, by_function, by_pairs, score_of
 from llmnb.jobs.comparing.sofar import Follower, SoFar, Watch
-from llmnb.jobs.lost import NONE_LOST, Lost, spent_by
+from llmnb.jobs.lost import NONE_LOST
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
-from llmnb.jobs.run import Run, Status
+from llmnb.jobs.run import Status
 from llmnb.reply import Reply, running_cell
 
-Act = Callable[[], object]
 _TELLS_EVERY_S = 0.25
 
 
@@ -96,6 +96,7 @@ class Contest:
         self._scored: Scored = {}
         self._unscored: deque[tuple[str, int, Facts]] = deque()
         self._ended = threading.Event()
+        self._is_in_loop, self._holds_up_loop = asyncio._get_running_loop() is not None, False
         self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
 
     @property
@@ -109,6 +110,7 @@ class Contest:
         Raises:
             UnknownModel: the API does not know one of the models.
         """
+        self._holds_up_loop = on_loop_thread and self._is_in_loop
         self._found = [replace(one, job=one.job.with_one_client(on_loop_thread=on_loop_thread)) for one in self._found]
         await check_known(self._found)
         async with aclosing(self._ask_one() if self._prompts.is_single else self._ask_many()) as acts:
@@ -169,9 +171,9 @@ class Contest:
 
     async def _ask_one(self) -> AsyncGenerator[Act]:
         acts = self._acts
-        purse = _purse_of([one.job for one in self._found])
+        purse = purse_of([one.job for one in self._found])
         columns = [self._column(n, one, purse) for n, one in enumerate(self._found)]
-        async with _running(columns) as tasks:
+        async with running(columns) as tasks:
             for task in tasks:
                 task.add_done_callback(lambda _: acts.put_nowait(None))
             over = 0
@@ -201,15 +203,18 @@ class Contest:
 
     async def _ask_many(self) -> AsyncGenerator[Act]:
         jobs = [one.asked_by() for one in self._found]
-        async with _Runs(jobs) as runs, aclosing(runs.work()) as statuses:
-            async for status in statuses:
-                for act in self._answers_so_far(runs, status):
-                    yield act
+        async with Runs(jobs, holds_up_loop=self._holds_up_loop) as runs:
+            async for act in runs.begin():
+                yield act
+            async with aclosing(runs.work()) as statuses:
+                async for status in statuses:
+                    for act in self._answers_so_far(runs, status):
+                        yield act
             self._unkept, self._lost = runs.unkept, runs.lost
             for one, facts in zip(self._found, runs.facts(), strict=True):
                 self._facts[one.label] = facts
 
-    def _answers_so_far(self, runs: _Runs, status: Status) -> Iterable[Act]:
+    def _answers_so_far(self, runs: Runs, status: Status) -> Iterable[Act]:
         watch = self._watch
         if watch is None:
             return [lambda: self.shown.far(status, False)]
@@ -257,14 +262,18 @@ class Contest:
         job = judge.job(open_pairs, answers, prompts_for_judge(self._prompts, self._found))
         spent = self._unkept + sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
         job = job.with_one_client(on_loop_thread=on_loop_thread)
-        async with _Runs([job], spent, self._lost) as runs, aclosing(runs.work()) as statuses:
+        watch = self._watch
+        async with Runs([job], spent, self._lost, holds_up_loop=self._holds_up_loop) as runs:
+            async for act in runs.begin():
+                yield act
             judging = Follower(runs.runs[0])
-            if self._watch is not None:
+            if watch is not None:
                 for pair in pairs:
-                    self._watch.won(pair)  # those that are equal
-            async for status in statuses:
-                so_far = None if self._watch is None else self._watch.judging(judging, status, open_pairs, self._facts)
-                yield lambda status=status, so_far=so_far: self.shown.far(status, True, so_far)
+                    watch.won(pair)  # those that are equal
+            async with aclosing(runs.work()) as statuses:
+                async for status in statuses:
+                    so_far = None if watch is None else watch.judging(judging, status, open_pairs, self._facts)
+                    yield lambda status=status, so_far=so_far: self.shown.far(status, True, so_far)
             [self._judged] = runs.facts()
         told = iter(ruled(open_pairs, self._judged))
         self._pairs = [pair if pair.winner is not None else next(told) for pair in pairs]
@@ -289,124 +298,11 @@ async def _asked_alone(job: Job, purse: Purse | None) -> tuple[Facts, Exception 
         if purse is not None:
             taken = await purse.take(question)
             if taken is None:
-                return _unasked(purse.is_empty), None
+                return unasked(purse.is_empty), None
             held = taken
     except Exception as error:
-        return _unasked(f"{type(error).__name__}: {error}"), error
+        return unasked(f"{type(error).__name__}: {error}"), error
     outcome = await asked(question, job.shape, job.retries)
     if purse is not None:
         purse.settle(held, outcome.facts["cost_nanousd"])
     return outcome.facts, outcome.error
-
-
-def _unasked(why: str) -> Facts:
-    return {"error": why, "cost_nanousd": 0, "full_nanousd": None, "input_tokens": 0, "output_tokens": 0}
-
-
-def _purse_of(jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST) -> Purse | None:
-    """One purse for all: that of the job whose rows may be asked most often."""
-    return max(jobs, key=lambda job: 0 if job.shape is None else job.retries).purse(spent_nanousd, lost)
-
-
-class _Runs:
-    """Several runs over the same rows, side by side; one that fails leaves the others alone."""
-
-    def __init__(self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST) -> None:
-        self._jobs = jobs
-        self._spent = spent_nanousd
-        self.unkept = 0
-        """What calls of these runs cost that ended, and whose rows a kill kept from being written."""
-        self.lost = lost
-        """Calls that were killed, of these runs and of those before that share their budget."""
-        self._runs: list[Run] = []
-        self._open = ExitStack()
-        self._statuses: list[Status] = [Status(len(job.frame)) for job in jobs]
-        self._errors: dict[int, Exception] = {}
-
-    async def __aenter__(self) -> _Runs:
-        spent = self._spent
-        named = {job.run_id: job for job in self._jobs if job.budget_usd is not None}  # of two with one run once
-        for job in named.values():
-            kept, unkept, lost = spent_by(job)
-            spent += kept + unkept
-            self.unkept += unkept
-            self.lost += lost
-        purse = _purse_of(self._jobs, spent, self.lost)
-        for job in self._jobs:
-            run, results = job.run(purse=purse)
-            self._open.callback(results.close)
-            self._open.enter_context(job.described(run, results))
-            self._runs.append(run)
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._open.close()
-
-    async def work(self) -> AsyncGenerator[Status]:
-        """Does it, and tells now and then how far all of them are together."""
-        async with _running([self._one(n, run) for n, run in enumerate(self._runs)]) as tasks:
-            pending = set(tasks)
-            yield _together(self._statuses)
-            while pending:
-                _, pending = await asyncio.wait(pending, timeout=_TELLS_EVERY_S)
-                yield _together(self._statuses)
-            for task in tasks:
-                task.result()
-
-    @property
-    def runs(self) -> Sequence[Run]:
-        """The runs, in the order of their jobs."""
-        return self._runs
-
-    @property
-    def statuses(self) -> Sequence[Status]:
-        """How far each of them is."""
-        return self._statuses
-
-    def facts(self) -> list[list[Facts]]:
-        """What became of the rows of each; figures of rows that ask the same stand at the first."""
-        return [self._facts_of(n) for n in range(len(self._runs))]
-
-    async def _one(self, number: int, run: Run) -> None:
-        try:
-            async with aclosing(run.work()) as statuses:
-                async for status in statuses:
-                    self._statuses[number] = status
-        except Exception as error:
-            self._errors[number] = error
-        self._statuses[number] = replace(run.status, is_over=True)
-
-    def _facts_of(self, number: int) -> list[Facts]:
-        run, error = self._runs[number], self._errors.get(number)
-        told: list[Facts] = []
-        for key, is_first in zip(run.keys, run.keys.firsts(), strict=True):
-            facts = run.facts(key)
-            again = {"cost_nanousd": 0 if facts["cost_nanousd"] is not None else None}
-            told.append(facts if is_first else {**facts, **again})
-        lost = _unasked("not asked" if error is None else f"{type(error).__name__}: {error}")
-        return told + [lost] * (len(self._jobs[number].frame) - len(told))
-
-
-def _together(statuses: Sequence[Status]) -> Status:
-    names = ("rows", "kept", "done", "cached", "failed", "cost_nanousd", "unpriced", "saved_nanousd")
-    first_error = next((status.first_error for status in statuses if status.first_error), "")
-    seconds = max(status.seconds for status in statuses)
-    totals: dict[str, Any] = {name: sum(getattr(status, name) for status in statuses) for name in names}
-    held = max(statuses, key=lambda status: status.held)  # two that ask one model see the same calls held back
-    return Status(**totals, seconds=seconds, first_error=first_error, held=held.held, held_for=held.held_for)
-
-
-class _running:  # noqa: N801 - used as `async with _running(…)`
-    """Tasks that end with the block."""
-
-    def __init__(self, work: Sequence[Coroutine[Any, Any, None]]) -> None:
-        self._work = work
-
-    async def __aenter__(self) -> list[asyncio.Task[None]]:
-        self._tasks = [asyncio.ensure_future(one) for one in self._work]
-        return self._tasks
-
-    async def __aexit__(self, *error: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
