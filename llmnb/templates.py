@@ -17,10 +17,10 @@ import json
 import keyword
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, cast
 
 from llmnb.errors import InvalidRequest
 from llmnb.plain_numbers import whole
@@ -336,15 +336,30 @@ def _check_there(wanted: Iterable[str], values: Mapping[str, Any], offered: Iter
         raise InvalidRequest(f"{told} Nothing was sent.")
 
 
+class _Field(NamedTuple):
+    name: str
+    steps: tuple[re.Match[str], ...]
+    """From the value to what is put in."""
+
+
+@lru_cache(16)
+def _parts(template: str) -> tuple[str | _Field, ...]:
+    """What a template is made of: a run fills in the same for each of its rows."""
+    parts, at = list[str | _Field](), 0
+    for found in _FIELD.finditer(template):
+        if not keyword.iskeyword(found["name"]):
+            parts += template[at : found.start()], _Field(found["name"], tuple(_STEP.finditer(found["path"])))
+            at = found.end()
+    return (*parts, template[at:])
+
+
 def _filled(template: str, values: Mapping[str, Any]) -> str:
-    return _FIELD.sub(lambda found: _value(found, values), template)
+    return "".join([part if isinstance(part, str) else _value(part, values) for part in _parts(template)])
 
 
-def _value(found: re.Match[str], values: Mapping[str, Any]) -> str:
-    if keyword.iskeyword(found["name"]):
-        return found[0]
-    value, so_far = values[found["name"]], found["name"]
-    for step in _STEP.finditer(found["path"]):
+def _value(field: _Field, values: Mapping[str, Any]) -> str:
+    value, so_far = values[field.name], field.name
+    for step in field.steps:
         value = _step(value, step, so_far)
         so_far += step[0]
     return value if isinstance(value, str) else str(value)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmnb.reply import Reply
 
 KEY_BYTES = 16
+_written = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 _BEGINNING_CHARS = 120
 
 
@@ -64,7 +65,7 @@ class Row:
 
 def key_of(said: Any) -> bytes:
     """A digest of plain JSON values, of 16 bytes."""
-    told = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
+    told = _written(said)
     return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 

@@ -64,7 +64,7 @@ class _Count:
                 count.refused += 1
                 count.refused_because = count.refused_because or str(error)
                 continue
-            if not results.see(row.key):
+            if results.see(row.key).is_seen:
                 count.equal += 1
             elif not fresh and results.has(row.key):
                 count.finished += 1

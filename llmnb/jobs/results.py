@@ -18,6 +18,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+import jiter
+
 from llmnb.jobs.index import Index
 from llmnb.trouble import quietly
 
@@ -36,6 +38,37 @@ _SEEN = 8
 _LEFT = 4  # bits before it; it has 8
 _LEFT_APART = 255
 _OFFSET = 12
+
+
+class Known(int):
+    """What is known of a row, in one number."""
+
+    __slots__ = ()
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a row with its key is among those of the run."""
+        return bool(self & _SEEN)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was added here, and not by an earlier run."""
+        return bool(self & _NEW)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is not asked this time."""
+        return bool(self >> _LEFT & _LEFT_APART)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was asked, and failed."""
+        return self & _STATE > _ANSWERED
+
+    def is_finished(self, *, but_failed: bool = False) -> bool:
+        """Whether it is answered or, unless `but_failed`, failed at some cost."""
+        state = self & _STATE
+        return state == _ANSWERED or (state == _FAILED and not but_failed)
 
 
 class Results:
@@ -69,12 +102,13 @@ class Results:
         return list(self._added_elsewhere())
 
     def _added_elsewhere(self) -> Iterator[bytes]:
+        index, own = self._index, self._own
         for key, number, line, read_to in self._read(self._read_to):
-            seen = self._index.get(key) & _SEEN
-            if self._is_own(read_to - len(line)):
-                self._index.set(key, number | _SEEN | _NEW)
+            seen = index.get(key) & _SEEN
+            if own and self._is_own(read_to - len(line)):
+                index.set(key, number | _SEEN | _NEW)
             else:
-                self._index.set(key, number | seen)
+                index.set(key, number | seen)
                 self.spent_nanousd += _cost_of(line)
                 yield key
             self._read_to = read_to
@@ -86,26 +120,28 @@ class Results:
         at = bisect_right(self._own, offset, key=lambda written: written[0]) - 1
         return at >= 0 and offset < self._own[at][1]
 
-    def see(self, key: bytes) -> bool:
-        """A row with this key is among those of the run; whether it is the first one."""
+    def see(self, key: bytes) -> Known:
+        """A row with this key is among those of the run; what was known of it before."""
         number = self._index.get(key)
-        if number & _SEEN:
-            return False
-        self._index.set(key, number | _SEEN)
-        return True
+        if not number & _SEEN:
+            self._index.set(key, number | _SEEN)
+        return Known(number)
+
+    def known(self, key: bytes) -> Known:
+        """What is known of a row."""
+        return Known(self._index.get(key))
 
     def has(self, key: bytes, *, but_failed: bool = False) -> bool:
         """Whether the row is finished: answered or, unless `but_failed`, failed at some cost."""
-        state = self._index.get(key) & _STATE
-        return state == _ANSWERED or (state == _FAILED and not but_failed)
+        return self.known(key).is_finished(but_failed=but_failed)
 
     def has_failed(self, key: bytes) -> bool:
         """Whether the row has failed."""
-        return self._index.get(key) & _STATE > _ANSWERED
+        return self.known(key).has_failed
 
     def is_new(self, key: bytes) -> bool:
         """Whether the row was added here, and not by an earlier run."""
-        return bool(self._index.get(key) & _NEW)
+        return self.known(key).is_new
 
     def leave(self, key: bytes, told: str) -> None:
         """Says why a row is not asked this time. That is not written down: the next time it is."""
@@ -144,15 +180,18 @@ class Results:
         states = self._index.counts(_STATE)
         return states[_ANSWERED], states.total() - states[_ANSWERED] - states[0]
 
-    def facts(self, key: bytes) -> dict[str, Any] | None:
+    def facts(self, key: bytes, known: Known | None = None) -> dict[str, Any] | None:
         """What became of a row; None of one that was never finished."""
-        known = self._index.get(key)
-        if not known & _STATE:
+        number = self._index.get(key) if known is None else known
+        if not number & _STATE:
             return None
-        line = self._unsaved.get(key) or self._line_at(known >> _OFFSET)
+        line = self._unsaved.get(key) or self._line_at(number >> _OFFSET)
         if line is None or _key_of(line) != key:  # somebody has changed the file
             return None
-        return json.loads(line.decode("utf-8", "surrogatepass"))["row"]
+        try:
+            return jiter.from_json(line)["row"]
+        except ValueError:  # half a surrogate pair
+            return json.loads(line.decode("utf-8", "surrogatepass"))["row"]
 
     def __iter__(self) -> Iterator[bytes]:
         """The keys of all rows that were ever finished, in the order of their lines."""

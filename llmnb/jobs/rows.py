@@ -70,6 +70,8 @@ class Prompts:
 
 
 def _is_missing(value: Any) -> bool:
+    if type(value) is str:
+        return False
     import pandas as pd
 
     typed: Any = pd

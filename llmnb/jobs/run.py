@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmnb.errors import BudgetExceeded, MissingKey, SettingsError
 from llmnb.jobs.ahead import Ahead
 from llmnb.jobs.asking import Outcome, Row, asked, key_of
+from llmnb.jobs.garbage import looked_for_less_often
 from llmnb.jobs.keys import Keys
 from llmnb.jobs.results import Results
 
@@ -131,8 +132,10 @@ class Run:
 
     def facts(self, key: bytes) -> dict[str, Any]:
         """What became of a row, now or before."""
-        told = self._results.left(key)
-        facts = self._results.facts(key) if told is None else {"error": told, **_UNASKED}
+        known = self._results.known(key)
+        if known.is_left:
+            return {"error": self._results.left(key), **_UNASKED}
+        facts = self._results.facts(key, known)
         return _LOST if facts is None else facts
 
     def finished(self, key: bytes) -> dict[str, Any] | None:
@@ -147,11 +150,12 @@ class Run:
                 what the iterator raised that gives the rows, when those before are answered.
         """
         try:
-            if self._warms:  # the first goes alone, for the others to read from the prompt cache what it writes
-                async for status in self._at_work([self._worker(most=1)]):
+            with looked_for_less_often():
+                if self._warms:  # the first goes alone, for the others to read from the prompt cache what it writes
+                    async for status in self._at_work([self._worker(most=1)]):
+                        yield status
+                async for status in self._at_work([self._worker() for _ in range(self._concurrency)]):
                     yield status
-            async for status in self._at_work([self._worker() for _ in range(self._concurrency)]):
-                yield status
             self._see_the_end()
         finally:
             self._ahead.close()
@@ -245,24 +249,26 @@ class Run:
         self._rows = len(self.keys)
 
     def _is_to_be_asked(self, row: Row) -> bool:
-        self.keys.append(row.key, is_first=self._results.see(row.key))
-        if row.key in self._asking:
-            self._asking[row.key] += 1
-        elif (is_left := self._results.left(row.key) is not None) or self._results.is_new(row.key):
+        key = row.key
+        known = self._results.see(key)
+        self.keys.append(key, is_first=not known.is_seen)
+        if key in self._asking:
+            self._asking[key] += 1
+        elif known.is_left or known.is_new:
             self._counts["done"] += 1
-            self._counts["failed"] += is_left or self._results.has_failed(row.key)
-        elif not self._fresh and self._results.has(row.key, but_failed=self._failed_again):
+            self._counts["failed"] += known.is_left or known.has_failed
+        elif not self._fresh and known.is_finished(but_failed=self._failed_again):
             self._counts["kept"] += 1
-            self._counts["failed"] += self._results.has_failed(row.key)
+            self._counts["failed"] += known.has_failed
         else:
-            self._asking[row.key] = 1
+            self._asking[key] = 1
             return True
         return False
 
     def _refuse(self, error: Exception) -> None:
         told = f"{type(error).__name__}: {error}"
         key = key_of(["not asked", told])
-        self.keys.append(key, is_first=self._results.see(key))
+        self.keys.append(key, is_first=not self._results.see(key).is_seen)
         self._results.leave(key, told)
         self._count_failure(error, told, 1)
 

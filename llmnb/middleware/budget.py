@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, cast
 
 from anthropic import APIRequest
@@ -152,7 +152,8 @@ class _Attempt:
             verdict = Granted(alerts=reservations.look(facts, facts["ts"]))
         if isinstance(verdict, Granted):
             self.holders = verdict.budgets
-            self.entry.on_row, self.entry.wants_id = self._ended, "thread" in self._body
+            self.entry.wants_id = has_turns = "thread" in self._body
+            self.entry.on_row = _Ending(self.guard, self._ledgered, facts, has_turns).ended
         if verdict.alerts:
             say(verdict.alerts, self._ledgered.settings)
         return verdict
@@ -236,16 +237,29 @@ class _Attempt:
         except Exception as trouble:
             quietly("watching the budget of a stream", trouble)
 
-    def _ended(self, call: Call, children: tuple[Call, ...], message_id: str | None) -> None:
+
+class _Ending:
+    """What is to be done when an attempt has ended. It knows nothing of the entry that it is kept by: else each call
+    would leave a circle behind, with all that was asked and answered, until Python looks for such."""
+
+    __slots__ = ("_facts", "_guard", "_has_turns", "_ledgered")
+
+    def __init__(self, guard: Guard, ledgered: Ledgered, facts: Mapping[str, Any], has_turns: bool) -> None:
+        self._guard, self._ledgered = guard, ledgered
+        self._facts = facts
+        self._has_turns = has_turns
+
+    def ended(self, call: Call, children: tuple[Call, ...], message_id: str | None) -> None:
+        """The row of the attempt, and those of what it had done besides."""
         try:
-            self.guard.reservations.ended(call.uid)
+            self._guard.reservations.ended(call.uid)
             took: dict[Unit, int] = {"usd": call.cost_nanousd or 0, "tokens": _tokens(call)}
-            if message_id is not None and "thread" in self._body:
-                self.guard.past.took(message_id, took["tokens"])
+            if message_id is not None and self._has_turns:
+                self._guard.past.took(message_id, took["tokens"])
             for child in children:
                 took["usd"] += child.cost_nanousd or 0
                 took["tokens"] += _tokens(child)
-            alerts = self.guard.reservations.settled(self.entry.facts, took)
+            alerts = self._guard.reservations.settled(self._facts, took)
             if alerts:
                 say(alerts, self._ledgered.settings)
         except StoreError:  # whoever asks next will see what there is to be said

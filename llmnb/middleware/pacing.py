@@ -108,10 +108,10 @@ class PacingPart(Part):
         if is_told:
             _tell(context, GOES)
         entry.goes()
-        entry.on_row = self._when_ended(account, uid, entry, entry.on_row)
+        entry.on_row = self._when_ended(account, uid, entry.estimated_input_tokens, entry.on_row)
 
     def _when_ended(
-        self, account: Account, uid: str, entry: Entry, then: Callable[..., None] | None
+        self, account: Account, uid: str, estimated: int, then: Callable[..., None] | None
     ) -> Callable[[Call, tuple[Call, ...], str | None], None]:
         """Tells the account what a call took; that it is told once is seen to there."""
 
@@ -121,7 +121,7 @@ class PacingPart(Part):
                 total = usage.total_input_tokens + usage.output_tokens
                 used = Need(1.0, usage.input_tokens + usage.cache_write_tokens, usage.output_tokens, total)
                 is_ok = call.status == "ok"
-                account.ended(uid, used, entry.estimated_input_tokens, self._pacer.clock.now(), is_ok=is_ok)
+                account.ended(uid, used, estimated, self._pacer.clock.now(), is_ok=is_ok)
             except Exception as trouble:
                 quietly("pacing a call", trouble, _BUT)
             if then is not None:

@@ -61,6 +61,19 @@ def test_an_index_is_a_dict_that_is_small(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(index.items()) == sorted(known.items(), key=lambda item: item[1])
 
 
+def test_what_was_never_set_is_not_looked_for_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mostly: of many new rows each would be a look in vain."""
+    small(monkeypatch)
+    chance, index = random.Random(2), Index()
+    for number in range(1, 200):
+        index.set(chance.randbytes(16), number)
+    looks: list[str] = []
+    file: Any = index._file
+    file.set_trace_callback(looks.append)
+    assert not any(index.get(chance.randbytes(16)) for _ in range(200))
+    assert len(looks) < 10
+
+
 def test_an_index_whose_file_is_lost_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory, with one warning, and with what was not in the file yet; whether it is found when it is read or
     written.

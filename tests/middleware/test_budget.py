@@ -24,6 +24,7 @@ from llmnb.errors import BudgetExceeded, StoreError, UnknownPrice
 from llmnb.ledger import books, open_ledger
 from llmnb.middleware import budget as budget_room
 from llmnb.middleware.budget import BudgetPart
+from llmnb.middleware.entry import Entry
 from llmnb.records import Call, calling
 from llmnb.settings import load
 from llmnb.simulator import Answer, Simulator
@@ -66,6 +67,22 @@ def text_of(event: Any) -> str:
     """The text that an event of a stream brings."""
     is_text = event.type == "content_block_delta" and event.delta.type == "text_delta"
     return event.delta.text if is_text else ""
+
+
+async def test_a_call_leaves_no_circle(simulator: Simulator, async_client: anthropic.AsyncAnthropic) -> None:
+    """When it has ended all that was known of it is gone, and nobody has to look for it among all other objects."""
+    set_budget(usd=1, per="day")
+    llm = llmnb.LLM(client=async_client, display="none", cache=False)
+    gc.collect()
+    gc.disable()
+    try:
+        for question in ("one", "two", "three"):
+            await llm.aask(question)
+        assert books().settle()
+        left = [entry for entry in gc.get_objects() if isinstance(entry, Entry)]
+    finally:
+        gc.enable()
+    assert len(left) <= 1  # the connection, which is kept, was opened in the context of the first
 
 
 # Refused --------------------------------------------------------------------------------------------------------------
