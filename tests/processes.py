@@ -260,7 +260,7 @@ def _start(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> None:
-    """The rest of the life of a new process; it ends as any program does."""
+    """The rest of the life of a new process."""
     import io
     import runpy
     import types
@@ -280,14 +280,36 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     kind, what, *rest = request["arguments"]
     sys.path[0] = request["cwd"]
     sys.path[1:1] = [folder for folder in request["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
-    if kind == "-m":
-        sys.argv = [what, *rest]
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        assert kind == "-c"
-        sys.argv = ["-c", *rest]
-        sys.modules["__main__"] = module = types.ModuleType("__main__")
-        exec(compile(what, "<string>", "exec"), vars(module))
+    program: dict[str, Any] = {}
+    code = 0
+    try:
+        if kind == "-m":
+            sys.argv = [what, *rest]
+            program = runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            assert kind == "-c"
+            sys.argv = ["-c", *rest]
+            sys.modules["__main__"] = module = types.ModuleType("__main__")
+            program = vars(module)
+            exec(compile(what, "<string>", "exec"), program)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise  # Python itself says it
+        code = end.code or 0
+    _end(program, code)
+
+
+def _end(program: dict[str, Any], code: int) -> None:
+    """The end of a program, without taking apart what it was forked with: that would be 130 ms of CPU."""
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+    program.clear()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads it
+        code = 120
+    os._exit(code)
 
 
 if __name__ == "__main__":

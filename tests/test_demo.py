@@ -20,7 +20,7 @@ import pytest
 import llmnb
 from llmnb import settings
 from llmnb.commands.dashboard_launcher import launch
-from llmnb.demo import history, page
+from llmnb.demo import _stay, history, page
 from llmnb.demo.child import Child, ChildError
 from llmnb.demo.proof import ProofError, books_agree_with_bill, page_agrees_with_books
 from llmnb.demo.signals import Ended, ending
@@ -126,6 +126,7 @@ def test_check_proves_the_demo_and_leaves_nothing(place: Path, tmp_path: Path) -
     assert not (tmp_path / "llmnb-home").exists()
 
 
+@pytest.mark.soak
 def test_without_a_terminal_it_ends_by_itself(place: Path) -> None:
     """Where nobody can press Ctrl-C it shows the addresses, says why it ends, and does."""
     done = subprocess.run(COMMAND, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
@@ -179,6 +180,15 @@ def test_even_killed_it_leaves_no_process(place: Path, in_terminal: InTerminal) 
 
 
 # Its parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_it_stays_only_where_there_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can press Ctrl-C it says so, and comes back at once."""
+    said: list[str] = []
+    with open(os.devnull) as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        _stay(said.append, check=False)
+    assert ["no terminal" in line for line in said] == [True]
 
 
 def test_proof_fails_when_a_call_is_missing_from_the_books(llmnb_simulator: Simulator) -> None:

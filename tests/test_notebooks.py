@@ -88,12 +88,18 @@ def test_notebook_runs_without_a_key(path: Path, tmp_path: Path) -> None:
 
 
 def test_quickstart_uses_the_api_that_is_configured(tmp_path: Path, llmnb_simulator: Simulator) -> None:
-    """With a key it asks there, and each question is one row that agrees with the API's own bill."""
+    """With a key it asks there, and each question is one row that agrees with the API's own bill.
+
+    A headless run leaves each answer readable in the notebook file, and no widget without a kernel behind it.
+    """
     notebook = execute(FOLDER / "01_quickstart.ipynb", tmp_path)
     billed, booked = llmnb_simulator.billed(), llmnb.usage(by=[]).iloc[0]
     assert billed.requests == booked["calls"] == 5
     assert (booked["output_tokens"], booked["cost_nanousd"]) == (billed.output_tokens, billed.price_nanousd)
     assert "claude-haiku-5-5" in outputs(notebook)
+    bundles = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("text/markdown" in bundle for bundle in bundles) >= 3
+    assert not any("application/vnd.jupyter.widget-view+json" in bundle for bundle in bundles)
 
 
 def test_the_second_run_pays_nothing(tmp_path: Path, llmnb_simulator: Simulator) -> None:
@@ -118,14 +124,6 @@ def answers(notebook: NotebookNode) -> list[str]:
         output.get("data", {}).get("text/markdown") for cell in notebook.cells for output in cell.get("outputs", [])
     ]
     return [text.rpartition("\n\n")[0] for text in shown if text and "Simulated answer" in text]
-
-
-def test_answers_stay_in_the_file_as_markdown(tmp_path: Path) -> None:
-    """A headless run leaves each answer readable in the notebook file, and no widget without a kernel behind it."""
-    notebook = execute(FOLDER / "01_quickstart.ipynb", tmp_path)
-    bundles = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("text/markdown" in bundle for bundle in bundles) >= 3
-    assert not any("application/vnd.jupyter.widget-view+json" in bundle for bundle in bundles)
 
 
 @each_notebook

@@ -45,8 +45,8 @@ def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
     def make(extras: str) -> Path:
         folder = tmp_path_factory.mktemp("env") / "venv"
-        venv.create(folder, with_pip=True)
-        installed(folder / "bin" / "python", f"{wheel}{extras}")
+        venv.create(folder)
+        installed(folder / "bin" / "python", f"{wheel}{extras}", by=Path(sys.executable))
         return folder / "bin"
 
     return make

@@ -62,17 +62,21 @@ def uv_environment(settings: dict[str, str]) -> dict[str, str] | None:
     return found
 
 
-def install(python: Path, *what: str) -> None:
-    """Installs `what` for `python`: with uv where it can be told everything pip knows, else with pip."""
-    pip = [str(python), "-m", "pip"]
+def install(python: Path, *what: str, by: Path | None = None) -> None:
+    """Installs `what` for `python`: with uv where it can be told everything pip knows, else with pip.
+
+    The two are those of `python` itself, or of the Python `by`.
+    """
+    pip = [str(by or python), "-m", "pip"]
     listing = subprocess.run([*pip, "config", "list"], check=True, capture_output=True, text=True).stdout
     environment = uv_environment(pip_settings(listing))
     if environment is not None:
         subprocess.run([*pip, "install", "--quiet", "--disable-pip-version-check", "uv"], check=True)
-        uv = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+        uv = [str(by or python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
         if subprocess.run([*uv, *what], env={**environment, **os.environ}).returncode == 0:
             return
         print("uv could not install everything; trying again with pip", file=sys.stderr)
+    pip += ["--python", str(python)] if by else []
     subprocess.run([*pip, "install", "--quiet", "--disable-pip-version-check", *what], check=True)
 
 

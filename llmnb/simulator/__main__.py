@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 
 from llmnb.simulator.limits import Limits
 from llmnb.simulator.server import Simulator
@@ -24,7 +25,7 @@ def main() -> None:
         limits=Limits().times(given.limits),
         keep=10_000,
     )
-    with simulator:
+    with suppress(KeyboardInterrupt), simulator:  # whoever reads the address may press Ctrl-C before it is served
         sys.stdout.write(f"{simulator.url}\n")
         sys.stdout.flush()
         simulator.serve_forever()
