@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from benchmarks.calls import CALLS, DELTAS, TEXT, TOKENS_A_DELTA, cpu_in_turn, ratio, simulator
+from benchmarks.calls import DELTAS, TEXT, TOKENS_A_DELTA, cpu_in_turn, ratio, simulator
 
 if TYPE_CHECKING:
     from llmnb.settings import Settings
@@ -51,7 +51,7 @@ def _hits(kilobytes: int) -> Iterator[dict[str, object]]:
     cached.messages.create(**question)
     time.sleep(0.5)  # it is on disk
     cpu = cpu_in_turn(
-        {"raw": lambda: raw.messages.create(**question), "hit": lambda: cached.messages.create(**question)}, CALLS
+        {"raw": lambda: raw.messages.create(**question), "hit": lambda: cached.messages.create(**question)}
     )
     target = {4: 0.42, 64: 0.48}[kilobytes]
     yield ratio(f"hit through create, {kilobytes} kB, CPU ÷ live create", cpu["hit"] / cpu["raw"], target)
@@ -82,8 +82,7 @@ def _streams() -> Iterator[dict[str, object]]:
             "short": lambda: _read(short.messages.create(**QUESTION, stream=True)),
             "one": lambda: _read(long[1].messages.create(**question, stream=True)),
             "many": lambda: _read(long[DELTAS].messages.create(**question, stream=True)),
-        },
-        CALLS,
+        }
     )
     yield ratio("streamed hit, 4 kB, CPU ÷ live create", cpu["short"] / cpu["raw"], 0.8)
     yield ratio(f"streamed hit, once {DELTAS:,} deltas, CPU ÷ the same text, once one", cpu["many"] / cpu["one"], 1.1)
@@ -105,7 +104,7 @@ def _misses() -> Iterator[dict[str, object]]:
 
         return call
 
-    cpu = cpu_in_turn({"raw": ask(raw), "logged": ask(logged), "miss": ask(cached)}, CALLS)
+    cpu = cpu_in_turn({"raw": ask(raw), "logged": ask(logged), "miss": ask(cached)})
     yield ratio("miss with ledger row and cache write, CPU ÷ raw create", cpu["miss"] / cpu["raw"], 1.25)
     yield {"name": "of which the ledger", "value": cpu["logged"] / cpu["raw"], "unit": "×", "target": None, "ok": True}
 

@@ -1,9 +1,10 @@
 """What llmnb adds to a call: CPU time of the calling process against the raw SDK, in the same run.
 
 The simulator runs in a process of its own and answers with about 4 kB of text. Each pair is measured in turn, A B A B,
-many times over, and the ratio of the medians is given. A turn is long enough to contain a writing of what came together
-(`later.TOGETHER_S`), and ends when all that its calls left to be written is on disk. Folding, which falls due once in
-some thousands of rows, is in `ledger_write`.
+many times over, and the ratio of the medians is given. A turn lasts as long for each, and long enough to contain two
+writings of what came together (`later.TOGETHER_S`): of shorter ones all fall to whoever comes that much later. It ends
+when all that its calls left to be written is on disk. Folding, which falls due once in some thousands of rows, is in
+`ledger_write`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-ROUNDS = 15
-CALLS = 250
+ROUNDS = 11
+TURN_S = 0.5
 FIRST_TOKENS = 300
 DELTAS = 3_000
 TOKENS_A_DELTA = 3  # as the simulator cuts its answers
@@ -64,8 +65,7 @@ def _short() -> Iterator[dict[str, object]]:
             "idle": lambda: idle.messages.create(**QUESTION),
             "wrap": lambda: wrapped.messages.create(**QUESTION),
             "ask": lambda: llm.ask(prompt),
-        },
-        CALLS,
+        }
     )
     yield ratio("logged create through wrap, CPU ÷ raw create", cpu["wrap"] / cpu["raw"], 1.12)
     yield ratio("LLM.ask, display off, CPU ÷ raw create", cpu["ask"] / cpu["raw"], 1.20)
@@ -92,8 +92,7 @@ def _long() -> Iterator[dict[str, object]]:
             "wrap": lambda: _read(wrapped.messages.create(**question, stream=True)),
             "helper": lambda: _read_helper(raw, question),
             "stream": lambda: _read(llm.stream(prompt)),
-        },
-        1,
+        }
     )
     name = f"logged {counted:,}-delta stream through wrap, CPU ÷ raw stream"
     yield ratio(name, cpu["wrap"] / cpu["raw"], 1.05)
@@ -152,7 +151,7 @@ def _read_helper(client: Any, question: dict[str, Any]) -> None:
             pass
 
 
-def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dict[str, float]:
+def cpu_in_turn(contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median CPU seconds a call of each, what it writes included, measured in turn, the first round not counted."""
     from llmnb.cache.responses import responses
     from llmnb.ledger import books
@@ -161,9 +160,11 @@ def cpu_in_turn(contestants: dict[str, Callable[[], object]], calls: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(ROUNDS + 1):
         for name, call in contestants.items():
+            calls, end = 0, time.perf_counter() + TURN_S
             begin = time.process_time()
-            for _ in range(calls):
+            while time.perf_counter() < end:
                 call()
+                calls += 1
             rows.settle()  # else what the rows cost would be charged to the next contestant
             answers.settle()
             if round_number:

@@ -15,9 +15,10 @@ from llmnb.middleware.tee import End, decoded, watch
 
 _FIRST_REFRESH_S = 2.0
 """A running row is brought up to date this long after the stream began, and then at each doubling of its age, so that a
-killed process leaves an estimate of at least half of what was written, for at most one extra reading of the body."""
+killed process leaves an estimate of some half of what was written, for at most one extra reading of the body."""
 
 _CHUNKS_BETWEEN_LOOKS = 32
+_MOST_BETWEEN_LOOKS = 512
 
 
 class BodyWatch:
@@ -51,7 +52,10 @@ class BodyWatch:
                 self._entry.first_token()
         elif time.monotonic() >= self._refresh_at:
             self._refresh(chunks)
-        return _CHUNKS_BETWEEN_LOOKS if self._entry.saw_first_token else 1
+        if not self._entry.saw_first_token:
+            return 1
+        # what falls due after so much time may come a quarter later: a fast stream is hardly looked at
+        return min(max(_CHUNKS_BETWEEN_LOOKS, len(chunks) // 4), _MOST_BETWEEN_LOOKS)
 
     def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
         """Reads the body for its counts, and closes the entry."""
