@@ -20,6 +20,8 @@ from urllib.parse import quote
 from benchmarks.calls import DELTAS, TEXT, TOKENS_A_DELTA, cpu_in_turn, ratio, simulator
 
 if TYPE_CHECKING:
+    import anthropic
+
     from llmnb.settings import Settings
 
 QUESTION: dict[str, Any] = {
@@ -40,13 +42,12 @@ def run() -> list[dict[str, object]]:
 
 
 def _hits(kilobytes: int) -> Iterator[dict[str, object]]:
-    import anthropic
 
     import llmnb
 
     text = (TEXT * (kilobytes // 4 + 1))[: kilobytes * 1_000]
-    raw = anthropic.Anthropic(default_headers={"x-simulator-reply": quote(text)})
-    question = {**QUESTION, "max_tokens": 20_000}
+    raw = _answered(text)
+    question = {**QUESTION, "system": f"In {kilobytes} kB.", "max_tokens": 20_000}
     cached = llmnb.wrap(raw, cache=True)
     cached.messages.create(**question)
     time.sleep(0.5)  # it is on disk
@@ -58,30 +59,23 @@ def _hits(kilobytes: int) -> Iterator[dict[str, object]]:
 
 
 def _streams() -> Iterator[dict[str, object]]:
-    import anthropic
 
     import llmnb
 
-    raw = anthropic.Anthropic(default_headers={"x-simulator-reply": quote(TEXT)})
+    raw = _answered(TEXT)
     short = llmnb.wrap(raw, cache=True)
-    reply = quote("a " * DELTAS * TOKENS_A_DELTA)
-    question = {**QUESTION, "max_tokens": 2 * DELTAS * TOKENS_A_DELTA}
-    long = {
-        deltas: llmnb.wrap(
-            anthropic.Anthropic(default_headers={"x-simulator-reply": reply, "x-simulator-deltas": str(deltas)}),
-            cache=True,
-        )
-        for deltas in (1, DELTAS)
-    }
-    for client, asked in ((short, QUESTION), (long[1], question), (long[DELTAS], question)):
-        _read(client.messages.create(**asked, stream=True))
+    reply, most = "a " * DELTAS * TOKENS_A_DELTA, 2 * DELTAS * TOKENS_A_DELTA
+    long = {deltas: llmnb.wrap(_answered(reply, deltas), cache=True) for deltas in (1, DELTAS)}
+    asked = {deltas: {**QUESTION, "system": f"Once {deltas:,}", "max_tokens": most} for deltas in long}
+    for client, question in ((short, QUESTION), *((long[deltas], asked[deltas]) for deltas in long)):
+        _read(client.messages.create(**question, stream=True))
     time.sleep(0.5)
     cpu = cpu_in_turn(
         {
             "raw": lambda: raw.messages.create(**QUESTION),
             "short": lambda: _read(short.messages.create(**QUESTION, stream=True)),
-            "one": lambda: _read(long[1].messages.create(**question, stream=True)),
-            "many": lambda: _read(long[DELTAS].messages.create(**question, stream=True)),
+            "one": lambda: _read(long[1].messages.create(**asked[1], stream=True)),
+            "many": lambda: _read(long[DELTAS].messages.create(**asked[DELTAS], stream=True)),
         }
     )
     yield ratio("streamed hit, 4 kB, CPU ÷ live create", cpu["short"] / cpu["raw"], 0.8)
@@ -89,11 +83,10 @@ def _streams() -> Iterator[dict[str, object]]:
 
 
 def _misses() -> Iterator[dict[str, object]]:
-    import anthropic
 
     import llmnb
 
-    raw = anthropic.Anthropic(default_headers={"x-simulator-reply": quote(TEXT)})
+    raw = _answered(TEXT)
     logged, cached = llmnb.wrap(raw), llmnb.wrap(raw, cache=True)
     numbers = itertools.count()
 
@@ -111,12 +104,11 @@ def _misses() -> Iterator[dict[str, object]]:
 
 def _many(home: Path) -> Iterator[dict[str, object]]:
     """Hits among a hundred entries and among a hundred thousand, in any order, as time on the wall."""
-    import anthropic
 
     import llmnb
     from llmnb.settings import load
 
-    raw = anthropic.Anthropic(default_headers={"x-simulator-reply": quote(TEXT)})
+    raw = _answered(TEXT)
     questions = [{**QUESTION, "system": f"You are number {number}."} for number in range(ASKED)]
     clients = {}
     for entries in (ASKED, ENTRIES):
@@ -150,6 +142,17 @@ def _fill(settings: Settings, count: int) -> None:
     for first in range(0, count, 2_000):
         names = [hashlib.sha1(str(number).encode()).hexdigest() for number in range(first, min(first + 2_000, count))]
         cache.backend.put([Item(name, data) for name in names])
+
+
+def _answered(text: str, deltas: int | None = None) -> anthropic.Anthropic:
+    """A client that the simulator answers with this text.
+
+    The HTTP client says so: a header of the SDK's client would be part of the question, and be kept with it.
+    """
+    import anthropic
+
+    headers = {"x-simulator-reply": quote(text)} | ({} if deltas is None else {"x-simulator-deltas": str(deltas)})
+    return anthropic.Anthropic(http_client=anthropic.DefaultHttpxClient(headers=headers))
 
 
 def _read(stream: Any) -> None:

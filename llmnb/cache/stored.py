@@ -102,8 +102,7 @@ class StoredAnswer:
         """The entry as bytes that `decoded` reads."""
         about, request = _json(dict(zip(_ABOUT, _about(self), strict=True))), self.request or b""
         beginning = _LENGTHS.pack(len(about), len(self.body)) + about
-        # piece by piece: of more than 5 kB Python's lock is given up, and had back when no other thread wants it
-        checksum = zlib.crc32(request, zlib.crc32(self.body, zlib.crc32(beginning)))
+        checksum = _checksum(request, _checksum(self.body, _checksum(beginning)))
         return b"".join((_HEAD.pack(_MAGIC, _FORMAT, checksum), beginning, self.body, request))
 
     @classmethod
@@ -114,7 +113,7 @@ class StoredAnswer:
             Unreadable: a bit is wrong, the end is missing, or another version wrote it.
         """
         checksum, about_end, body_end = _lengths(data)
-        if zlib.crc32(memoryview(data)[_HEAD.size :]) != checksum:
+        if _checksum(memoryview(data)[_HEAD.size :]) != checksum:
             raise Unreadable("its checksum is wrong: it is damaged")
         return _answer(data[_BEGIN:about_end], data[about_end:body_end], data[body_end:] or None)
 
@@ -127,6 +126,22 @@ class StoredAnswer:
         """
         _, about_end, _ = _lengths(data)
         return _answer(data[_BEGIN:about_end], b"", None) if about_end <= len(data) else None
+
+
+_PIECE_BYTES = 5 * 1024
+_MOST_IN_PIECES = 32 * _PIECE_BYTES
+
+
+def _checksum(data: bytes | memoryview, so_far: int = 0) -> int:
+    # of more than a piece Python's lock is given up, and had back when no other thread wants it: for each entry that
+    # is kept while calls go on, that costs more than all else about it
+    size = len(data)
+    if size <= _PIECE_BYTES or size > _MOST_IN_PIECES:
+        return zlib.crc32(data, so_far)
+    rest = memoryview(data)
+    for begin in range(0, size, _PIECE_BYTES):
+        so_far = zlib.crc32(rest[begin : begin + _PIECE_BYTES], so_far)
+    return so_far
 
 
 def _json(value: dict[str, Any]) -> bytes:
