@@ -48,7 +48,7 @@ def _rates(url: str, server_pid: int) -> Iterator[dict[str, object]]:
         what = "zero-delay calls at 64, map ÷ a bare gather"
         yield _compared(took, "map", "aiohttp", f"{what} over the SDK's aiohttp", 0.85)
         yield _compared(took, "map", "same", f"{what} over the same client of aiohttp", 0.85)
-        yield _compared(took, "map_day", "aiohttp", "the same with a budget of the day, too ÷ the SDK's aiohttp", None)
+        yield _compared(took, "map_day", "aiohttp", "the same with a budget of the day, too ÷ the SDK's aiohttp", 0.85)
         yield _compared(took, "map", "default", f"{what} over the default AsyncAnthropic", None)
         more = [max(turn["peak_mb"] for turn in took[name]) for name in ("map", "aiohttp")]
         yield figure(f"peak memory of {CALLS:,} calls, map − bare gather", more[0] - more[1], "MB", most=MORE_MB)

@@ -1,8 +1,8 @@
-"""Python's search for garbage, which a run has made less often while it asks.
+"""Python's search for garbage, which a run has made less often.
 
 What a row needs are hundreds of small objects, which are gone by themselves when it is answered. By their number Python
 takes them for garbage that piles up, and looks through all that the process has again and again: without this it is a
-tenth of what a row costs.
+tenth of what a row costs. The same goes for thousands of results on their way into a frame.
 """
 
 from __future__ import annotations

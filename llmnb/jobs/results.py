@@ -25,6 +25,7 @@ from llmnb.trouble import quietly
 
 KEY_CHARS = 32
 _BEGINNING = b'{"key":"'
+_written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _KEY_AT = len(_BEGINNING)
 _STATE_AT = _KEY_AT + KEY_CHARS + len(b'","state":"')
 _HEAD = re.compile(rb'\{"key":"[0-9a-f]{32}","state":"[afu]","row":\{')
@@ -162,7 +163,7 @@ class Results:
     def add(self, key: bytes, state: str, facts: dict[str, Any]) -> None:
         """Writes down what became of a row. When the disk refuses, it is kept in memory, and one warning says so."""
         letter = _LETTERS[state]
-        told = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        told = _written(facts)
         line = f'{{"key":"{key.hex()}","state":"{letter.decode()}","row":{told}}}\n'.encode("utf-8", "surrogatepass")
         with self._lock:
             self.spent_nanousd += facts.get("cost_nanousd") or 0
@@ -186,7 +187,7 @@ class Results:
         if not number & _STATE:
             return None
         line = self._unsaved.get(key) or self._line_at(number >> _OFFSET)
-        if line is None or _key_of(line) != key:  # somebody has changed the file
+        if line is None or not _is_of(line, key):  # somebody has changed the file
             return None
         try:
             return jiter.from_json(line)["row"]
@@ -319,6 +320,11 @@ def _key_of(line: bytes) -> bytes | None:
         return bytes.fromhex(line[_KEY_AT : _KEY_AT + KEY_CHARS].decode())
     except ValueError:
         return None
+
+
+def _is_of(line: bytes, key: bytes) -> bool:
+    """Whether it is a whole line with that key."""
+    return line.startswith(_BEGINNING + key.hex().encode()) and line.endswith(b"}}\n")
 
 
 def _cost_of(line: bytes) -> int:

@@ -13,6 +13,7 @@ from llmnb import interrupts
 from llmnb.errors import InvalidRequest
 from llmnb.interrupts import Cancelled, Stopped
 from llmnb.jobs.batches.notes import check_none_open
+from llmnb.jobs.garbage import looked_for_less_often
 from llmnb.jobs.saved import remember
 from llmnb.jobs.turn import Turn
 from llmnb.views import views
@@ -140,6 +141,7 @@ async def _tell(run: Run, told: Callable[[Status], None]) -> None:
             told(status)
 
 
+@looked_for_less_often()
 def _given(job: Job, run: Run, results: Results) -> Mapped | MappedFile:
     """The frame of the results, or where they were written."""
     status = replace(run.status, is_over=True)

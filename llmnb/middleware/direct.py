@@ -133,9 +133,7 @@ class _Alike:
         Raises:
             APIConnectionError: as the SDK's.
         """
-        body = json.dumps(
-            request.options.json_data, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        ).encode()
+        body = _DUMPS(request.options.json_data).encode()
         headers = [*self._headers, ("content-length", str(len(body)))]
         if self._key_name is not None:
             headers.append((self._key_name, str(request.options.idempotency_key)))
@@ -170,6 +168,8 @@ class _Response(httpx2.Response):
 
     def hold(self, content: bytes, seconds: float, asked: Any) -> None:
         """Has the body, which took so long."""
+        if b"".join([part for pair in self.headers.raw for part in pair]).isascii():
+            self.headers.encoding = "ascii"  # as it would find out by decoding each of them
         if "content-encoding" in self.headers:
             self._content = httpx2.Response(200, headers=self.headers, content=content).content
         else:

@@ -159,6 +159,19 @@ def test_lines_tell_their_cost_without_being_read(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("text", ["plain", "é \u2028 \0 \\", "half a pair: \ud800"])
+def test_facts_are_read_as_they_were_written(tmp_path: Path, text: str) -> None:
+    """With numbers of any size, and text that is none in UTF-8."""
+    results = Results(tmp_path / "rows.jsonl")
+    facts = {"text": text, "value": {"big": 10**30, "x": 0.1, "far": float("inf"), "none": None}, "cost_nanousd": 1}
+    results.add(b"k" * 16, "answered", facts)
+    results.close()
+    again = Results(tmp_path / "rows.jsonl")
+    assert again.facts(b"k" * 16) == facts
+    assert again.facts(b"l" * 16) is None
+    again.close()
+
+
 def test_what_rows_cost_is_counted_once(tmp_path: Path) -> None:
     """Lines of one's own and of other processes, in whatever order they stand and however often they are read."""
     one, other = Results(tmp_path / "rows.jsonl"), Results(tmp_path / "rows.jsonl")
