@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,16 @@ hypothesis.settings.load_profile("llmnb")
 
 # certificates are read once, not for each of some thousand clients, none of which speaks TLS: 22 ms of CPU
 httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+
+if sys.version_info < (3, 11, 8):  # a finalizer that parses while Python makes a tree breaks that one: gh-106905
+    _parse = ast.parse
+
+    def _parsed(*arguments: Any, **options: Any) -> ast.AST:
+        with suppress(SystemError):
+            return _parse(*arguments, **options)
+        return _parse(*arguments, **options)
+
+    ast.parse = _parsed  # pytest does for every failure, and took its worker along, with all that it knew of them
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30

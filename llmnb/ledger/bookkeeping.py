@@ -86,7 +86,8 @@ class Books:
     @property
     def has_work(self) -> bool:
         """Whether anything is not in the ledger yet, or is on its way there."""
-        return self._writing is not None or bool(self.waiting)
+        # in this order: between the two the other thread may take what waits
+        return bool(self.waiting) or self._writing is not None
 
     def begin(self, call: Mapping[str, Any], origin: Origin | None = None) -> None:
         """Notes that a call is sent, by the fields of its row that are known; never raises.
