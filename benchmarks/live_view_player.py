@@ -1,13 +1,13 @@
 # The first cell of the benchmark's notebooks: feeds views as an answer would, and prints what the kernel saw as JSON.
 import asyncio
 import json
-import queue
 import threading
 import time
 
 import ipykernel
 
 from llmnb import display
+from llmnb.asking.mailbox import Mailbox
 from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
 from llmnb.records import Usage
 
@@ -90,20 +90,22 @@ class Peers:
 
 def feed(text, deltas, seconds, view):
     """Show the text in a view, piece by piece; what a runner does. The times of the first and of the last piece."""
-    events, stopped, times = queue.SimpleQueue(), threading.Event(), {}
+    events, stopped, times = Mailbox(), threading.Event(), {}
 
     def stop():
         stopped.set()
-        events.put(None)
+        events.end()
 
     def produce():
         begin = time.monotonic()
         for number, piece in enumerate(cut(text, deltas)):
             if stopped.wait(max(0, begin + number * seconds / deltas - time.monotonic())):
                 return
+            times["last_sent"] = time.time()
+            times.setdefault("first_sent", times["last_sent"])
             events.put(Text(piece))
         stopped.wait(0.5)
-        events.put(None)
+        events.end()
 
     view.open("claude-sonnet-5-5", stop)
     time.sleep(0.5)
@@ -112,10 +114,7 @@ def feed(text, deltas, seconds, view):
     view.show(ToolResult("1", "search", "two documents", duration_ms=120))
     threading.Thread(target=produce, daemon=True).start()
     try:
-        while (event := events.get()) is not None:
-            times.setdefault("first_sent", time.time())
-            times["last_sent"] = time.time()
-            view.show(event)
+        events.show_in(view)
     except KeyboardInterrupt:  # where a kernel hears nothing else while it is busy, Stop is an interrupt
         stop()
     view.show(Done("claude-sonnet-5-5", Usage(input_tokens=50, output_tokens=9_000), None, latency_ms=30_000.0))

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,8 @@ STOPPED = "Stopped. What the answer had used by then is in the ledger."
 NOT_SENT = "Stopped: the cell was interrupted before this question was sent."
 
 _POLL_S = 0.1
+_REMEMBERED = 64
+"""How many interrupted cells are known."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -52,6 +55,7 @@ class _Cells:
     def __init__(self) -> None:
         self.begun = 0
         self._interrupted = False  # the last one that ended, and none has begun since
+        self._struck: deque[int] = deque(maxlen=_REMEMBERED)  # that were interrupted
         self._shell: Any = None
 
     def look(self) -> None:
@@ -67,12 +71,18 @@ class _Cells:
         """Whether the running cell is being interrupted, or the last one was; outside IPython, the program."""
         return self._interrupted or _is_interrupt(_unwinding())
 
+    def struck(self, cell: int) -> bool:
+        """Whether that cell is being interrupted, or was, however soon the next one began."""
+        return cell in self._struck or (cell == self.begun and self.interrupted())
+
     def _begins(self, info: object) -> None:
         self.begun += 1
         self._interrupted = False
 
     def _ended(self, result: Any) -> None:
         self._interrupted = _is_interrupt(getattr(result, "error_in_exec", None))
+        if self._interrupted:
+            self._struck.append(self.begun)
 
 
 _cells = _Cells()
@@ -118,7 +128,7 @@ class _Ear:
         if now < self._due:
             return False
         self._due = now + _POLL_S
-        return _cells.begun == self._cell and _cells.interrupted()
+        return _cells.struck(self._cell)
 
 
 def stopped(*, by_view: bool) -> Stopped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from llmnb.errors import InvalidRequest
 from llmnb.events import Citation, Done, StreamEvent, ToolCall, ToolResult
@@ -23,6 +23,19 @@ class View(Protocol):
 
     def close(self, error: BaseException | None = None) -> None:
         """Nothing comes any more; `error` is why, when there was no `Done` to say it."""
+        ...
+
+
+@runtime_checkable
+class GatheringView(View, Protocol):
+    """One that is drawn only so often: what has come meanwhile is handed to it together."""
+
+    def show_all(self, events: Sequence[StreamEvent]) -> None:
+        """The next events of the stream, or none."""
+        ...
+
+    def rest_s(self) -> float:
+        """In how many seconds `show_all` wants to be called again; 0 or less: when there is something to show."""
         ...
 
 

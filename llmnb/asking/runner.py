@@ -1,8 +1,8 @@
 """Asks while a view shows the answer, so that Stop stops: at once, in every kind of cell.
 
 A blocked socket read cannot be stopped from another thread, but an async one can. So the request runs as a task on one
-private event loop in a thread of its own; the thread that asked waits on a queue, does every display, and is free to be
-interrupted. Stop, from Ctrl-C or from the view, cancels the task: the server sees the connection close at once.
+private event loop in a thread of its own; the thread that asked waits at a mailbox, does every display, and is free to
+be interrupted. Stop, from Ctrl-C or from the view, cancels the task: the server sees the connection close at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing, suppress
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llmnb import interrupts
+from llmnb.asking.mailbox import Mailbox
 from llmnb.events import StreamEvent, Wait
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
 from llmnb.reply import Reply
@@ -27,9 +27,6 @@ Events: TypeAlias = Callable[[], AsyncGenerator[StreamEvent]]
 
 _CLEAN_UP_S = 2.0
 """How long Stop waits for the connection to be closed and the ledger row to be written."""
-_POLL_S = 0.1
-"""How often a waiting thread looks up. A Ctrl-C that comes in the instant before the thread begins to wait does not
-wake it, and on Windows none does."""
 
 
 class Answering(Protocol):
@@ -85,8 +82,6 @@ if hasattr(os, "register_at_fork"):
 
 # Watching from a thread -----------------------------------------------------------------------------------------------
 
-_END = object()
-
 
 class _Watch:
     """One answer on its way from the loop thread to the thread that asked."""
@@ -95,11 +90,10 @@ class _Watch:
         self.stopped = False
         self.by_view = False
         self.error: BaseException | None = None
-        self._events = events
-        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._make = events
+        self.events = Mailbox()
         self._over = threading.Event()
         self._task: asyncio.Task[None] | None = None
-        self._interrupted = interrupts.of_this_cell()
 
     def start(self) -> None:
         """Begins on the loop thread."""
@@ -112,17 +106,13 @@ class _Watch:
 
     def tell(self, event: StreamEvent) -> None:
         """Hands on an event that does not come from the answer itself."""
-        self._queue.put(event)
+        self.events.put(event)
 
     def stop(self) -> None:
         """Ends the answer, from whatever thread."""
         self.stopped = True
-        self._queue.put(_END)
+        self.events.end()
         _loop_thread.call(self._cancel)
-
-    def __iter__(self) -> Generator[Any]:
-        while (item := self._next()) is not _END:
-            yield item
 
     @property
     def over(self) -> bool:
@@ -133,15 +123,6 @@ class _Watch:
         """Until the connection is closed and the ledger knows."""
         self._over.wait(timeout_s)
 
-    def _next(self) -> Any:
-        while True:
-            if self._interrupted():
-                raise KeyboardInterrupt
-            try:
-                return self._queue.get(timeout=_POLL_S)
-            except Empty:
-                continue
-
     # on the loop thread
 
     def _begin(self) -> None:
@@ -149,9 +130,9 @@ class _Watch:
         self._task.add_done_callback(self._ended)
 
     async def _pump(self) -> None:
-        async with aclosing(self._events()) as events:
+        async with aclosing(self._make()) as events:
             async for event in events:
-                self._queue.put(event)
+                self.events.put(event)
 
     def _cancel(self) -> None:
         if self._task is None:
@@ -162,7 +143,7 @@ class _Watch:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.error = None if task.cancelled() else task.exception()
         self._over.set()
-        self._queue.put(_END)
+        self.events.end()
 
 
 def from_loop_thread(
@@ -177,7 +158,7 @@ def from_loop_thread(
         hand_out(running.press)
     try:
         running.start()
-        yield from running
+        yield from running.events
     finally:
         if not running.over:
             running.stop()
@@ -201,8 +182,7 @@ def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
     try:
         view.open(model, running.press)
         running.start()
-        for event in running:
-            view.show(event)
+        running.events.show_in(view)
     except KeyboardInterrupt:
         running.stop()
     except BaseException as error:  # a view that fails; the request shall not go on unseen
@@ -268,7 +248,7 @@ def relayed(exchange: Answering, events: Events) -> Generator[StreamEvent]:
     exchange.on_wait = running.tell
     running.start()
     try:
-        yield from running
+        yield from running.events
     except BaseException as error:
         running.stop()
         if not (sys.is_finalizing() or _loop_thread.is_here()):  # nobody would end it there

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmnb.events import Approval, StreamEvent
-from llmnb.views import View
+from llmnb.views import GatheringView, View
 
 
 class GuardedView:
@@ -15,6 +15,7 @@ class GuardedView:
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self._gathering = view if isinstance(view, GatheringView) else None
         self._broken = False
 
     def open(self, model: str, stop: Callable[[], None] | None) -> None:
@@ -30,6 +31,22 @@ class GuardedView:
                 self.view.show(event)
             except Exception as failure:
                 self._fail(failure)
+
+    def show_all(self, events: Sequence[StreamEvent]) -> None:
+        """See `GatheringView.show_all`."""
+        gathering = self._gathering
+        if gathering is None or any(isinstance(event, Approval) for event in events):
+            for event in events:
+                self.show(event)
+        elif not self._broken:
+            try:
+                gathering.show_all(events)
+            except Exception as failure:
+                self._fail(failure)
+
+    def rest_s(self) -> float:
+        """See `GatheringView.rest_s`."""
+        return 0.0 if self._gathering is None or self._broken else self._gathering.rest_s()
 
     def close(self, error: BaseException | None = None) -> None:
         """See `View.close`; tried even when the view failed before, so that nothing stays open."""

@@ -9,7 +9,8 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import traitlets
@@ -24,6 +25,8 @@ from llmnb.events import Approval, StreamEvent
 _ASKABLE_GROWTH = 8
 """How keyframes thin out where a front end can ask for one, and does when it has missed a message: each costs the whole
 answer again, as much as a hundred frames."""
+_SOON_S = 0.001
+"""Until it wants to draw what is overdue."""
 
 
 class ResponseView(ReadOnlyWidget):
@@ -44,6 +47,16 @@ class ResponseView(ReadOnlyWidget):
             self.set_trait(name, value)
         self.set_trait("stop_hint", stop_hint)
         super().__init__(model_id=answer_id)
+
+    def send(self, content: object, buffers: Any = None) -> None:
+        """Send it without the request it belongs to, which would be half of its bytes: pages go by the comm."""
+        comm = cast(Any, self).comm
+        kernel = getattr(comm, "kernel", None)
+        if buffers or not all(map(partial(hasattr, kernel), ("session", "iopub_socket"))):  # no ipykernel, or closed
+            cast(Any, super()).send(content, buffers)
+            return
+        message = {"comm_id": comm.comm_id, "data": {"method": "custom", "content": content}}
+        kernel.session.send(kernel.iopub_socket, "comm_msg", message, ident=comm.topic)
 
 
 class Output(Protocol):
@@ -109,6 +122,7 @@ class WidgetView:
         self._start = 0.0
         self._armed = float("inf")  # when the alarm will ring for a frame
         self._dirty = False
+        self._is_gathered = False  # who shows comes again by itself
         self._approvals: dict[str, Approval] = {}
 
     @property
@@ -139,19 +153,17 @@ class WidgetView:
 
     def show(self, event: StreamEvent) -> None:
         """Add the event; draw it now, or with the next frame."""
-        with self._lock:
-            parts = len(self._answer.parts)
-            self._answer.apply(event)
-            begins = len(self._answer.parts) > parts  # something does: show it at once
-            if isinstance(event, Approval):
-                self._approvals[event.call.id] = event
-                begins = True
-            if self._dirty and not begins:
-                return  # the alarm is set already
-            self._dirty = True
-            if begins:
-                self._frame_due = 0.0
-            self._draw_or_wait()
+        self._show((event,), gathered=False)
+
+    def show_all(self, events: Sequence[StreamEvent]) -> None:
+        """Add the events; draw them now, or when it is called the next time."""
+        self._show(events, gathered=True)
+
+    def rest_s(self) -> float:
+        """See `GatheringView.rest_s`."""
+        if self._widget is None:
+            return 0.0
+        return max(self._frame_due - self._clock(), _SOON_S if self._dirty else 0.0)
 
     def close(self, error: BaseException | None = None) -> None:
         """Put the static bundle in the widget's place; the widget is freed now, or soon, as a page may come late."""
@@ -170,6 +182,23 @@ class WidgetView:
         else:
             self._free()
 
+    def _show(self, events: Sequence[StreamEvent], *, gathered: bool) -> None:
+        with self._lock:
+            parts = len(self._answer.parts)
+            begins = False
+            for event in events:
+                self._answer.apply(event)
+                if isinstance(event, Approval):
+                    self._approvals[event.call.id] = event
+                    begins = True
+            if begins or len(self._answer.parts) > parts:  # something does: show it at once
+                self._frame_due, begins = 0.0, True
+            self._is_gathered = gathered
+            waits = self._dirty and not gathered  # the alarm is set already
+            self._dirty = self._dirty or bool(events)
+            if begins or not waits:
+                self._draw_or_wait()
+
     def _free(self) -> None:
         with self._lock:
             widget, self._widget = self._widget, None
@@ -181,7 +210,7 @@ class WidgetView:
         now = self._clock()
         if (self._dirty and now >= self._frame_due) or now >= self._keyframe_due:
             self._draw(now)
-        if self._dirty:
+        if self._dirty and not self._is_gathered:
             self._arm(self._frame_due)
         if self._keyframe_due not in (self._keyframe_armed, float("inf")):
             self._keyframe_armed = self._keyframe_due
@@ -218,7 +247,8 @@ class WidgetView:
             self._armed = float("inf")
             drawn = self._dirty
             self._draw_what_is_due()
-            if drawn:  # more will have come by then: to wake this thread only to set its alarm is dear
+            # more will have come by then: to wake this thread only to set its alarm is dear
+            if drawn and not self._is_gathered:
                 self._arm(self._frame_due)
 
     def _draw_what_is_due(self) -> None:

@@ -66,9 +66,9 @@ def test_an_answer_from_widget_to_bundle(asking: Kernel) -> None:
     assert set(shown[-1]["data"]) == {"text/html", "text/markdown", "text/plain"}
     assert shown[0]["transient"]["display_id"] == shown[-1]["transient"]["display_id"]
     assert "<strong>you</strong>" in shown[-1]["data"]["text/html"]
-    custom = [
-        m["content"]["data"]["content"] for m in messages if m["content"].get("data", {}).get("method") == "custom"
-    ]
+    sent = [m for m in messages if m["content"].get("data", {}).get("method") == "custom"]
+    assert all(m["parent_header"] == {} for m in sent)  # each would be twice as long with it
+    custom = [m["content"]["data"]["content"] for m in sent]
     assert [message["n"] for message in custom] == list(range(len(custom)))
     asking.run("from llmnb.display import latecomers")
     messages += asking.run("latecomers.let_go()")
