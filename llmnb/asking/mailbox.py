@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -21,18 +20,21 @@ _END = object()
 
 
 class Mailbox:
-    """Filled from any thread, emptied by the one that asked; that is interrupted by Ctrl-C while it waits."""
+    """Filled from any thread, emptied by the one that asked; that is interrupted by Ctrl-C while it waits.
+
+    An interrupt may strike on any line: so there are no locks here but those of the queues, which it cannot leave shut.
+    """
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self._hurry = threading.Event()  # something has come that cannot wait
+        self._hurry: SimpleQueue[None] = SimpleQueue()  # something has come that cannot wait
         self._interrupted = interrupts.of_this_cell()
 
     def put(self, event: object) -> None:
         """The next event."""
         self._queue.put(event)
         if not isinstance(event, _PATIENT):
-            self._hurry.set()
+            self._hurry.put(None)
 
     def end(self) -> None:
         """Nothing comes any more."""
@@ -59,14 +61,14 @@ class Mailbox:
         found: list[Any] = []
         wait_s = 0.0
         while _END not in found[-1:]:
-            self._hurry.clear()
+            _empty(self._hurry)
             found = [] if wait_s > 0 else [self._next()]
-            with suppress(Empty):
-                while _END not in found[-1:]:
-                    found.append(self._queue.get_nowait())
+            while _END not in found[-1:] and not self._queue.empty():
+                found.append(self._queue.get_nowait())
             yield [event for event in found if event is not _END]
             if (wait_s := rest_s()) > 0 and _END not in found[-1:]:
-                self._hurry.wait(wait_s)
+                with suppress(Empty):
+                    self._hurry.get(timeout=wait_s)
 
     def _next(self) -> Any:
         while True:
@@ -76,3 +78,9 @@ class Mailbox:
                 return self._queue.get(timeout=_POLL_S)
             except Empty:
                 continue
+
+
+def _empty(queue: SimpleQueue[None]) -> None:
+    with suppress(Empty):
+        while True:
+            queue.get_nowait()

@@ -116,22 +116,37 @@ def _is_paragraph_of_item(token: Token) -> bool:
     return token.level == 2 and token.type in ("paragraph_open", "paragraph_close")
 
 
-_SIGNS = {"blockquote": ">", "heading": "#", "math_block": "$$", "reference": "]:", "table": "|"}
-"""What a text must have in it for a rule to find anything; each rule left out is tried on no line."""
+_SIGNS = {
+    "autolink": "<",
+    "backticks": "`",
+    "blockquote": ">",
+    "entity": "&",
+    "heading": "#",
+    "image": "![",
+    "link": "]",
+    "math_block": "$$",
+    "reference": "]:",
+    "strikethrough": "~~",
+    "table": "|",
+}
+"""What a text must have in it for a rule to find anything; each rule left out is tried on no line, and at no sign."""
+_NO_HTML = ("html_block", "html_inline")
+_PARSERS = 64
+"""So many are kept, each with other rules left out."""
 
 
 def _parser_of(text: str) -> MarkdownIt:
     return parser(frozenset(rule for rule, sign in _SIGNS.items() if sign not in text))
 
 
-@cache
+@lru_cache(_PARSERS)
 def parser(without: frozenset[str] = frozenset()) -> MarkdownIt:
     """A configured parser, without these rules (thread-safe: parsing keeps its state in the call)."""
     md = _Parser("commonmark", {"html": False, "xhtmlOut": False}, renderer_cls=SafeRenderer)
     md.enable(["table", "strikethrough"]).use(tex.plugin)
     for rule in (SafeRenderer.math_inline, SafeRenderer.math_inline_double, SafeRenderer.math_block):
         md.add_render_rule(rule.__name__, rule)  # the plugin brought rules of its own
-    return md.disable(list(without))
+    return md.disable([*without, *_NO_HTML])
 
 
 class _Parser(MarkdownIt):

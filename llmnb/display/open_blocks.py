@@ -6,6 +6,7 @@ The finished pieces are marked for the front end, which draws again only those a
 from __future__ import annotations
 
 import re
+from html import escape
 
 from llmnb.display import markdown
 
@@ -21,6 +22,7 @@ class OpenCode:
 
     def __init__(self) -> None:
         self._html: list[str] = []
+        self._shown = ("", "")  # source and HTML of the piece still growing, where it was coloured the last time
         self._done = 0  # offset in the source up to which pieces are coloured
         self._searched = 0  # offset up to which no closing line was found
         self._closed = False
@@ -43,7 +45,17 @@ class OpenCode:
         ending = _CLOSING_START.search(rest)
         if ending and ending[1][0] == opening[1][0]:
             rest = rest[: ending.start()]  # most likely the closing line on its way
-        return markdown.code_frame("".join(self._html) + markdown.coloured(rest, language), language)
+        return markdown.code_frame("".join(self._html) + self._growing(rest, language), language)
+
+    def _growing(self, source: str, language: str) -> str:
+        """Coloured every second time, as that is dear: in between, what has come stands after it without colours."""
+        shown, html = self._shown
+        if shown and source.startswith(shown):
+            self._shown = ("", "")
+            return html + escape(source[len(shown) :])
+        html = markdown.coloured(source, language)
+        self._shown = (source, html)
+        return html
 
     def _freeze(self, source: str, language: str) -> None:
         lines = source[self._done :].split("\n")
