@@ -19,6 +19,8 @@ class Handover {
 
   /** Take what is out of sight off the page: thousands of elements would take the bundle's coming too long. */
   lighten() {
+    this.drawing.draw(); // now: what is measured is final
+    this.drawing.settle(1);
     const groups = this.drawing.groups.slice(0, this.drawing.settled).map((group) => group.box);
     const heights = groups.filter(isOutOfSight).map((group) => [group, group.getBoundingClientRect().height]);
     for (const [group, height] of heights) {
@@ -30,28 +32,38 @@ class Handover {
   }
 
   restore() {
-    this.away.forEach((boxes, group) => {
-      group.append(...boxes);
-      group.style.height = "";
-    });
-    this.away.clear();
+    for (const group of [...this.away.keys()]) this.bring(group);
+  }
+
+  /** One group at a time, between frames. */
+  restoreSlowly() {
+    const [group] = this.away.keys();
+    if (!group) return;
+    this.bring(group);
+    whenIdle(() => this.restoreSlowly());
+  }
+
+  bring(group) {
+    group.append(...this.away.get(group));
+    group.style.height = "";
+    this.away.delete(group);
   }
 
   /** Whether `root`, which has just come, stands in the place of the view, and was given what the view had drawn. */
   into(root) {
     const output = root.closest(".jp-OutputArea-child");
     if (!output || this.area?.children[this.place] !== output) return false;
-    const { body } = this.drawing;
-    this.restore();
+    const { body, groups } = this.drawing;
     this.drawing.math.stop(); // JupyterLab typesets what is not yet
     this.drawing.draw();
     const old = root.querySelector(".llmnb-body");
-    const drawn = contents(body);
+    const drawn = groups.flatMap(({ box }) => (this.away.get(box) ?? [...box.children]).flatMap(contents));
     const wanted = [...old.children];
     if (wanted.length !== drawn.length || wanted.some((child, n) => child.tagName !== drawn[n].tagName)) return false;
-    drawn.filter(isTypeset).forEach((child) => child.setAttribute("data-mjx", "done")); // MathJax passes it by
+    drawn.filter((child) => child.isConnected && isTypeset(child)).forEach((child) => child.setAttribute("data-mjx", "done")); // MathJax passes it by
     old.replaceWith(body);
     root.addEventListener("click", copyCode);
+    whenIdle(() => this.restoreSlowly());
     return true;
   }
 }

@@ -22,7 +22,8 @@ class OpenCode:
 
     def __init__(self) -> None:
         self._html: list[str] = []
-        self._shown = ("", "")  # source and HTML of the piece still growing, where it was coloured the last time
+        self._shown = ("", "")  # source and HTML of the piece still growing
+        self._is_coloured = False  # all of that
         self._done = 0  # offset in the source up to which pieces are coloured
         self._searched = 0  # offset up to which no closing line was found
         self._closed = False
@@ -50,11 +51,10 @@ class OpenCode:
     def _growing(self, source: str, language: str) -> str:
         """Coloured every second time, as that is dear: in between, what has come stands after it without colours."""
         shown, html = self._shown
-        if shown and source.startswith(shown):
-            self._shown = ("", "")
-            return html + escape(source[len(shown) :])
-        html = markdown.coloured(source, language)
-        self._shown = (source, html)
+        if source != shown:
+            self._is_coloured = not (self._is_coloured and source.startswith(shown))
+            html = markdown.coloured(source, language) if self._is_coloured else html + escape(source[len(shown) :])
+            self._shown = (source, html)
         return html
 
     def _freeze(self, source: str, language: str) -> None:

@@ -4,7 +4,7 @@
 
 const PIECE = ' class="llmnb-piece">'; // see markdown.py
 const FOOTER = 1; // id of the node with the footer
-const GROUP = 16; // blocks that are laid out, or not, together
+const GROUP = 8; // blocks that are laid out, or not, together
 const KEEPS = 8; // how many changes a drawing may lag behind and still know what stayed the same
 const ASK_MS = 400; // a page that was loaded again has missed the beginning: it asks when nothing comes
 const KEEP_MS = 1000; // when the bundle has not taken the view's place by then, its message went to an earlier page
@@ -99,8 +99,8 @@ class Drawing {
   }
 
   /** In a long answer a group that is finished is laid out only when it is seen; else its height is known. */
-  settle() {
-    for (; this.settled < this.groups.length - 2; this.settled += 1) {
+  settle(except = 2) {
+    for (; this.settled < this.groups.length - except; this.settled += 1) {
       const [group, next] = this.groups.slice(this.settled);
       if (group.open.size || !isTypeset(group.box) || !skipOutOfSight(group.box, next.box)) return;
     }

@@ -51,7 +51,7 @@ class ResponseView(ReadOnlyWidget):
     def send(self, content: object, buffers: Any = None) -> None:
         """Send it without the request it belongs to, which would be half of its bytes: pages go by the comm."""
         comm = cast(Any, self).comm
-        kernel = getattr(comm, "kernel", None)
+        kernel: Any = getattr(comm, "kernel", None)
         if buffers or not all(map(partial(hasattr, kernel), ("session", "iopub_socket"))):  # no ipykernel, or closed
             cast(Any, super()).send(content, buffers)
             return

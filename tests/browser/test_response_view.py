@@ -394,7 +394,7 @@ def test_a_long_answer_is_laid_out_where_it_is_seen(bare: Page, scene: Scene) ->
     assert bare.evaluate(skipped) == 0
     scene.answer.apply(Text("end"))
     show(bare, scene.frame())
-    assert bare.evaluate(skipped) == 8
+    assert bare.evaluate(skipped) == 18
     assert bare.evaluate(tops) == pytest.approx(before, abs=2)
 
 
