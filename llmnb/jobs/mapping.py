@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -283,33 +284,16 @@ def job(
         InvalidRequest: see `LLM.map`; nothing was sent.
     """
     given, options = parted(options)
-    if isinstance(prompt, str):
-        prompt = Template(prompt)
-    schema = given.schema
-    if isinstance(prompt, Template):
-        options = {**prompt.options, "template": prompt.label, **options}
-        schema = prompt.schema if schema is None else schema
-        if isinstance(schema, str):
-            raise InvalidRequest(f"the template wants {schema!r}: give the type, schema={schema}. Nothing was sent.")
-    elif not callable(prompt):
-        raise InvalidRequest(
-            f"the prompt of the rows is a template or a function of a row, not {type(prompt).__name__}"
-        )
-    out = None
-    if given.out is not None:
-        from llmnb.jobs.written import checked
-
-        out = checked(given.out)
+    asks, schema, options = _prompted(prompt, given.schema, options)
+    out = None if given.out is None else _file(given.out)
     source = source_of(rows, in_pieces=out is not None)
-    Prompts(source, cast("Any", prompt))  # names its missing columns
+    Prompts(source, asks)  # names its missing columns
     question = asked({**options, "display": "none"})
     if given.via == "batch":
-        from llmnb.jobs.batches.fitness import check
-
-        check(question)
+        _check_batch(question)
     made = Job(
         source=source,
-        prompt=cast("Any", prompt),
+        prompt=asks,
         plan=question.plan,
         access=question.access,
         concurrency=given.concurrency or settings.concurrency,
@@ -326,12 +310,42 @@ def job(
         executor=given.executor,
         out=out,
     )
-    if given.within_s is None:
-        return made
+    return made if given.within_s is None else _in_time(made, given.within_s)
+
+
+def _prompted(prompt: object, schema: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """A template, or a function of a row; the schema and the settings, with what the template says of them."""
+    if isinstance(prompt, str):
+        prompt = Template(prompt)
+    if not isinstance(prompt, Template):
+        if callable(prompt):
+            return prompt, schema, options
+        kind = type(prompt).__name__
+        raise InvalidRequest(f"the prompt of the rows is a template or a function of a row, not {kind}")
+    schema = prompt.schema if schema is None else schema
+    if isinstance(schema, str):
+        raise InvalidRequest(f"the template wants {schema!r}: give the type, schema={schema}. Nothing was sent.")
+    return prompt, schema, {**prompt.options, "template": prompt.label, **options}
+
+
+def _file(out: str | PathLike[str]) -> Path:
+    from llmnb.jobs.written import checked
+
+    return checked(out)
+
+
+def _check_batch(question: Question) -> None:
+    from llmnb.jobs.batches.fitness import check
+
+    check(question)
+
+
+def _in_time(job: Job, within_s: float) -> Job:
+    """The same, asked by the way on which it is ready by then."""
     from llmnb.jobs.batches.choice import chosen
 
-    via, why = chosen(made, given.within_s)
-    return replace(made, via=via, why=why)
+    via, why = chosen(job, within_s)
+    return replace(job, via=via, why=why)
 
 
 _LONG_BYTES = 4_096
