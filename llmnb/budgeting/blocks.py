@@ -1,13 +1,20 @@
 """Blocks: money that a process holds for many calls at once, so that not each of them has to ask the ledger.
 
-A block is one reservation of the ledger for each of its budgets. Calls take slices of it, in memory; what a call did
-not use is free for the next as soon as it has ended, and what it did use stays held until its row is on the books: for
-a moment it counts twice, and never not at all. A call that took more than was held for it takes the rest from what is
-free, so that a block passes a limit by no more than the calls under way do without one.
+A block is two reservations of the ledger for each of its budgets: what its calls hold, and what is free. Calls take
+slices of it, in memory; what a call did not use is free for the next as soon as it has ended, and what it did use stays
+held until its row is on the books: for a moment it counts twice, and never not at all. A call that took more than was
+held for it takes the rest from what is free, so that a block passes a limit by no more than the calls under way do
+without one.
 
 There is a block only where calls come thick and fast. It has room for those of about the next quarter of a second, and
 never for more than an eighth of what nobody has spent or holds: near the limit every call asks for itself. A process
 that has to wait gives back what it holds for calls to come, and so does one that has made no call for a moment.
+
+A process on another machine that was killed, or cut off, renews nothing any more. When what was free of its block has
+not been written for `STALE_US`, by the clock of the ledger, others let go of it, and long before that, after `LEASE_S`,
+the process itself gives nothing of it any more, should it only have slept. What its calls held stays held like that of
+any call on another machine: until they are on the books, or for a day. (What calls were given between the last renewal
+and the kill, mostly a quarter of a second, is let go with the rest: they are on the books when that machine is back.)
 """
 
 from __future__ import annotations
@@ -34,7 +41,19 @@ SHARE = 8
 """At most this part of what nobody has spent or holds is held for calls to come."""
 _MOST_AT_ONCE = 32
 """For so many calls what they may take is held at most; the next have what those before them did not use."""
-_PREFIX = "block:"
+LEASE_S = 10.0
+"""So long after it was written down last what is free of a block is given out. It is written down each second."""
+STALE_US = 10 * 60 * 1_000_000
+"""What is free of a block that was written down longer ago is nobody's. It is so much longer than a lease because a
+transaction takes its time, and clocks go apart."""
+_PREFIX, _FREE = "block:", ":free"
+_NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+"""Of the ledger: where that is on another machine, of its server."""
+_HELD = f"""
+    INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, {_NOW_US}) ON CONFLICT (uid, budget_id) DO UPDATE SET
+    amount = excluded.amount, excess = excluded.excess, taken_at = excluded.taken_at
+"""  # noqa: S608 - our own text
+_IS_STALE = f"uid LIKE '{_PREFIX}%{_FREE}' AND taken_at < {_NOW_US} - {STALE_US}"
 _numbers = itertools.count(1)
 
 Needs = Callable[[Unit, int], int]
@@ -66,6 +85,13 @@ class Block:
     """How many calls wanted something since then."""
     is_in_ledger: bool = False
     """Whether the ledger may hold money for it, be it more than is known here: a transaction may have failed."""
+    written_at: tuple[float, float] = (0.0, 0.0)
+    """When the ledger was last told what is free, by two clocks: one stands still in a sleep, one may be set."""
+
+    @property
+    def free_uid(self) -> str:
+        """Under which what is free is in the ledger."""
+        return f"{self.uid}{_FREE}"
 
     @property
     def slot(self) -> int:
@@ -94,7 +120,7 @@ class Blocks:
         self._lock = threading.RLock()  # reentrant: a finalizer may end a call in the middle of anything
         self._blocks: list[Block] = []
         self._since, self._asks, self._before = self._clock(), 0, 0
-        self._filled: list[tuple[Block, list[int], bool]] = []
+        self._filled: list[tuple[Block, list[int], bool, tuple[float, float]]] = []
         self._alone: list[tuple[Block, str, _Slice]] = []
 
     def __bool__(self) -> bool:
@@ -102,14 +128,14 @@ class Blocks:
 
     def __contains__(self, uid: str) -> bool:
         """Whether it is the uid of one of them."""
-        return any(block.uid == uid for block in self._blocks)
+        return any(uid in (block.uid, block.free_uid) for block in self._blocks)
 
     # In memory --------------------------------------------------------------------------------------------------------
 
     def give(self, ask: Ask, budgets: tuple[Budget, ...]) -> bool:
         """Gives a call what it needs of these budgets, if that is at hand."""
         block = self._of(budgets, ask.ts)
-        if block is None or ask.attempt > 1 or ask.holder is not None:
+        if block is None or ask.attempt > 1 or ask.holder is not None or self._is_late(block):
             return False
         amounts: list[int] = []
         for budget, most_excess in zip(budgets, block.excess, strict=True):
@@ -130,7 +156,7 @@ class Blocks:
     def stretch(self, ask: Ask, budgets: tuple[Budget, ...], output_tokens: int, needs: Needs) -> bool:
         """Has a call hold what it needs with that many tokens, more or less than before, if that is at hand."""
         block = self._with(ask.uid)
-        if block is None or block.budgets != budgets:
+        if block is None or block.budgets != budgets or self._is_late(block):
             return False
         amounts = [needs(budget.unit, output_tokens) for budget in budgets]
         with self._lock:
@@ -160,8 +186,9 @@ class Blocks:
 
     def calls(self, uids: Iterable[str]) -> tuple[str, ...]:
         """The same uids, with those of the calls in place of the blocks of this process."""
-        by_uid = {block.uid: block for block in self._blocks}
-        return tuple(uid for one in uids for uid in (list(by_uid[one].slices) if one in by_uid else [one]))
+        calls: dict[str, list[str]] = {block.uid: list(block.slices) for block in self._blocks}
+        calls |= {block.free_uid: [] for block in self._blocks}
+        return tuple(uid for one in uids for uid in calls.get(one, [one]))
 
     def drop_lost(self, age_s: float) -> None:
         """Lets go of what calls took that ended so long ago, though everything is written: their rows are lost."""
@@ -237,8 +264,9 @@ class Blocks:
 
     def _publish(self) -> None:
         with self._lock:
-            for block, amounts, is_in_ledger in self._filled:
+            for block, amounts, is_in_ledger, written_at in self._filled:
                 block.free = [free + more for free, more in zip(block.free, amounts, strict=True)]
+                block.written_at = written_at
                 block.is_in_ledger = is_in_ledger
             self._blocks = [one for one in self._blocks if one.slices or any(one.free) or one.is_in_ledger]
             self._filled, self._alone = [], []
@@ -302,27 +330,42 @@ class Blocks:
         """What nobody has spent or holds of a budget, with room for one answer that gets longer."""
         budget = block.budgets[index]
         spent = counting.spent(connection, budget, budget.period(block.ts)).amount
-        most, excess = counting.held_at_most(connection, budget, besides=block.uid)
+        most, excess = counting.held_at_most(connection, budget, besides=block.uid, also=block.free_uid)
         return budget.allowance - spent - most - in_slices - max(excess, block.excess[index])
 
     def _set_aside(self, block: Block) -> list[int]:
-        """Has nothing more given out before what is held now is in the ledger; what was free."""
+        """Has nothing more given out before what is held now is in the ledger; what was free, and is still ours."""
         with self._lock:
             free, block.free = block.free, [0] * len(block.budgets)
-        return free
+        return [min(0, one) for one in free] if self._is_late(block) else free
+
+    def _is_late(self, block: Block) -> bool:
+        """Whether others may soon take what is free of it."""
+        now, now_s = self._now()
+        before, before_s = block.written_at
+        return max(now - before, now_s - before_s) > LEASE_S
+
+    def _now(self) -> tuple[float, float]:
+        return self._clock(), time.time()
 
     def _put(self, connection: Connection, block: Block, free: Sequence[int]) -> None:
         """Writes down what the block holds: its slices, and what is free, to be given out once that is committed."""
         with self._lock:
             block.free = [0] * len(block.budgets)
-            amounts = [held + max(0, more) for held, more in zip(block.in_slices(), free, strict=True)]
-            is_held = any(amounts) or bool(block.slices)
-            self._filled.append((block, list(free), is_held))
-        if is_held:
-            block.is_in_ledger = True  # from now on, whatever becomes of the transaction
-            _hold(connection, block.uid, block, amounts)
-        else:
-            connection.execute("DELETE FROM reservations WHERE uid = ?", (block.uid,))
+            wanted: dict[str, list[int]] = {}
+            if any(in_slices := block.in_slices()) or block.slices:
+                wanted[block.uid] = in_slices
+            if any(spare := [max(0, more) for more in free]):
+                wanted[block.free_uid] = spare
+            self._filled.append((block, list(free), bool(wanted), self._now()))
+        block.is_in_ledger = block.is_in_ledger or bool(wanted)  # from now on, whatever becomes of the transaction
+        for uid, amounts in wanted.items():
+            _hold(connection, uid, block, amounts)
+        if len(wanted) < 2:
+            gone = [uid for uid in (block.uid, block.free_uid) if uid not in wanted]
+            connection.execute(
+                "DELETE FROM reservations WHERE uid IN (SELECT value FROM json_each(?))", (json.dumps(gone),)
+            )
 
     def _forget_written(self, connection: Connection, block: Block, uids: Sequence[str]) -> None:
         if not uids:
@@ -340,13 +383,19 @@ class Blocks:
 
 
 def _hold(connection: Connection, uid: str, block: Block, amounts: Sequence[int]) -> None:
-    now_us = time.time_ns() // 1000
     for budget, amount, excess in zip(block.budgets, amounts, block.excess, strict=True):
-        connection.execute(
-            "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid, budget_id) DO UPDATE SET"
-            " amount = excluded.amount, excess = excluded.excess, taken_at = excluded.taken_at",
-            (uid, budget.id, 1, block.ts, amount, excess, origin.session(), now_us),
-        )
+        row = (uid, budget.id, 1, block.ts, amount, excess, origin.session())
+        connection.execute(_HELD, row)
+
+
+def has_stale(connection: Connection) -> bool:
+    """Whether money is held for calls to come by a process that has said nothing of it for `STALE_US`."""
+    return connection.execute(f"SELECT 1 FROM reservations WHERE {_IS_STALE} LIMIT 1").fetchone() is not None  # noqa: S608
+
+
+def let_go_of_stale(connection: Connection) -> None:
+    """Lets go of it, inside a transaction. What calls hold is left alone."""
+    connection.execute(f"DELETE FROM reservations WHERE {_IS_STALE}")  # noqa: S608
 
 
 def is_block(uid: str) -> bool:

@@ -91,13 +91,14 @@ def held(connection: Connection, budget: Budget, period: Period, *, besides: str
     return Held(sum(amounts), max(excesses), uids)
 
 
-def held_at_most(connection: Connection, budget: Budget, *, besides: str) -> tuple[int, int]:
+def held_at_most(connection: Connection, budget: Budget, *, besides: str, also: str = "") -> tuple[int, int]:
     """No less than what `held` tells, and at once: all that calls have reserved, and the largest excess.
 
     Calls that have ended may be among them for a moment, until their rows are written: thousands a minute are hundreds.
     """
     row = connection.execute(
-        "SELECT sum(amount), max(excess) FROM reservations WHERE budget_id = ? AND uid <> ?", (budget.id, besides)
+        "SELECT sum(amount), max(excess) FROM reservations WHERE budget_id = ? AND uid <> ? AND uid <> ?",
+        (budget.id, besides, also),
     ).fetchone()
     return int(row[0] or 0), int(row[1] or 0)
 

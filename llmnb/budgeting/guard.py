@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from llmnb import origin
+from llmnb.budgeting.blocks import let_go_of_stale
 from llmnb.budgeting.budget import all_budgets
 from llmnb.budgeting.definitions import recount
 from llmnb.budgeting.past import Past
@@ -93,6 +94,7 @@ class Guard:
                 or (holder == session and all_written and self._is_lost(uid, now_us - taken_at))
             ]
             connection.executemany("DELETE FROM reservations WHERE uid = ?", [(uid,) for uid in gone])
+            let_go_of_stale(connection)
 
     def _is_lost(self, uid: str, age_us: int) -> bool:
         """Whether a call of this process has ended, everything is written, and still its money is held."""

@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from llmnb.budgeting import counting
+from llmnb.budgeting.blocks import has_stale
 from llmnb.budgeting.budget import Budget, all_budgets
 from llmnb.budgeting.reservations import let_go
 from llmnb.budgeting.texts import resets
@@ -156,7 +157,7 @@ def _is_held_by_dead(connection: Connection) -> bool:
     if not has_budgets(connection):
         return False
     sessions = connection.execute("SELECT DISTINCT session FROM reservations").fetchall()
-    return any(is_dead(session) for (session,) in sessions)
+    return any(is_dead(session) for (session,) in sessions) or has_stale(connection)
 
 
 def has_budgets(connection: Connection) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from llmnb.budgeting import blocks, set_budget, statuses
-from llmnb.budgeting.blocks import FEW, SHARE, WINDOW_S, is_block
+from llmnb.budgeting.blocks import FEW, LEASE_S, SHARE, STALE_US, WINDOW_S, is_block, let_go_of_stale
 from llmnb.budgeting.budget import Budget, Unit, all_budgets
 from llmnb.budgeting.desk import Ask, Granted, MustWait, Refused, Verdict
 from llmnb.budgeting.guard import SETTLING_US
@@ -283,6 +283,54 @@ def test_a_call_goes_on_holding_when_the_ledger_fails_while_it_is_singled_out(
     assert sum(held().values()) == FEW * CENT
 
 
+# A machine that is gone, or asleep ------------------------------------------------------------------------------------
+
+
+def nobody_writes(teller: Teller, ledger: Store, age_us: int) -> None:
+    """So much time goes by for the ledger and for the process, which does nothing in it."""
+    teller.clock.now += age_us / 1e6
+    with ledger.transaction() as connection:
+        connection.execute("UPDATE reservations SET taken_at = taken_at - ?", (age_us,))
+
+
+@in_both
+def test_what_a_killed_process_elsewhere_held_for_calls_to_come_is_free(teller: Teller, ledger: Store) -> None:
+    """By the clock of the ledger, a while after it was last written down; what its calls held stays held."""
+    busy(teller)
+    for number in range(2):
+        assert isinstance(teller.given(ask(f"under way {number}", CENT), ME, teller.known()), Granted)
+    teller.renews()
+    with ledger.transaction() as connection:
+        connection.execute("UPDATE reservations SET session = 'elsewhere:1:2:far'")
+    free = sum(amount for uid, amount in held().items() if uid.endswith(":free"))
+    assert free >= (FEW - 2) * CENT
+    nobody_writes(teller, ledger, STALE_US - 60_000_000)
+    assert statuses(at_us=NOON_US)[0].held_amount == (FEW + 2) * CENT + free
+    nobody_writes(teller, ledger, 61_000_000)
+    assert statuses(at_us=NOON_US)[0].held_amount == (FEW + 2) * CENT
+
+
+@in_both
+def test_a_process_that_was_away_gives_nothing_of_what_others_have_taken(teller: Teller, ledger: Store) -> None:
+    """After a sleep it asks the ledger; and what it holds for a call by itself brings nothing of the rest back."""
+    busy(teller)
+    assert isinstance(teller.given(ask("a", CENT), ME, teller.known()), Granted)
+    teller.clock.now += LEASE_S - 1
+    assert isinstance(teller.given(ask("b", CENT), ME, teller.known()), Granted)
+    nobody_writes(teller, ledger, STALE_US + 1_000_000)
+    with ledger.transaction() as connection:
+        let_go_of_stale(connection)
+    other = Teller(ledger.path)
+    assert isinstance(other.takes(ask("the rest", (1000 - FEW - 2) * CENT)), Granted)
+    assert teller.given(ask("c", CENT), ME, teller.known()) is None
+    assert not teller.blocks.stretch(ask("a", CENT), teller.known(), 2, lambda _, tokens: tokens * CENT)
+    assert teller.stretch(ask("a", CENT), 0, 2, lambda _, tokens: tokens * CENT).output_tokens == 1
+    assert isinstance(teller.takes(ask("d", CENT)), MustWait)
+    assert sum(held().values()) == 1000 * CENT
+    other.let_go("the rest")
+    assert isinstance(teller.takes(ask("e", CENT)), Granted)
+
+
 def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full, or the server gone, when what a block or a call of it holds is written down the next time."""
     hold = blocks._hold
@@ -405,13 +453,24 @@ class Town(RuleBasedStateMachine):
         self.tellers[who].clock.now += WINDOW_S
 
     @rule(who=st.integers(0, 2))
+    def a_machine_sleeps(self, who: int) -> None:
+        """Once its thread has written down who has what; others let go of what its process held for calls to come."""
+        teller = self.tellers[who]
+        teller.renews()
+        teller.clock.now += STALE_US / 1e6 + 1
+        mine = [(STALE_US + 1_000_000, block.free_uid) for block in teller.blocks._blocks]
+        with self.ledger.transaction() as connection:
+            connection.executemany("UPDATE reservations SET taken_at = taken_at - ? WHERE uid = ?", mine)
+            let_go_of_stale(connection)
+
+    @rule(who=st.integers(0, 2))
     def a_process_is_killed(self, who: int) -> None:
         """What it had under way is put on the books by its notes, and then what it held is let go, as by a guard."""
         for calls in (self.under_way, self.unwritten):
             for uid in [uid for uid, (whose, _) in calls.items() if whose == who]:
                 self._write(uid, "interrupted", calls.pop(uid)[1])
         teller = self.tellers[who]
-        mine = [*teller.open, *(block.uid for block in teller.blocks._blocks)]
+        mine = [*teller.open, *(uid for block in teller.blocks._blocks for uid in (block.uid, block.free_uid))]
         with self.ledger.transaction() as connection:
             connection.executemany("DELETE FROM reservations WHERE uid = ?", [(uid,) for uid in mine])
         self.tellers[who] = Teller(self.ledger.path)
@@ -441,8 +500,10 @@ class Town(RuleBasedStateMachine):
         for teller in self.tellers:
             for block in teller.blocks._blocks:
                 for budget, slices, more in zip(block.budgets, block.in_slices(), block.free, strict=True):
-                    assert slices + more <= in_ledger.get((block.uid, budget.id), 0)
-                free += max(0, min(block.free))
+                    if not teller.blocks._is_late(block):
+                        mine = [in_ledger.get((uid, budget.id), 0) for uid in (block.uid, block.free_uid)]
+                        assert slices + more <= sum(mine)
+                free += 0 if teller.blocks._is_late(block) else max(0, min(block.free))
         assert self.spent + allowed + free <= self.limit
         assert {uid for uid, _ in in_ledger if not is_block(uid)} <= {*self.under_way, *self.unwritten}
 

@@ -203,6 +203,11 @@ def _whole(group: Tree) -> Tree:
     return [f"trunc(({value})::double precision)::bigint"] if kind.strip().upper() == "INTEGER" else [_LEAVE]
 
 
+@_idiom("JULIANDAY", "()")
+def _days(group: Tree) -> Tree:
+    return ["(extract(epoch FROM clock_timestamp()) / 86400.0 + 2440587.5)"] if _text(group) == "'now'" else [_LEAVE]
+
+
 @_idiom("JSON_GROUP_ARRAY", "()")
 def _collected(group: Tree) -> Tree:
     return [f"coalesce(json_agg({_text(group)})::text, '[]')"]
