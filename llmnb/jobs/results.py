@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -86,7 +87,8 @@ class Results:
         self._is_torn = False
         self._unsaved: dict[bytes, bytes] = {}
         self._own: list[list[int]] = []  # from where to where, in the file, lines were written here
-        self._index = Index(self._again)
+        again = weakref.WeakMethod(self._again)  # no circle: an index of many rows is gone with what they became
+        self._index = Index(lambda: () if (found := again()) is None else found())
         self._began_at: int | None = None
         self._left: list[str] = []
         self._left_apart: dict[bytes, str] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -127,6 +129,20 @@ def test_an_index_counts_though_it_cannot_be_read(monkeypatch: pytest.MonkeyPatc
     file.set_progress_handler(lambda: 1, 100)
     with pytest.warns(LlmnbWarning, match="index of a run"):
         assert index.counts(1) == counts
+
+
+def test_an_index_is_gone_with_its_results(tmp_path: Path) -> None:
+    """At once, and not when Python next looks for garbage: it may have many rows."""
+    results = Results(tmp_path / "rows.jsonl")
+    results.add(b"k" * 16, "answered", {"cost_nanousd": 1})
+    results.close()
+    index = weakref.ref(results._index)
+    gc.disable()
+    try:
+        del results
+        assert index() is None
+    finally:
+        gc.enable()
 
 
 def test_keys_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
