@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llmnb import settings
 from llmnb.budgeting.budget import Budget, all_budgets
 from llmnb.budgeting.desk import Ask, Need
 from llmnb.budgeting.reservations import Reservations
+from llmnb.errors import StoreError
 from llmnb.ledger import Store, open_ledger
 from llmnb.ledger.connection import reading
 from llmnb.records import Call
@@ -70,9 +72,12 @@ def make_call() -> MakeCall:
 
 
 @pytest.fixture
-def store(ledger: Store) -> Reservations:
+def store(ledger: Store) -> Iterator[Reservations]:
     """The reservations of the ledger."""
-    return Reservations(ledger.path)
+    found = Reservations(ledger.path)
+    yield found
+    with suppress(StoreError):  # the test took it away
+        found.close()
 
 
 def ask(uid: str, amount: int, *, excess: int = 0, attempt: int = 1, ts: int = NOON_US, **call: Any) -> Ask:
