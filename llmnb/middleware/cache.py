@@ -264,7 +264,12 @@ _KEPT_NAMES = {name.encode(): name for name in KEPT_HEADERS}
 def _kept(headers: httpx2.Headers) -> list[tuple[str, str]]:
     # to ask for one by its name goes through all of them
     found = [(name.lower(), value) for name, value in headers.raw if name.lower() in _KEPT_NAMES]
-    return [(_KEPT_NAMES[name], value.decode(headers.encoding)) for name, value in found]
+    return [(_KEPT_NAMES[name], _text(value, headers)) for name, value in found]
+
+
+def _text(value: bytes, headers: httpx2.Headers) -> str:
+    # to find their encoding goes through all of them, too
+    return value.decode("ascii") if value.isascii() else value.decode(headers.encoding)
 
 
 class _Body:

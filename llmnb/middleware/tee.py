@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from itertools import filterfalse, islice
 from typing import Any, Literal, Protocol, TypeAlias
 
 import httpx2
@@ -44,10 +47,7 @@ _NEVER = 1 << 62
 
 
 class _Tee:
-    """What both kinds of tee share: the watched stream, its bytes so far and the one-time end.
-
-    Between two looks a chunk costs an append, a comparison and two notes of who has it: a stream has thousands of them.
-    """
+    """What both kinds of tee share: the watched stream, its bytes so far and the one-time end."""
 
     def __init__(self, stream: Any, watcher: Watcher) -> None:
         self._stream = stream
@@ -57,8 +57,6 @@ class _Tee:
         self._rest: Any = None  # of a body that was read ahead: where it goes on, None where it is at its end
         self._is_ahead = False
         self._broken: Exception | None = None
-        self.is_suspended = True
-        """Whether the reader has what came last and does not wait for more."""
         # the SDK asks the body for its tracing's observer at every event, so that looking it up must be cheap
         self.stream_observer: Any = getattr(stream, "stream_observer", None)
 
@@ -119,6 +117,8 @@ class _Tee:
 class SyncTee(_Tee, httpx2.SyncByteStream):
     """A watched body of a sync client."""
 
+    _reading: Callable[[], Generator[bytes] | None] = staticmethod(lambda: None)
+
     def read_ahead(self, is_enough: Enough) -> list[bytes]:
         """Reads until it is enough, or the end; gives what came. Whoever reads the body then gets all of it.
 
@@ -143,26 +143,35 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
             raise
         return chunks
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the reader has what came last and does not wait for more."""
+        reading = self._reading()
+        return reading is None or not reading.gi_running
+
     def __iter__(self) -> Iterator[bytes]:
+        reading = self._read()
+        self._reading = weakref.ref(reading)  # not held: it holds this, and what is dropped is to end at once
+        return reading
+
+    def _read(self) -> Generator[bytes]:
+        # between two looks all is done in C: a stream has thousands of chunks, and little else costs as much
         chunks, wait, source = self._chunks, self._wait, self._stream
-        self.is_suspended = False
         try:
             if self._is_ahead:
                 source, self._rest, self._is_ahead = self._rest or (), None, False
-                for chunk in tuple(chunks):
-                    self.is_suspended = True
-                    yield chunk
-                    self.is_suspended = False
+                yield from tuple(chunks)
                 if self._broken is not None:
                     raise self._broken
-            for chunk in source:
-                chunks.append(chunk)
-                wait -= 1
-                if not wait:
-                    wait = self._look()
-                self.is_suspended = True
+            kept = filterfalse(chunks.append, source)  # which gives nothing back, so that all pass
+            while True:
+                if wait > 1:
+                    yield from islice(kept, min(wait - 1, sys.maxsize))
+                chunk = next(kept, None)
+                if chunk is None:
+                    break
+                wait = self._look()
                 yield chunk
-                self.is_suspended = False
         except Cut as cut:
             self._broke(cut.error)
             self._stream.close()
@@ -181,6 +190,9 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
 
 class AsyncTee(_Tee, httpx2.AsyncByteStream):
     """A watched body of an async client."""
+
+    is_suspended = True
+    """Whether the reader has what came last and does not wait for more."""
 
     async def read_ahead(self, is_enough: Enough) -> list[bytes]:
         """The async twin of `SyncTee.read_ahead`."""
