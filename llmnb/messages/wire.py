@@ -6,13 +6,15 @@ Works on bytes and plain dicts, knows nothing of the SDK, and never raises on wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import jiter  # the SDK's own parser; a quarter of what the json module takes, for every answer
 
 from llmnb.records import Usage, made
+
+_CHUNKS_OF_AN_END = 8
 
 BYTES_PER_TOKEN = 3.9
 """UTF-8 bytes of answer text per output token, used only where the API reported nothing: 4,477 bytes over 1,151 tokens
@@ -185,6 +187,20 @@ def read_stream(body: bytes, model_requested: str) -> Outcome:
     if _last_event(body, b"message_stop") is not None:
         return replace(outcome, complete=True)
     return replace(outcome, error_type=_stream_error(body))
+
+
+def read_ends(chunks: Sequence[bytes], model_requested: str) -> Outcome | None:
+    """What `read_stream` says of the whole body, read off its first and last chunks; None where those do not tell it.
+
+    To put a long body together, only to look at both of its ends, takes more than looking.
+    """
+    if len(chunks) < 4 * _CHUNKS_OF_AN_END:
+        return None
+    ends = b"".join([*chunks[:_CHUNKS_OF_AN_END], b"\n", *chunks[-_CHUNKS_OF_AN_END:]])
+    outcome = read_stream(ends, model_requested)
+    # of a refusal it counts whether anything was written in between
+    is_told = outcome.complete and outcome.stop_reason not in (None, "refusal")
+    return outcome if is_told else None
 
 
 def read_start(body: bytes, model_requested: str) -> Outcome | None:

@@ -217,7 +217,7 @@ class Entry:
             self._tell(call)
 
     def body_ended(self, outcome: wire.Outcome, body: bytes, how: End, error: BaseException | None) -> None:
-        """The body has ended, by itself or not."""
+        """The body has ended, by itself or not; of one that came whole and is not kept, `body` may be empty."""
         status = status_of_body(outcome, how, error)
         if status != "ok":
             # that the reader went away is no error, whichever way it went
@@ -315,6 +315,11 @@ class Entry:
         rows = rows_of(known, status, usage, prices, outcome=outcome, lost=self._lost)
         self._ledgered.books.record(rows[0], () if status == "running" else rows[1:])
         return rows
+
+    @property
+    def keeps_body(self) -> bool:
+        """Whether what is answered is written down, and not only counted."""
+        return self._request is not None
 
     @property
     def is_stream(self) -> bool:

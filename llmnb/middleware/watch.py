@@ -59,9 +59,14 @@ class BodyWatch:
 
     def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
         """Reads the body for its counts, and closes the entry."""
-        body = self._body(chunks)
+        outcome, body = None, b""
+        if how == "read" and not self._is_opaque and not self._entry.keeps_body:
+            outcome = wire.read_ends(chunks, self._entry.model_requested)
+        if outcome is None:
+            body = self._body(chunks)
+            outcome = self._read(body)
         self._response = None
-        self._entry.body_ended(self._read(body), body, how, error)
+        self._entry.body_ended(outcome, body, how, error)
         interrupts.shorten(error)
 
     @property

@@ -153,6 +153,34 @@ def test_every_line_ending_of_sse_is_understood(newline: str) -> None:
     assert outcome.usage == Usage(input_tokens=4, output_tokens=2)
 
 
+@pytest.mark.parametrize("size", [1, 7, 40, 100, 150, 400, 5000])
+@pytest.mark.parametrize(
+    "end",
+    [
+        [delta(output_tokens=7), {"type": "message_stop"}],
+        [delta(output_tokens=7), *[{"type": "ping"}] * 40, {"type": "message_stop"}],
+        [delta("refusal", output_tokens=7), {"type": "message_stop"}],
+        [delta(output_tokens=3), text("x"), delta(output_tokens=7), {"type": "message_stop"}],
+        [delta(output_tokens=7)],
+        [{"type": "message_stop"}],
+        [{"type": "error", "error": {"type": "overloaded_error"}}],
+    ],
+)
+def test_both_ends_tell_what_the_whole_stream_does_or_nothing(size: int, end: list[dict[str, Any]]) -> None:
+    """However a body is cut into chunks, what its first and last ones are read for is what the whole is."""
+    names = text('say "message_stop", then "message_delta"')
+    body = sse(start(input_tokens=5, cache_read_input_tokens=3), *[text("a"), names] * 40, *end)
+    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    assert wire.read_ends(chunks, "m") in (None, wire.read_stream(body, "m"))
+
+
+def test_a_stream_that_comes_event_by_event_is_read_off_its_ends() -> None:
+    """The plain case is one of those that the ends tell."""
+    events = [start(input_tokens=5), *[text("a")] * 100, delta(output_tokens=7), {"type": "message_stop"}]
+    chunks = [sse(event) for event in events]
+    assert wire.read_ends(chunks, "m") == wire.read_stream(b"".join(chunks), "m")
+
+
 def test_compactions_and_advisors_are_billed_beside_the_answer() -> None:
     """Neither is in the top-level counts: a compaction is of the same model, an advisor of its own."""
     usage = {
