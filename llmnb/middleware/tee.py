@@ -12,7 +12,8 @@ import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from itertools import filterfalse, islice
-from typing import Any, Literal, Protocol, TypeAlias
+from types import GeneratorType
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import httpx2
 
@@ -117,7 +118,7 @@ class _Tee:
 class SyncTee(_Tee, httpx2.SyncByteStream):
     """A watched body of a sync client."""
 
-    _reading: Callable[[], Generator[bytes] | None] = staticmethod(lambda: None)
+    _reading: Callable[[], GeneratorType[bytes, None, None] | None] = staticmethod(lambda: None)
 
     def read_ahead(self, is_enough: Enough) -> list[bytes]:
         """Reads until it is enough, or the end; gives what came. Whoever reads the body then gets all of it.
@@ -150,7 +151,7 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
         return reading is None or not reading.gi_running
 
     def __iter__(self) -> Iterator[bytes]:
-        reading = self._read()
+        reading = cast("GeneratorType[bytes, None, None]", self._read())
         self._reading = weakref.ref(reading)  # not held: it holds this, and what is dropped is to end at once
         return reading
 
