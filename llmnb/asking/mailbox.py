@@ -61,6 +61,7 @@ class Mailbox:
         found: list[Any] = []
         wait_s = 0.0
         while _END not in found[-1:]:
+            self._hear()
             _empty(self._hurry)
             found = [] if wait_s > 0 else [self._next()]
             while _END not in found[-1:] and not self._queue.empty():
@@ -70,10 +71,13 @@ class Mailbox:
                 with suppress(Empty):
                     self._hurry.get(timeout=wait_s)
 
+    def _hear(self) -> None:
+        if self._interrupted():
+            raise KeyboardInterrupt
+
     def _next(self) -> Any:
         while True:
-            if self._interrupted():
-                raise KeyboardInterrupt
+            self._hear()
             try:
                 return self._queue.get(timeout=_POLL_S)
             except Empty:

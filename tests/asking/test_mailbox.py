@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from llmnb import interrupts
 from llmnb.asking.mailbox import Mailbox
 from llmnb.display.guard import GuardedView
 from llmnb.events import StreamEvent, Text, ToolCall
@@ -117,3 +118,15 @@ def test_a_view_that_breaks_is_left_alone() -> None:
 
     with pytest.warns(RuntimeWarning, match="no page"):
         of(Text("a"), Text("b")).show_in(GuardedView(Broken()))
+
+
+def test_an_interrupt_is_heard_while_words_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread whose view always rests looks up all the same: its cell may have been interrupted."""
+    heard = iter([False, False, True])
+    monkeypatch.setattr(interrupts, "of_this_cell", lambda: lambda: next(heard))
+    view = Resting(*[0.001] * 9)
+    box = Mailbox()
+    box.put(Text("a"))
+    with pytest.raises(KeyboardInterrupt):
+        box.show_in(view)
+    assert view.shown == [[Text("a")]]
