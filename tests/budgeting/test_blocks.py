@@ -329,6 +329,7 @@ def test_a_process_that_was_away_gives_nothing_of_what_others_have_taken(teller:
     assert sum(held().values()) == 1000 * CENT
     other.let_go("the rest")
     assert isinstance(teller.takes(ask("e", CENT)), Granted)
+    other.close()
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:

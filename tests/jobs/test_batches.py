@@ -765,6 +765,8 @@ def test_batches_are_listed_and_waited_for(sim: Simulator, llm: llmnb.LLM) -> No
     assert (len(sim.requests), listed["state"][0], listed["requests"][0]) == (asked, "in progress", 3)
     found = llmnb.get_batch(batch_id[:14])
     assert (found.id, found.look().state, found.counts) == (batch_id, "in progress", {})
+    with pytest.raises(InvalidRequest, match=f"has not ended.*llmnb batches wait {batch_id}"):
+        list(found.results())
     assert found.wait(progress=False).counts["succeeded"] == 3
     assert repr(found) == f"<batch {batch_id}, ended: 3 requests, 3 succeeded>"
     assert {result["message"]["content"][0]["text"] for _, result in found.results()} >= {"echo Say a"}

@@ -166,10 +166,23 @@ class SavedBatch:
         Each message is on the books then, once, however often this is called.
 
         Raises:
-            anthropic.AnthropicError: it has not ended, or its results are no longer there (29 days after it was made).
+            InvalidRequest: it has not ended, or its results are no longer there (29 days after it was made).
+            anthropic.APIError: they cannot be had.
         """
-        for line in self._at_the_api(lambda api: api.results(self.id)):
-            yield str(line["custom_id"]), line["result"]
+        from anthropic import AnthropicError, APIError
+
+        try:
+            for line in self._at_the_api(lambda api: api.results(self.id)):
+                yield str(line["custom_id"]), line["result"]
+        except APIError:
+            raise
+        except AnthropicError:  # the API names no place where they are
+            raise InvalidRequest(self._without_results()) from None
+
+    def _without_results(self) -> str:
+        if self.look().state not in ("in progress", "canceling"):
+            return f"the results of {self.id} are no longer there: the API keeps them for 29 days"
+        return f"{self.id} has not ended, and has no results before: `llmnb batches wait {self.id}` waits for them"
 
     def forget(self) -> None:
         """Forgets it here, such as one that was deleted at the API: its rows are asked again, and paid again."""
