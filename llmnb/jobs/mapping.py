@@ -15,7 +15,7 @@ from llmnb.asking.question import Question
 from llmnb.asking.shape import Shape
 from llmnb.errors import InvalidRequest
 from llmnb.jobs.asking import Row, key_of
-from llmnb.jobs.batches.elsewhere import say_before_live
+from llmnb.jobs.batches.elsewhere import OneByOne
 from llmnb.jobs.batches.notes import check_none_open
 from llmnb.jobs.description import FOLDER, ROWS, Description, State, at_work
 from llmnb.jobs.lost import Lost, without_rows
@@ -101,13 +101,13 @@ class Job:
         if self.via == "batch":
             return self._batch_run(plan, results, failed_again=failed_again), results
         check_none_open(self.folder)
-        say_before_live(self, results, failed_again=failed_again)
         crew = self._crew(plan)
+        prompts = OneByOne(self)
         run = Run(
-            self.prompts(),
+            prompts,
             self.source.count,
             results,
-            lambda row: self.question(row, plan),
+            lambda row: self.question(prompts.seen(row), plan),
             concurrency=self.concurrency,
             shape=self.shape,
             retries=self.retries,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -747,12 +748,12 @@ def test_progress_says_what_is_waited_for() -> None:
 # Kept batches ---------------------------------------------------------------------------------------------------------
 
 
-def waiting(llm: llmnb.LLM) -> str:
+def waiting(llm: llmnb.LLM, prompt: Any = SAY) -> str:
     """The id of a batch that nobody waits for."""
     with pytest.MonkeyPatch.context() as patch:
         _kill_while_waiting(patch)
         with pytest.raises(Killed):
-            llm.map(WORDS, SAY, via="batch")
+            llm.map(WORDS, prompt, via="batch")
     return str(llmnb.batches()["batch_id"][0])
 
 
@@ -804,23 +805,36 @@ def test_rows_in_a_batch_at_another_address(
 def test_rows_asked_live_that_a_batch_at_another_address_holds(
     sim: Simulator, clock: Clock, llm: llmnb.LLM, recwarn: pytest.WarningsRecorder, tmp_path: Path
 ) -> None:
-    """That is said before the first is asked, and of an iterator before it has given any."""
+    """That is said before the first of them is asked, and nothing is looked through for it; of an iterator, too."""
     batch_id = waiting(llm)
     with serve_simulator(1, clock, environ=True) as other:
         assert llm.map(["new"], SAY, progress=False)["text"].notna().all()
         assert len(recwarn) == 0
         other.rule(lambda request: f"{len(recwarn)} {request.prompt}")
-        got = llm.map(["new", *WORDS, "newer"], SAY, progress=False)
-        assert got["text"].iloc[1:].tolist() == ["1 Say a", "1 Say b", "1 Say c", "1 Say a", "1 Say newer"]
-        assert f"3 of these rows are in a batch at another address already: {batch_id} at {sim.url}" in str(
-            recwarn.pop().message
-        )
+        got = llm.map(["newest", *WORDS, "newer"], SAY, progress=False, concurrency=1)
+        assert got["text"].tolist() == ["0 Say newest", "1 Say a", "1 Say b", "1 Say c", "1 Say a", "1 Say newer"]
+        told = f"Rows of this run are in a batch at another address already: {batch_id} at {sim.url}"
+        assert str(recwarn.pop().message).startswith(told)
         assert llm.map(["new", *WORDS], SAY, progress=False).status.kept == 5
-        assert len(recwarn) == 0
         llm.map(iter(["last"]), SAY, progress=False, out=tmp_path / "out.parquet")
-        assert str(recwarn.pop().message).startswith(
-            f"Rows of this run are in a batch at another address already: {batch_id}"
-        )
+        assert len(recwarn) == 0
+        llm.map(iter(["a"]), SAY, progress=False, fresh=True, out=tmp_path / "out.parquet")
+        assert str(recwarn.pop().message).startswith(told)
+
+
+def test_a_function_of_rows_that_a_batch_at_another_address_holds(sim: Simulator, clock: Clock, llm: llmnb.LLM) -> None:
+    """It is called once a row, and never on the loop: it may take its time."""
+    threads: list[str] = []
+
+    def prompt(row: Any) -> str:
+        threads.append(threading.current_thread().name)
+        return f"Say {row.value}"
+
+    waiting(llm, prompt)
+    threads.clear()
+    with serve_simulator(1, clock, environ=True), pytest.warns(LlmnbWarning, match="at another address already"):
+        asyncio.run(llm.amap(WORDS, prompt, progress=False))
+    assert threads == ["llmnb-rows"] * 4
 
 
 def test_results_that_are_no_longer_kept(sim: Simulator, clock: Clock, llm: llmnb.LLM) -> None:
