@@ -73,6 +73,9 @@ async def aask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
         with job.described(run, results), _progress(job, Cancelled) as told:
             try:
                 await stoppable(_tell(run, told), lambda: _stopped(run))
+            except Exception as error:
+                error.add_note(f"llmnb: {_kept(run.status)}{run.way_back}")
+                raise
             finally:
                 told(replace(run.status, is_over=True))
     return await asyncio.to_thread(_given, job, run, results) if job.out is not None else _given(job, run, results)

@@ -2,7 +2,8 @@
 
 An iterator may hang, or take seconds for a row. So each row is handed on when it comes, and whoever waits for the next
 one can be stopped without the iterator. A few rows are read ahead, and what was read is never lost: a run that was
-stopped goes on where it was, in this process.
+stopped goes on where it was, in this process. What cannot be written stays in memory: a row that holds a lock or a
+lambda, and all that come when the disk is full.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, cast
@@ -20,12 +22,22 @@ from llmnb.errors import LlmnbError
 from llmnb.jobs import sources
 from llmnb.jobs.readers import Reader
 from llmnb.jobs.sources import VALUE, joined, listed_frame
+from llmnb.trouble import quietly
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import pandas as pd
 
 FIRST_S = 0.5
 """So long rows are waited for that tell the columns, after the first one: not all rows need have the same keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """On disk in the place of a row that cannot be written: the `number` of it in memory."""
+
+    number: int
 
 
 class Spooled:
@@ -44,6 +56,9 @@ class Spooled:
         weakref.finalize(self, self._reader.close)
         self._lock = threading.Lock()  # of those who read, one waits for the iterator
         self._end = self._read = 0
+        self._unwritten: list[Any] = []
+        self._is_full = False
+        self._rest: list[Any] = []  # those after the end of the file, when that can grow no more
         self.count: int | None = None
         self.columns: list[Any] = []
         if not self._more(FIRST_S):
@@ -56,18 +71,23 @@ class Spooled:
         Raises:
             Exception: what the iterator raised, when all rows before have been given.
         """
-        rows, given, at = list[Any](), 0, 0
-        with self._path.open("rb") as file:
+        rows, given, at, rest = list[Any](), 0, 0, 0
+        # unbuffered: bytes after the end are those of a failure, and written over
+        with self._path.open("rb", buffering=0) as file:
             while True:
                 while at < self._end and len(rows) < sources.PIECE:
                     file.seek(at)
-                    rows += pickle.load(file)  # noqa: S301 - this process has written it
+                    rows += self._loaded(file)
                     at = file.tell()
+                if self._is_full and at >= self._end:  # in this order: then there is no more of it
+                    more = self._rest[rest : rest + sources.PIECE]
+                    rest += len(more)
+                    rows += more
                 if rows:
                     piece, rows = rows[: sources.PIECE], rows[sources.PIECE :]
                     yield self._framed(piece, given)
                     given += len(piece)
-                elif not self._more_than(at):
+                elif not self._more_than(at, rest):
                     self._check()
                     return
 
@@ -80,10 +100,10 @@ class Spooled:
         piece = listed_frame([row if isinstance(row, dict) else {VALUE: row} for row in rows])
         return piece.reindex(columns=self.columns).set_axis(range(first, first + len(rows)))
 
-    def _more_than(self, at: int) -> bool:
-        """Waits until there is more than that on disk; False when there will not be."""
+    def _more_than(self, at: int, rest: int) -> bool:
+        """Waits until there is more than that on disk, or in memory after it; False when there will not be."""
         with self._lock:
-            return self._end > at or self._more()
+            return self._end > at or len(self._rest) > rest or self._more()
 
     def _more(self, patience_s: float = 0.0) -> bool:
         rows = self._reader.take(patience_s)
@@ -96,11 +116,47 @@ class Spooled:
         for row in plain:
             known.update(dict.fromkeys(cast("dict[Any, Any]", row) if isinstance(row, dict) else (VALUE,)))
         self.columns[:] = known
-        with self._path.open("ab") as file:
-            pickle.dump(plain, file)
-        self._end = self._path.stat().st_size
+        self._keep(plain)
         self._read += len(rows)
         return True
+
+    def _keep(self, rows: list[Any]) -> None:
+        if not self._is_full:
+            try:
+                try:
+                    self._write(rows)
+                except OSError:
+                    raise
+                except Exception:
+                    self._write([self._writable(row) for row in rows])
+            except OSError as trouble:
+                but = "they are kept in memory, however many come"
+                quietly("keeping the rows of an iterator on disk", trouble, but=but)
+                self._is_full = True
+            else:
+                return
+        self._rest += rows
+
+    def _write(self, rows: list[Any]) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(self._end)  # over what a failure has left there
+            pickle.dump(rows, file)
+            file.flush()
+            self._end = file.tell()
+
+    def _writable(self, row: Any) -> Any:
+        try:
+            pickle.dumps(row)
+        except Exception:
+            self._unwritten.append(row)
+            return _Unwritten(len(self._unwritten) - 1)
+        return row
+
+    def _loaded(self, file: FileIO) -> list[Any]:
+        rows: list[Any] = pickle.load(file)  # noqa: S301 - this process has written it
+        if self._unwritten:
+            return [self._unwritten[row.number] if isinstance(row, _Unwritten) else row for row in rows]
+        return rows
 
     def _check(self) -> None:
         error = self._reader.error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import pickle
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import pytest
 import llmnb
 from llmnb.errors import LlmnbError
 from llmnb.jobs import readers, spooled
-from llmnb.jobs.readers import TaskReader
+from llmnb.jobs.readers import Reader, TaskReader
+from llmnb.jobs.spooled import Spooled
 from llmnb.simulator import Simulator
 from llmnb.simulator.answer import SeenRequest
 from llmnb.trouble import LlmnbWarning
@@ -126,6 +130,57 @@ async def test_stop_while_the_next_row_hangs(sim: Simulator, llm: llmnb.LLM, fir
     assert (got.status.kept, got.status.done, len(sim.requests)) == (first_slow, 5 - first_slow, 5)
 
 
+class Given(Reader):
+    """Rows as they are given, so many at a time."""
+
+    def __init__(self, pieces: list[list[dict[str, Any]]]) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    def take(self, patience_s: float = 0.0) -> list[Any]:
+        """The next."""
+        return self._pieces.pop(0) if self._pieces else []
+
+
+@pytest.mark.parametrize("trouble", ["row", "disk"])
+def test_rows_that_cannot_be_written(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay in memory in their places: those that hold a lambda, and all after a disk is full."""
+    dump, dumped = pickle.dump, [0]
+
+    def dump_or_fail(rows: list[Any], file: Any) -> None:
+        dumped[0] += 1
+        try:
+            if trouble == "disk" and dumped[0] > 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            dump(rows, file)
+        except Exception:
+            file.write(b"half of it" * 100)
+            raise
+
+    monkeypatch.setattr(spooled.sources, "PIECE", 3)
+    rows = [{"n": n, "more": (lambda: 1) if trouble == "row" and n in (2, 5) else n} for n in range(12)]
+    warned = pytest.warns(LlmnbWarning, match="kept in memory") if trouble == "disk" else nullcontext()
+    with warned, monkeypatch.context() as patch:
+        patch.setattr(pickle, "dump", dump_or_fail)
+        source = Spooled(Given([rows[at : at + 2] for at in range(0, 12, 2)]))
+        early = source.pieces()
+        read = [next(early)]
+        read += early
+    assert [row for piece in read for row in piece.to_dict("records")] == rows
+    assert source.frame().to_dict("records") == rows
+    assert [len(piece) for piece in source.pieces()] == [3, 3, 3, 3]
+
+
+async def test_rows_with_what_cannot_be_written_are_asked(llm: llmnb.LLM) -> None:
+    """As those of a list are."""
+
+    async def both() -> AsyncIterator[dict[str, Any]]:
+        for n in range(3):
+            yield {"n": n, "more": lambda: 1}
+
+    assert (await llm.amap(both(), SAY))["text"].tolist() == [f"echo Say {n}" for n in range(3)]
+
+
 async def test_an_error_of_the_iterator(sim: Simulator, llm: llmnb.LLM) -> None:
     """What came before is answered and kept, and the error is the iterator's own; one at once leaves no run."""
     rows = Rows(rows=0, error=ConnectionError("gone"))
@@ -136,6 +191,7 @@ async def test_an_error_of_the_iterator(sim: Simulator, llm: llmnb.LLM) -> None:
     with pytest.raises(ConnectionError, match="gone") as caught:
         await llm.amap(rows.all(), SAY)
     assert "after 5 of them. It is read in a task" in caught.value.__notes__[0]
+    assert "5 of 5 rows are answered and kept" in caught.value.__notes__[1]
     assert (await llm.amap([{"n": n} for n in range(5)], SAY)).status.kept == 5
 
 
