@@ -12,6 +12,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from llmnb.forks import in_child
+
 OBJECTS = 10_000
 """So many more objects than before are looked through, and not the 700 (3.11) or 2,000 of Python itself. What a user's
 own function leaves behind in circles, such as a figure, is itself made of thousands."""
@@ -45,6 +47,20 @@ def _begin() -> None:
 def _end() -> None:
     global _runs
     with _lock:
+        if not _runs:  # begun in the parent of this process
+            return
         _runs -= 1
         if not _runs and gc.get_threshold() == _ours:  # else somebody has set it meanwhile
             gc.set_threshold(*_before)
+
+
+def _begin_anew() -> None:
+    """In a forked child: the runs are its parent's."""
+    global _lock, _runs
+    _lock = threading.Lock()
+    if _runs and gc.get_threshold() == _ours:
+        gc.set_threshold(*_before)
+    _runs = 0
+
+
+in_child(_begin_anew)

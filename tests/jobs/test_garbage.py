@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,27 @@ def test_what_is_set_meanwhile_stays() -> None:
     with looked_for_less_often():
         gc.set_threshold(900)
     assert gc.get_threshold()[0] == 900
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child() -> None:
+    """It has none of its parent's runs, also when it leaves what was begun there; its own are as ever."""
+    before, is_right = gc.get_threshold(), False
+    with looked_for_less_often():
+        if not (child := os.fork()):
+            try:
+                is_right = gc.get_threshold() == before
+                with looked_for_less_often():
+                    is_right &= gc.get_threshold()[0] == OBJECTS
+                is_right &= gc.get_threshold() == before
+                garbage._end()
+                with looked_for_less_often():
+                    is_right &= gc.get_threshold()[0] == OBJECTS
+            finally:
+                os._exit(not is_right)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert gc.get_threshold()[0] == OBJECTS
 
 
 def test_a_run(sim: Simulator) -> None:
