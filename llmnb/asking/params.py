@@ -234,8 +234,15 @@ def _add_system(arguments: dict[str, Any], system: object) -> None:
 
 
 def _add_stop_sequences(arguments: dict[str, Any], stop_sequences: Any) -> None:
-    if stop_sequences:
-        arguments["stop_sequences"] = [stop_sequences] if isinstance(stop_sequences, str) else list(stop_sequences)
+    given: Any = stop_sequences or () if isinstance(stop_sequences, str | None) else stop_sequences
+    try:
+        listed: list[object] = [given] if isinstance(given, str) else list(given)  # an array has no truth value
+    except TypeError:
+        listed = [given]
+    if wrong := [one for one in listed if not isinstance(one, str)]:
+        raise InvalidRequest(f"stop_sequences must be a text or a list of texts, and {wrong[0]!r} is none")
+    if listed:
+        arguments["stop_sequences"] = [str(one) for one in listed]
 
 
 def _sampled(name: str, value: Any) -> int | float:

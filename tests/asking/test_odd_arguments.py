@@ -57,6 +57,20 @@ def test_refused(sim: Simulator, prompt: Any, options: dict[str, Any], said: str
     assert sim.requests == []
 
 
+def test_texts_that_end_an_answer(sim: Simulator) -> None:
+    """A text, or texts in whatever holds them, such as an array, which has no truth value; nothing else."""
+    llm, sent = llmnb.LLM(cache=False), list[Any]()
+    given: list[Any] = [np.array(["a", "b"]), ("a", "b"), pd.Series(["a"]), "a", np.array([], dtype=str), [], "", None]
+    for stops in given:
+        llm("Hi", stop_sequences=stops)
+        sent.append(sim.requests[-1].body.get("stop_sequences"))
+    assert sent == [["a", "b"], ["a", "b"], ["a"], ["a"], None, None, None, None]
+    odd: list[Any] = [5, [1], np.array([1.5]), b"a"]
+    for wrong in odd:
+        with pytest.raises(InvalidRequest, match="a text or a list of texts"):
+            llm("Hi", stop_sequences=wrong)
+
+
 def test_numpys_whole_numbers_are_numbers(sim: Simulator) -> None:
     """As they come of a loop over an array."""
     llm = llmnb.LLM(max_tokens=np.int64(50))  # pyright: ignore[reportArgumentType]
