@@ -83,6 +83,7 @@ class ThreadReader(Reader):
                     if self._is_closed:
                         return
         except BaseException as error:
+            note_threads(error)
             self.error = error
         finally:
             self._end()
@@ -161,6 +162,17 @@ class TaskReader(Reader):
             await close()
         except Exception as error:  # the rows have come, and their answers are paid
             warn_user(f"the async iterator of the rows did not close: {error!r}", LlmnbWarning)
+
+
+def note_threads(error: BaseException) -> None:
+    """Says what to do where an iterator may be read in one thread only, as a cursor of SQLite may."""
+    told = (
+        "llmnb: `amap`, and `map` with out=, read an iterator in a thread of its own. If this one may be read only "
+        "where it was made, give a list of its rows: `list(cursor)`."
+    )
+    is_elsewhere = threading.current_thread() is not threading.main_thread()
+    if is_elsewhere and "thread" in str(error) and told not in getattr(error, "__notes__", ()):
+        error.add_note(told)
 
 
 def _closed() -> LlmnbError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -131,7 +134,22 @@ async def stoppable(work: Coroutine[Any, Any, _T], said: Callable[[], str]) -> _
 
 async def in_thread(work: Callable[_P, _T], *given: _P.args, **options: _P.kwargs) -> _T:
     """Does what comes before a run, and may wait for its rows, in a thread; a person can stop it."""
-    return await stoppable(asyncio.to_thread(work, *given, **options), lambda: "Stopped: nothing was sent.")
+    done: Future[_T] = Future()
+
+    def do() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work(*given, **options))
+        except BaseException as error:
+            done.set_exception(error)
+
+    async def waited() -> _T:
+        return await asyncio.wrap_future(done)
+
+    # a daemon, and none of the loop's own threads, which `asyncio.run` waits for: an iterator may hang
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(do,), name="llmnb-before-a-run", daemon=True).start()
+    return await stoppable(waited(), lambda: "Stopped: nothing was sent.")
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:

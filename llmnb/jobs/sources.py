@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmnb.errors import InvalidRequest, MissingExtra
-from llmnb.jobs.readers import Reader, ThreadReader
+from llmnb.jobs.readers import Reader, ThreadReader, note_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,14 +80,27 @@ def frame_of(rows: Any) -> pd.DataFrame:
         return series.to_frame(VALUE if series.name is None else series.name)
     if isinstance(rows, PathLike):
         return _file(Path(cast("PathLike[str]", rows)).expanduser()).frame()
-    if isinstance(rows, AsyncIterable) and not isinstance(rows, Iterable):
+    has_rows = isinstance(rows, Iterable) and not _gives_its_fields(cast("object", rows))
+    if isinstance(rows, AsyncIterable) and not has_rows:
         raise InvalidRequest("the rows of an async iterator are asked by `await llm.amap(…)`. Nothing was sent.")
-    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+    if isinstance(rows, (str, bytes, Mapping)) or not has_rows:
         raise InvalidRequest(
             "rows must be a DataFrame, a Series, a list, an iterator or a Path to a CSV, JSONL or Parquet file, not "
             f"a {type(cast('Any', rows)).__name__}. Nothing was sent."
         )
-    return listed_frame(list(cast("Iterable[Any]", rows)))
+    try:
+        listed = list(cast("Iterable[Any]", rows))
+    except Exception as error:
+        note_threads(error)
+        raise
+    return listed_frame(listed)
+
+
+def _gives_its_fields(rows: object) -> bool:
+    """Whether its own iteration is that of every Pydantic model, over its fields, as in an async page of the SDK."""
+    from pydantic import BaseModel
+
+    return isinstance(rows, BaseModel) and type(rows).__iter__ is BaseModel.__iter__
 
 
 def listed_frame(listed: list[Any]) -> pd.DataFrame:

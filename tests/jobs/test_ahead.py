@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +209,34 @@ def test_rows_go_to_those_who_wait() -> None:
         return got
 
     assert asyncio.run(work()) == ["row 0", "row 1", "row 2"]
+
+
+def test_amap_stopped_while_an_iterator_hangs(llm: llmnb.LLM) -> None:
+    """It ends at once, and so does `asyncio.run`: the rows are read in none of the threads that it waits for."""
+    hangs, go, ended = threading.Event(), threading.Event(), list[bool]()
+
+    def rows() -> Iterator[str]:
+        hangs.set()
+        ended.append(go.wait(20))
+        yield "a"
+
+    async def ask() -> None:
+        task = asyncio.ensure_future(llm.amap(rows(), "Say {{ value }}"))
+        await asyncio.to_thread(hangs.wait)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ask())
+    assert ended == []
+    go.set()
+
+
+@pytest.mark.parametrize("kind", ["frame", "file"])
+async def test_a_cursor_that_may_be_read_in_its_own_thread_only(llm: llmnb.LLM, kind: str, tmp_path: Path) -> None:
+    """The error is SQLite's own, and says what to do."""
+    given: dict[str, Any] = {} if kind == "frame" else {"out": tmp_path / "out.parquet"}
+    with closing(sqlite3.connect(":memory:")) as base:
+        with pytest.raises(sqlite3.ProgrammingError) as caught:
+            await llm.amap(base.execute("SELECT 1"), "Say {{ value }}", **given)
+        assert "`list(cursor)`" in caught.value.__notes__[0]

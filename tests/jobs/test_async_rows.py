@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 
 import llmnb
@@ -207,6 +208,24 @@ async def test_a_dry_run_and_what_is_refused(sim: Simulator, llm: llmnb.LLM) -> 
     with pytest.raises(llmnb.InvalidRequest, match=r"await llm\.amap"):
         llm.map(rows.all(), SAY)
     assert sim.requests == []
+
+
+async def test_pages_of_the_sdk(sim: Simulator, llm: llmnb.LLM) -> None:
+    """Their items are rows, an async one's in `amap` only: as a Pydantic model it gives `map` its fields, too."""
+
+    def said(row: Any) -> str:
+        return f"Say {row.value.id}"
+
+    with sim.client() as client:
+        models = llm.map(client.models.list(), said)["value"]
+    assert len(models) > 1
+    async with anthropic.AsyncAnthropic() as client:
+        page: Any = await client.models.list()
+        with pytest.raises(llmnb.InvalidRequest, match=r"await llm\.amap"):
+            llm.map(page, said)
+        assert (await llm.amap(page, said)).status.kept == len(models)
+    with pytest.raises(llmnb.InvalidRequest, match="not a ModelInfo"):
+        llm.map(models[0], said)
 
 
 async def test_no_more_is_read_than_is_taken_soon(monkeypatch: pytest.MonkeyPatch) -> None:
