@@ -17,8 +17,11 @@ _FIRST_REFRESH_S = 2.0
 """A running row is brought up to date this long after the stream began, and then at each doubling of its age, so that a
 killed process leaves an estimate of some half of what was written, for at most one extra reading of the body."""
 
+_LOOKS_EVERY_S = 1.0
 _CHUNKS_BETWEEN_LOOKS = 32
 _MOST_BETWEEN_LOOKS = 512
+"""Chunks are not timed one by one. So many are let pass as came in a second, by what came since the last look, and of
+a fast stream a quarter of what came: if it gets slower one look is late, and the next ones are in time again."""
 
 
 class BodyWatch:
@@ -31,6 +34,7 @@ class BodyWatch:
         self._is_aws = is_aws_frames(self._headers)
         self._began = time.monotonic()
         self._refresh_at: float | None = None
+        self._looked = (0, self._began)  # at how many chunks, and when
 
     @classmethod
     def begin(cls, entry: Entry, response: Any, http: httpx2.Response) -> None:
@@ -47,15 +51,17 @@ class BodyWatch:
         """Notes the start, the first token, and now and then how far the stream is."""
         if self._refresh_at is None:
             self._look_for_start(chunks)
-        elif not self._entry.saw_first_token:
-            if self._is_opaque or wire.has_content(chunks[-1]):
-                self._entry.first_token()
-        elif time.monotonic() >= self._refresh_at:
-            self._refresh(chunks)
+        elif not self._entry.saw_first_token and (self._is_opaque or wire.has_content(chunks[-1])):
+            self._entry.first_token()
         if not self._entry.saw_first_token:
             return 1
-        # what falls due after so much time may come a quarter later: a fast stream is hardly looked at
-        return min(max(_CHUNKS_BETWEEN_LOOKS, len(chunks) // 4), _MOST_BETWEEN_LOOKS)
+        before, looked = self._looked
+        now = time.monotonic()
+        self._looked = len(chunks), now
+        if self._refresh_at is not None and now >= self._refresh_at:
+            self._refresh(chunks)
+        in_time = int((len(chunks) - before) * _LOOKS_EVERY_S / max(now - looked, 1e-6))
+        return max(1, min(in_time, max(_CHUNKS_BETWEEN_LOOKS, len(chunks) // 4), _MOST_BETWEEN_LOOKS))
 
     def end(self, chunks: list[bytes], how: End, error: BaseException | None) -> None:
         """Reads the body for its counts, and closes the entry."""
