@@ -9,6 +9,9 @@ import time
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
+
+from llmnb import forks
 
 _PAUSE_S = 0.02
 _PATIENCE_S = 10.0
@@ -27,6 +30,11 @@ if sys.platform == "win32":
             return False if error.errno in _HELD else None
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+
+    def share_if_can(descriptor: int) -> bool | None:
+        """Takes it if nobody has it; True in any case, since Windows has no locks that are shared."""
+        lock_if_can(descriptor)
         return True
 
     def try_lock_byte(descriptor: int, offset: int) -> bool:
@@ -51,6 +59,14 @@ else:
         """Takes the lock of an open file; False when another process holds it, None where there are no locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return False if error.errno in _HELD else None
+        return True
+
+    def share_if_can(descriptor: int) -> bool | None:
+        """Takes it with others that share it; False when somebody has it alone, None where there are no locks."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             return False if error.errno in _HELD else None
         return True
@@ -85,6 +101,48 @@ def try_lock(descriptor: int) -> bool:
     return lock_if_can(descriptor) is True
 
 
+_changing = RLock()
+"""Held while a lock file is opened or closed: a child that is forked in between would not know of it."""
+
+
+class LockFile:
+    """A file that is open to be locked; `descriptor` is None when it is closed.
+
+    A forked child closes its copy, or it would keep its parent's lock for as long as it lives.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor: int | None = None
+        self._path = path
+        forks.tell(self)
+        with _changing:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def is_in_place(self) -> bool:
+        """Whether it is still the file at its path: who had it before may have taken it away."""
+        try:
+            return self.descriptor is not None and os.path.samestat(os.fstat(self.descriptor), os.stat(self._path))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        with _changing:
+            self.after_fork()
+
+    def after_fork(self) -> None:
+        descriptor, self.descriptor = self.descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
+
+
 @contextmanager
 def held(path: Path) -> Generator[None]:
     """Holds the lock of a lock file, waiting for it up to ten seconds.
@@ -92,13 +150,13 @@ def held(path: Path) -> Generator[None]:
     Raises:
         TimeoutError: somebody else kept it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    file = LockFile(path)
     try:
         deadline = time.monotonic() + _PATIENCE_S
-        while not try_lock(descriptor):
+        while file.descriptor is not None and not try_lock(file.descriptor):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"another process keeps {path} locked")
             time.sleep(_PAUSE_S)
         yield
     finally:
-        os.close(descriptor)
+        file.close()

@@ -8,10 +8,11 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-from llmnb.locks import try_lock
+from llmnb.locks import LockFile, share_if_can, try_lock
 from llmnb.trouble import quietly
 
 State: TypeAlias = Literal["running", "finished", "stopped"]
@@ -21,6 +22,7 @@ _FILE = "run.json"
 LOCK = "lock"
 ROWS = "rows.jsonl"
 FOLDER = "runs"
+_drafts = count()
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Description:
         """Puts it in the place of an earlier one, whole or not at all; the run goes on where that fails."""
         began = (earlier := read(folder)) and earlier.began
         told = asdict(replace(self, began=began or self.began or _now(), changed=self.changed or _now()))
-        draft = folder / f"{_FILE}.{os.getpid()}"
+        draft = folder / f"{_FILE}.{os.getpid()}.{next(_drafts)}"  # several comparisons may be at one run
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -82,28 +84,31 @@ def read(folder: Path) -> Description | None:
 @contextmanager
 def at_work(folder: Path) -> Generator[None]:
     """Says to other processes, as long as this one lives, that the run is being worked at."""
-    descriptor = None
+    file = None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try_lock(descriptor)  # another kernel may work at the same
+        file = LockFile(folder / LOCK)
+        if file.descriptor is not None:
+            share_if_can(file.descriptor)  # others may work at the same
     try:
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        if file is not None:
+            file.close()
 
 
 def is_at_work(folder: Path) -> bool:
     """Whether a living process works at the run."""
+    if not (folder / LOCK).exists():
+        return False
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR)
+        file = LockFile(folder / LOCK)
     except OSError:
         return False
     try:
-        return not try_lock(descriptor)
+        return file.descriptor is not None and not try_lock(file.descriptor)
     finally:
-        os.close(descriptor)
+        file.close()
 
 
 def _now() -> float:

@@ -44,6 +44,7 @@ def ask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
     with _turn(job) as turn:
         try:
             turn.wait()
+            turn.enter()
         except KeyboardInterrupt:
             raise Stopped(_NOT_BEGUN) from None
         run, results = job.with_one_client(on_loop_thread=True).run(failed_again=failed_again)
@@ -72,6 +73,7 @@ async def aask(job: Job, *, failed_again: bool) -> Mapped | MappedFile:
         _confirm(await in_thread(job.estimate))
     with _turn(job) as turn:
         await stoppable(turn.wait_async(), lambda: _NOT_BEGUN)
+        turn.enter()
         run, results = job.with_one_client(on_loop_thread=False).run(failed_again=failed_again)
         with job.described(run, results), _progress(job, Cancelled) as told:
             try:

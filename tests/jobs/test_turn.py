@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ import llmnb
 from llmnb.errors import InvalidRequest
 from llmnb.jobs import turn
 from llmnb.jobs.comparing import runs
+from llmnb.jobs.description import LOCK
+from llmnb.locks import LockFile, try_lock
 from llmnb.simulator import Answer, Simulator
 from llmnb.simulator.answer import SeenRequest
 from llmnb.trouble import LlmnbWarning, forget_warnings
@@ -127,6 +133,107 @@ def test_waiting_can_be_stopped(sim: Simulator, llm: llmnb.LLM, monkeypatch: pyt
     assert llm.map([*ROWS, "d"], "Say {{ value }}").status.kept == 3
 
 
+def _other(llm: llmnb.LLM) -> turn.Turn:
+    llm.map(["a"], "Say {{ value }}")
+    job = llmnb.get_run(llmnb.runs()["run_id"][0])._job
+    assert job is not None
+    return turn.Turn(job.folder, job.settings)
+
+
+def _in_a_thread(other: turn.Turn) -> Callable[[], None]:
+    thread = threading.Thread(target=other.wait)
+    thread.start()
+    thread.join()
+    return other.close
+
+
+def _on_another_machine(other: turn.Turn) -> Callable[[], None]:
+    file = LockFile(other._folder / LOCK)
+    assert file.descriptor is not None
+    assert try_lock(file.descriptor)
+    os.write(file.descriptor, json.dumps({"pid": os.getpid(), "host": "another"}).encode())
+    return file.close
+
+
+@pytest.mark.parametrize("taken", [_in_a_thread, _on_another_machine])
+async def test_what_ends_by_itself_is_waited_for(
+    sim: Simulator,
+    llm: llmnb.LLM,
+    monkeypatch: pytest.MonkeyPatch,
+    taken: Callable[[turn.Turn], Callable[[], None]],
+) -> None:
+    """A cell holds up its event loop, and neither another thread nor a process of the same number elsewhere."""
+    sim.rule("fine")
+    give_back = taken(_other(llm))
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            give_back()
+
+    monkeypatch.setattr(turn, "_sleep", sleep)
+    with pytest.warns(LlmnbWarning, match="no row is paid twice"):
+        got = llm.map(ROWS, "Say {{ value }}")
+    assert (got.status.kept, len(pauses)) == (1, 3)
+
+
+def test_a_run_that_asks_itself_is_refused(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row would wait for the run, which waits for its row."""
+    monkeypatch.setattr(turn, "PAUSE_S", 0.001)
+    sim.rule(lambda request: f"echo {request.prompt}")
+
+    def prompt(row: Any) -> str:
+        return row.value if row.value != "b" else llm.map(["c"], prompt)["text"][0]
+
+    got = llm.map(ROWS, prompt)
+    assert got["text"].tolist()[::2] == ["echo a", "echo c"]
+    assert "neither would end" in got["error"][1]
+
+
+def _must_not_wait(_: float) -> None:
+    pytest.fail("it waits")
+
+
+FORKS = """
+import os, time, llmnb
+def prompt(row):
+    if row.value == "b":
+        if (child := os.fork()) == 0:
+            time.sleep(600)
+        print(child, flush=True)
+        time.sleep(600)
+    return row.value
+llmnb.LLM(cache=False).map(["a", "b"], prompt, concurrency=1, progress=False)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_a_forked_child_has_no_lock(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is killed, and a pool that its prompts began lives on: the same cell does not wait for that."""
+    sim.rule(lambda request: f"echo {request.prompt}")
+    kernel = processes.Python(["-c", FORKS], env={**os.environ, **sim.environ()}, stdout=subprocess.PIPE)
+    assert kernel.stdout is not None
+    child = int(kernel.stdout.readline())
+    try:
+        kernel.kill()
+        kernel.wait()
+
+        def prompt(row: Any) -> str:
+            return row.value
+
+        prompt.__qualname__ = "prompt"
+        monkeypatch.setattr(turn, "PAUSE_S", 0.0)
+        monkeypatch.setattr(turn, "_sleep", _must_not_wait)
+        os.kill(child, 0)  # is there
+        assert "running" not in llmnb.runs()["state"].tolist()
+        assert llm.map(["a", "b"], prompt)["text"].tolist() == ["echo a", "echo b"]
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        kernel.stdout.close()
+
+
 # Comparisons ----------------------------------------------------------------------------------------------------------
 
 MODELS = ["claude-opus-5-5", "claude-sonnet-5-5"]
@@ -190,6 +297,35 @@ async def test_comparisons_of_one_kernel(sim: Simulator, monkeypatch: pytest.Mon
     assert [comparison.frame()["answer"].notna().all() for comparison in got] == [True] * 3
     asked = [(seen.body["model"], seen.prompt) for seen in sim.requests if "You judge" not in str(seen.body)]
     assert len(asked) == len(set(asked)) == 4
+
+
+@pytest.mark.parametrize("by_judge", [False, True])
+async def test_comparisons_of_other_prompts_go_side_by_side(sim: Simulator, by_judge: bool) -> None:
+    """A task compares some, or has them judged, and a cell others: neither waits, and both are on the books."""
+    asked = threading.Event()
+
+    def answer(request: SeenRequest) -> Answer:
+        is_judged = "You judge" in request.prompt
+        if is_judged == by_judge and "slow" in request.prompt:
+            asked.set()
+            return Answer(text="fine", first_token_s=600)
+        verdict = json.dumps({"reasoning": "so", "winner": "tie"})
+        return Answer(text=verdict if is_judged else f"{request.body['model']} says {request.prompt}")
+
+    sim.rule(answer)
+    judged: dict[str, Any] = {"judge": llmnb.LLM(cache=False), "criteria": "best", "progress": False}
+    task = asyncio.ensure_future(llmnb.acompare(["slow", "slower"], contestants(), **judged))
+    try:
+        assert await asyncio.to_thread(asked.wait, 60)
+        got = llmnb.compare(["quick", "quicker"], contestants(), **judged)
+        assert got.frame()["answer"].notna().all()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    told, calls = llmnb.runs(), llmnb.calls()
+    ended = calls[calls["status"] == "ok"]  # what was stopped is in no row
+    assert float(told["cost_usd"].sum()) == pytest.approx(float(ended["cost_usd"].sum()))
+    assert not list(Path(told["path"][0]).parent.rglob(f"{LOCK}.*"))
 
 
 async def test_a_comparison_that_would_wait_for_ever_is_refused(sim: Simulator) -> None:

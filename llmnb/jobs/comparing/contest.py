@@ -96,7 +96,7 @@ class Contest:
         self._scored: Scored = {}
         self._unscored: deque[tuple[str, int, Facts]] = deque()
         self._ended = threading.Event()
-        self._is_in_loop, self._holds_up_loop = asyncio._get_running_loop() is not None, False
+        self._thread, self._blocks = threading.get_ident(), False
         self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
 
     @property
@@ -110,7 +110,7 @@ class Contest:
         Raises:
             UnknownModel: the API does not know one of the models.
         """
-        self._holds_up_loop = on_loop_thread and self._is_in_loop
+        self._blocks = on_loop_thread
         self._found = [replace(one, job=one.job.with_one_client(on_loop_thread=on_loop_thread)) for one in self._found]
         await check_known(self._found)
         async with aclosing(self._ask_one() if self._prompts.is_single else self._ask_many()) as acts:
@@ -203,7 +203,7 @@ class Contest:
 
     async def _ask_many(self) -> AsyncGenerator[Act]:
         jobs = [one.asked_by() for one in self._found]
-        async with Runs(jobs, holds_up_loop=self._holds_up_loop) as runs:
+        async with Runs(jobs, thread=self._thread, blocks=self._blocks) as runs:
             async for act in runs.begin():
                 yield act
             async with aclosing(runs.work()) as statuses:
@@ -263,7 +263,7 @@ class Contest:
         spent = self._unkept + sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
         job = job.with_one_client(on_loop_thread=on_loop_thread)
         watch = self._watch
-        async with Runs([job], spent, self._lost, holds_up_loop=self._holds_up_loop) as runs:
+        async with Runs([job], spent, self._lost, thread=self._thread, blocks=self._blocks) as runs:
             async for act in runs.begin():
                 yield act
             judging = Follower(runs.runs[0])

@@ -1,18 +1,23 @@
 """Several runs over the same rows, side by side: those of a comparison's contestants, and that of its judge.
 
-Another kernel that compares the same, or maps over the same rows, waits for its turn at them, as with `llm.map`.
+Another call that would ask one of the contestants the very same rows, in this kernel or another, waits for its turn at
+them, and so do an `llm.map` with the same template and settings and a comparison for each other. Comparisons of other
+prompts go on side by side; a prompt that both have, beside others, may be asked by both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
+from llmnb.jobs.asking import KEY_BYTES, Row
 from llmnb.jobs.comparing.comparison import Facts
+from llmnb.jobs.description import LOCK
 from llmnb.jobs.lost import NONE_LOST, Lost, spent_by
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
@@ -38,18 +43,18 @@ class Runs:
     """Several runs over the same rows, side by side; one that fails leaves the others alone."""
 
     def __init__(
-        self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST, *, holds_up_loop: bool = False
+        self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST, *, thread: int, blocks: bool
     ) -> None:
-        """`spent_nanousd` and `lost` are of runs before that share their budget; `holds_up_loop`: see `Turn.tries`."""
+        """`spent_nanousd` and `lost` are of runs before that share their budget; `thread` and `blocks`: see `Turn`."""
         self._jobs = jobs
-        self._holds_up_loop = holds_up_loop
+        self._thread, self._blocks = thread, blocks
         self._spent = spent_nanousd
         self.unkept = 0
         """What calls of these runs cost that ended, and whose rows a kill kept from being written."""
         self.lost = lost
         """Calls that were killed, of these runs and of those before that share their budget."""
         self._runs: list[Run] = []
-        self._open = ExitStack()
+        self._open, self._turns = ExitStack(), ExitStack()
         self._statuses: list[Status] = [Status(len(job.frame)) for job in jobs]
         self._errors: dict[int, Exception] = {}
 
@@ -57,20 +62,31 @@ class Runs:
         return self
 
     async def begin(self) -> AsyncGenerator[Act]:
-        """Waits until no other call is at one of the runs, and says for whom; then they are there.
+        """Waits until no other call is at the rows of one of the runs, and says for whom; then they are there.
 
         Raises:
-            InvalidRequest: a task on the event loop that this call holds up is at one, and would never end.
+            InvalidRequest: a call is at them that cannot end while this one waits.
         """
         # in one order everywhere: two that have some runs in common do not wait for each other
-        for job in sorted({job.run_id: job for job in self._jobs}.values(), key=lambda job: job.run_id):
-            told: list[str] = []
-            turn = Turn(job.folder, job.settings, warn=told.append)
-            self._open.callback(turn.close)
-            for pause_s in turn.tries(holds_up_loop=self._holds_up_loop):
-                while told:
-                    yield partial(warn_user, told.pop(), LlmnbWarning)
-                await asyncio.sleep(pause_s)
+        named = {job.run_id: job for job in self._jobs}
+        locks = await asyncio.to_thread(lambda: {run_id: _lock_of(job) for run_id, job in named.items()})
+        for run_id, job in sorted(named.items()):
+            for name in (LOCK, locks[run_id]):
+                told: list[str] = []
+                turn = Turn(
+                    job.folder,
+                    job.settings,
+                    name=name,
+                    with_others=name == LOCK,
+                    thread=self._thread,
+                    warn=told.append,
+                )
+                self._turns.callback(turn.close)
+                for pause_s in turn.tries(blocks=self._blocks):
+                    while told:
+                        yield partial(warn_user, told.pop(), LlmnbWarning)
+                    await asyncio.sleep(pause_s)
+                turn.enter()
         self._begin()
 
     def _begin(self) -> None:
@@ -86,10 +102,12 @@ class Runs:
             run, results = job.run(purse=purse)
             self._open.callback(results.close)
             self._open.enter_context(job.described(run, results))
+            self._open.callback(results.catch_up)  # what it cost to that of comparisons of other prompts, too
             self._runs.append(run)
 
     async def __aexit__(self, *error: object) -> None:
-        self._open.close()
+        with self._turns:
+            self._open.close()
 
     async def work(self) -> AsyncGenerator[Status]:
         """Does it, and tells now and then how far all of them are together."""
@@ -98,6 +116,8 @@ class Runs:
             yield _together(self._statuses)
             while pending:
                 _, pending = await asyncio.wait(pending, timeout=_TELLS_EVERY_S)
+                if not pending:
+                    self._turns.close()  # whoever watches may take long over the last answers
                 yield _together(self._statuses)
             for task in tasks:
                 task.result()
@@ -134,6 +154,15 @@ class Runs:
             told.append(facts if is_first else {**facts, **again})
         lost = unasked("not asked" if error is None else f"{type(error).__name__}: {error}")
         return told + [lost] * (len(self._jobs[number].frame) - len(told))
+
+
+def _lock_of(job: Job) -> str:
+    """The name of the lock on just these rows of the job's run."""
+    keys: set[bytes] = set()
+    for prompt in job.prompts():
+        with suppress(Exception):  # it will be that row's error
+            keys.add(Row.of(prompt).key)
+    return f"{LOCK}.{hashlib.blake2b(b''.join(sorted(keys)), digest_size=KEY_BYTES).hexdigest()}"
 
 
 def _together(statuses: Sequence[Status]) -> Status:
