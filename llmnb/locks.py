@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
-from llmnb import forks
-
 _PAUSE_S = 0.02
 _PATIENCE_S = 10.0
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # and on Windows EDEADLOCK, which is the same there
@@ -117,9 +115,9 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self.descriptor: int | None = None
         self._path = path
-        forks.tell(self)
         with _changing:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            _open.add(self)
 
     def is_in_place(self) -> bool:
         """Whether it is still the file at its path: who had it before may have taken it away."""
@@ -131,16 +129,23 @@ class LockFile:
     def close(self) -> None:
         """Gives the lock back."""
         with _changing:
-            self.after_fork()
+            _open.discard(self)
+            descriptor, self.descriptor = self.descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
 
-    def after_fork(self) -> None:
-        descriptor, self.descriptor = self.descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+
+_open: set[LockFile] = set()
+
+
+def _in_child() -> None:
+    for file in tuple(_open):
+        file.close()
+    _changing.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
+    os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_in_child)
 
 
 @contextmanager
@@ -150,13 +155,13 @@ def held(path: Path) -> Generator[None]:
     Raises:
         TimeoutError: somebody else kept it.
     """
-    file = LockFile(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + _PATIENCE_S
-        while file.descriptor is not None and not try_lock(file.descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"another process keeps {path} locked")
             time.sleep(_PAUSE_S)
         yield
     finally:
-        file.close()
+        os.close(descriptor)
