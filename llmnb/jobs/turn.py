@@ -43,10 +43,17 @@ _INSIDE = (
 )
 
 
+@dataclass(slots=True)
+class Caller:
+    """Who makes a call: its `thread`, which has no more to do with it when the call is over (None)."""
+
+    thread: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Holder:
     path: Path
-    thread: int
+    caller: Caller
     blocks: bool
 
 
@@ -69,7 +76,7 @@ class Turn:
         is_shared: bool = False,
         name: str = LOCK,
         with_others: bool = False,
-        thread: int | None = None,
+        caller: Caller | None = None,
         warn: Callable[[str], object] = lambda text: warn_user(text, LlmnbWarning),
     ) -> None:
         """A turn that is not there yet; see `wait`.
@@ -80,13 +87,13 @@ class Turn:
             is_shared: there is nothing to wait for.
             name: of the lock's file.
             with_others: only those who want it alone are waited for, and wait.
-            thread: of the call for which this one is; None: the one that waits.
+            caller: for whom it is; None: the thread that waits.
             warn: says whom it waits for.
         """
         self._folder, self._settings, self._warn_user = folder, settings, warn
         self._is_shared, self._with_others = is_shared, with_others
         self._path = folder / name
-        self._thread = thread
+        self._caller = caller
         self._file: LockFile | None = None
         self._number: int | None = None
 
@@ -132,18 +139,18 @@ class Turn:
         """
         if self._is_shared:
             return
-        thread = threading.get_ident() if self._thread is None else self._thread
+        caller = self._caller or Caller(threading.get_ident())
         tries = 0
         while (is_ours := self._take()) is False:
             tries += 1
             if tries > 1:  # whoever lists the runs has it for an instant
-                self._check(thread if blocks else None)
+                self._check(caller.thread if blocks else None)
             if tries == 2:
                 self._warn()
             yield PAUSE_S
         if is_ours:
             self._number = next(_numbers)
-            _holders[self._number] = _Holder(self._path, thread, blocks)
+            _holders[self._number] = _Holder(self._path, caller, blocks)
             self._sign()
 
     def _take(self) -> bool | None:
@@ -174,7 +181,7 @@ class Turn:
         for number, holder in list(_holders.items()):
             if holder.path != self._path:
                 continue
-            is_held_up = holder.thread == stands_still
+            is_held_up = stands_still is not None and holder.caller.thread == stands_still
             if number in inside or (is_held_up and holder.blocks):
                 raise InvalidRequest(_INSIDE)
             if is_held_up:

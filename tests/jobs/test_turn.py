@@ -191,6 +191,19 @@ def test_a_run_that_asks_itself_is_refused(sim: Simulator, llm: llmnb.LLM, monke
     assert "neither would end" in got["error"][1]
 
 
+def test_what_was_stopped_is_waited_for(sim: Simulator, llm: llmnb.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends on llmnb's own thread; as long as nobody has stopped it, the thread that asked would wait for ever."""
+    sim.rule("fine")
+    first = _other(llm)
+    caller = first._caller = turn.Caller(threading.get_ident())
+    first.wait()
+    with pytest.raises(InvalidRequest, match="neither would end"):
+        llm.map(ROWS, "Say {{ value }}")
+    caller.thread = None
+    monkeypatch.setattr(turn, "_sleep", lambda _seconds: first.close())
+    assert llm.map(ROWS, "Say {{ value }}").status.kept == 1
+
+
 def _must_not_wait(_: float) -> None:
     pytest.fail("it waits")
 

@@ -103,6 +103,8 @@ def compare(
     except BaseException as error:
         shown.close(None, error)
         raise
+    finally:
+        contest.caller.thread = None  # what was stopped may still be ending, and the same call waits for that
     shown.close(comparison)
     return comparison
 

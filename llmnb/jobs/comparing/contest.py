@@ -27,6 +27,7 @@ from llmnb.jobs.lost import NONE_LOST
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.run import Status
+from llmnb.jobs.turn import Caller
 from llmnb.reply import Reply, running_cell
 
 _TELLS_EVERY_S = 0.25
@@ -96,7 +97,7 @@ class Contest:
         self._scored: Scored = {}
         self._unscored: deque[tuple[str, int, Facts]] = deque()
         self._ended = threading.Event()
-        self._thread, self._blocks = threading.get_ident(), False
+        self.caller, self._blocks = Caller(threading.get_ident()), False
         self._acts: asyncio.Queue[Act | None] = asyncio.Queue()
 
     @property
@@ -203,7 +204,7 @@ class Contest:
 
     async def _ask_many(self) -> AsyncGenerator[Act]:
         jobs = [one.asked_by() for one in self._found]
-        async with Runs(jobs, thread=self._thread, blocks=self._blocks) as runs:
+        async with Runs(jobs, caller=self.caller, blocks=self._blocks) as runs:
             async for act in runs.begin():
                 yield act
             async with aclosing(runs.work()) as statuses:
@@ -263,7 +264,7 @@ class Contest:
         spent = self._unkept + sum(fact["cost_nanousd"] or 0 for column in self._facts.values() for fact in column)
         job = job.with_one_client(on_loop_thread=on_loop_thread)
         watch = self._watch
-        async with Runs([job], spent, self._lost, thread=self._thread, blocks=self._blocks) as runs:
+        async with Runs([job], spent, self._lost, caller=self.caller, blocks=self._blocks) as runs:
             async for act in runs.begin():
                 yield act
             judging = Follower(runs.runs[0])

@@ -22,7 +22,7 @@ from llmnb.jobs.lost import NONE_LOST, Lost, spent_by
 from llmnb.jobs.mapping import Job
 from llmnb.jobs.purse import Purse
 from llmnb.jobs.run import Run, Status
-from llmnb.jobs.turn import Turn
+from llmnb.jobs.turn import Caller, Turn
 from llmnb.trouble import LlmnbWarning, warn_user
 
 Act: TypeAlias = Callable[[], object]
@@ -43,11 +43,11 @@ class Runs:
     """Several runs over the same rows, side by side; one that fails leaves the others alone."""
 
     def __init__(
-        self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST, *, thread: int, blocks: bool
+        self, jobs: Sequence[Job], spent_nanousd: int = 0, lost: Lost = NONE_LOST, *, caller: Caller, blocks: bool
     ) -> None:
-        """`spent_nanousd` and `lost` are of runs before that share their budget; `thread` and `blocks`: see `Turn`."""
+        """`spent_nanousd` and `lost` are of runs before that share their budget; `caller` and `blocks`: see `Turn`."""
         self._jobs = jobs
-        self._thread, self._blocks = thread, blocks
+        self._caller, self._blocks = caller, blocks
         self._spent = spent_nanousd
         self.unkept = 0
         """What calls of these runs cost that ended, and whose rows a kill kept from being written."""
@@ -78,7 +78,7 @@ class Runs:
                     job.settings,
                     name=name,
                     with_others=name == LOCK,
-                    thread=self._thread,
+                    caller=self._caller,
                     warn=told.append,
                 )
                 self._turns.callback(turn.close)
