@@ -24,7 +24,8 @@ _WORDS = re.compile(r"(?:[^\W_]|[ ,.:?!'’“”–—-])+")
 _TEXT_LINE = re.compile(r"(?:#{1,6} |[-+*] |\d{1,9}[.)] )?[^\W\d_]")
 """A line that is a paragraph, a heading or an item whatever comes."""
 _CLOSING_TAGS = re.compile(r"(?:</\w+>\s*)+\Z")
-_MATH_TO_END = re.compile(r"^ {0,3}\$\$[^\n]*\n(?:[^\n]*\S[^\n]*\n)*\Z", re.MULTILINE)
+_TO_LAST_BLANK_LINE = re.compile(r"(?:.*\n)?[^\S\n]*\n", re.DOTALL)
+_MATH_LINE = re.compile(r"^ {0,3}\$\$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class MarkdownStream:
     def _certain_starts(self, blocks: list[list[Token]]) -> list[int]:
         """The lines on which blocks of the tail begin, whatever the line becomes that is still being written."""
         complete = self._tail[: self._tail.rfind("\n") + 1]
-        math = _MATH_TO_END.search(complete)  # with its closing line all from here on will be one block
+        math = _open_math(complete)  # with its closing line all from here on will be one block
         growing = complete.count("\n")
         end = complete.count("\n", 0, math.start()) + 1 if math else growing
         spans = [(block[0].type, *block[0].map) for block in blocks if block[0].map]
@@ -187,7 +188,7 @@ class MarkdownStream:
 
     def _outline(self, complete: str) -> list[markdown.Outline]:
         blocks = markdown.outline(complete, _copied(self._env))
-        if math := _MATH_TO_END.search(complete):  # with its closing line all from here on will be one block
+        if math := _open_math(complete):  # with its closing line all from here on will be one block
             first = complete.count("\n", 0, math.start())
             blocks = [block for block in blocks if block.line <= first]
             blocks[-1:] = [replace(block, items=()) for block in blocks[-1:]]
@@ -238,6 +239,17 @@ def _grows_at_its_end(tail: str) -> bool:
 def _decided(kind: str, first: int, last: int, growing: int) -> bool:
     """Whether a block has begun without the line `growing`: its second line makes a table, its last one makes math."""
     return last <= growing if kind == "math_block" else first + 1 < growing or kind != "table_open"
+
+
+def _open_math(complete: str) -> re.Match[str] | None:
+    """The first line with `$$` in the last paragraph of these lines: it may begin math that goes on to the end.
+
+    Looked for from the last blank line on, and not in one pattern for all: that one tried every way to cut the lines.
+    """
+    if "$$" not in complete:
+        return None
+    blank = _TO_LAST_BLANK_LINE.match(complete)
+    return _MATH_LINE.search(complete, blank.end() if blank else 0)
 
 
 def _cut(text: str, starts: list[int]) -> list[str]:

@@ -232,3 +232,14 @@ def test_open_code_stays_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
         stream.append(f"value_{number} = {number}  # comment\n")
         stream.update()
     assert coloured_chars < 20 * 600 * 28
+
+
+ALIGNED = "The log likelihood is\n\n$$\n\\begin{aligned}\n%s\\end{aligned}\n$$\n\nwhere it is"
+
+
+@pytest.mark.parametrize("piece", [1_000_000, 7])
+def test_long_display_math_is_no_work(piece: int) -> None:
+    """Lines of display math with a blank line after them cost what their characters cost, not two to their number."""
+    lines = (r"\quad &= \sum_{i=1}^{n} y_i \log \sigma(\theta^\top x_i) \\" + "\n") * 12
+    text = ALIGNED % lines
+    assert streamed(text, list(range(piece, len(text), piece))) == markdown.render(text)
