@@ -23,6 +23,7 @@ STOPPED = "Stopped. What the answer had used by then is in the ledger."
 NOT_SENT = "Stopped: the cell was interrupted before this question was sent."
 
 _POLL_S = 0.1
+_PRESSES = 3
 _REMEMBERED = 64
 """How many interrupted cells are known."""
 
@@ -54,6 +55,7 @@ class _Cells:
 
     def __init__(self) -> None:
         self.begun = 0
+        self._running: int | None = None  # how many now; a cell can run another. Not known before one begins or ends
         self._interrupted = False  # the last one that ended, and none has begun since
         self._struck: deque[int] = deque(maxlen=_REMEMBERED)  # that were interrupted
         self._shell: Any = None
@@ -73,13 +75,19 @@ class _Cells:
 
     def struck(self, cell: int) -> bool:
         """Whether that cell is being interrupted, or was, however soon the next one began."""
-        return cell in self._struck or (cell == self.begun and self.interrupted())
+        return cell in self._struck or (cell == self.begun and self.running() and _is_interrupt(_unwinding()))
+
+    def running(self) -> bool:
+        """Whether a cell runs, as far as is known; outside IPython, the program."""
+        return self._running != 0
 
     def _begins(self, info: object) -> None:
         self.begun += 1
+        self._running = (self._running or 0) + 1
         self._interrupted = False
 
     def _ended(self, result: Any) -> None:
+        self._running = max((self._running or 0) - 1, 0)
         self._interrupted = _is_interrupt(getattr(result, "error_in_exec", None))
         if self._interrupted:
             self._struck.append(self.begun)
@@ -108,12 +116,17 @@ def refuse() -> None:
 def of_this_cell() -> Callable[[], bool]:
     """What tells this thread, again and again, whether the cell that is running now was interrupted.
 
-    It costs nothing to ask. The main thread is told by Python itself, and here never.
+    It costs nothing to ask. The main thread is told by Python itself, and here never; nor is a thread that goes on
+    while no cell runs: the interrupt of the last one was not meant for what was asked after it.
     """
     if threading.current_thread() is threading.main_thread():
-        return lambda: False
+        return _never
     _cells.look()
-    return _Ear(_cells.begun)
+    return _Ear(_cells.begun) if _cells.running() else _never
+
+
+def _never() -> bool:
+    return False
 
 
 class _Ear:
@@ -175,6 +188,49 @@ class _Hook:
             sys.stderr.write(f"{name}: {args.exc_value}\n")
         else:
             self._usual(args)
+
+
+# While a view is closed -----------------------------------------------------------------------------------------------
+
+
+class Late:
+    """Interrupts that came while they were put off."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def strike(self) -> None:
+        """Has them come now, as one."""
+        if self.times:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def put_off() -> Generator[Late]:
+    """Has what must not be left half done come to its end, and then drops the interrupts that came meanwhile.
+
+    One more press than a person's two or three is let through: it may be that it never ends.
+    """
+    late = Late()
+    usual: Any = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield late
+        return
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        late.times += 1
+        if late.times > _PRESSES:
+            usual(number, frame)
+
+    try:
+        signal.signal(signal.SIGINT, hold)
+    except ValueError:  # a subinterpreter has no signals
+        yield late
+        return
+    try:
+        yield late
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 # In coroutines --------------------------------------------------------------------------------------------------------

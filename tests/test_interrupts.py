@@ -26,6 +26,12 @@ def raising(error: BaseException) -> None:
     raise error
 
 
+def pressed(times: int) -> None:
+    """Ctrl-C, so often."""
+    for _ in range(times):
+        signal.raise_signal(signal.SIGINT)
+
+
 def heard_in_a_thread() -> bool:
     """Whether a thread that asks now hears of an interrupt."""
     with ThreadPoolExecutor(1) as pool:
@@ -86,6 +92,44 @@ def test_a_new_cell_is_not_interrupted() -> None:
     assert cells.interrupted() is False
     cells._ended(None)  # ipykernel has no result of an await cell that was interrupted
     assert cells.interrupted() is False
+
+
+def test_who_asks_while_no_cell_runs_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt of a cell ends what was asked in it, and not what a thread of an earlier one asks afterwards."""
+    cells = interrupts._Cells()
+    monkeypatch.setattr(interrupts, "_cells", cells)
+    with ThreadPoolExecutor(1) as pool:
+        cells._begins(None)
+        cells._begins(None)  # which it runs itself
+        cells._ended(SimpleNamespace(error_in_exec=None))
+        ear = pool.submit(interrupts.of_this_cell).result(10)
+        cells._ended(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+        assert ear() is True
+        assert heard_in_a_thread() is False
+        try:
+            raise KeyboardInterrupt  # of what runs between cells
+        except KeyboardInterrupt:
+            assert heard_in_a_thread() is False
+        cells._begins(None)
+        assert heard_in_a_thread() is False
+
+
+def test_interrupts_are_put_off() -> None:
+    """They come when what must be whole is whole, if they are asked for; a fourth one does not wait."""
+    done: list[int] = []
+    with interrupts.put_off() as late:
+        pressed(2)
+        done.append(1)
+    assert done == [1]
+    with pytest.raises(KeyboardInterrupt):
+        late.strike()
+    with pytest.raises(KeyboardInterrupt), interrupts.put_off() as late:
+        pressed(10)
+    assert late.times == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interrupts.put_off() as late:
+        pass
+    late.strike()
 
 
 def test_the_end_of_a_thread_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,8 @@ def watch(exchange: Answering, events: Events, view: View, model: str) -> Reply:
         running.stop()
     except BaseException as error:  # a view that fails; the request shall not go on unseen
         running.stop()
-        view.close(error)
+        with interrupts.put_off():
+            view.close(error)
         raise
     return _ended(exchange, running, view)
 
@@ -196,6 +197,8 @@ def _ended(exchange: Answering, running: _Watch, view: View) -> Reply:
     if running.stopped:
         with suppress(KeyboardInterrupt):  # pressed again: nobody wants to wait
             running.wait(_CLEAN_UP_S)
+        with interrupts.put_off():
+            running.events.show_rest(view)
     if exchange.reply is not None:
         return _shown(exchange.reply, view)
     error = interrupts.stopped(by_view=running.by_view) if running.stopped else running.error
@@ -207,10 +210,10 @@ def _ended(exchange: Answering, running: _Watch, view: View) -> Reply:
 def _close(exchange: Answering | None, view: View, error: BaseException) -> None:
     """Close a view early; that of an answer that was stopped still says what was used, as far as the books know."""
     partial = exchange.partial() if exchange is not None and not isinstance(error, Exception) else None
-    if partial is not None:
-        with suppress(KeyboardInterrupt):  # pressed again
+    with interrupts.put_off():  # pressed again: it ends anyhow, and `error` says why
+        if partial is not None:
             view.show(partial.done())
-    view.close(error)
+        view.close(error)
 
 
 def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, model: str) -> Reply:
@@ -229,7 +232,7 @@ def watch_here(exchange: Answering, events: Generator[StreamEvent], view: View, 
         _close(exchange, view, stopped)
         raise stopped from None
     except BaseException as error:
-        view.close(error)
+        _close(None, view, error)
         raise
     assert exchange.reply is not None
     return _shown(exchange.reply, view)
@@ -299,6 +302,8 @@ async def _show_all(events: Events, view: View) -> None:
 
 
 def _shown(reply: Reply, view: View) -> Reply:
-    view.show(reply.done())
-    view.close()
+    with interrupts.put_off() as late:
+        view.show(reply.done())
+        view.close()
+    late.strike()
     return reply

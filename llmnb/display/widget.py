@@ -9,12 +9,13 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
 import traitlets
 
+from llmnb import interrupts
 from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer, is_stop
 from llmnb.display.footer import shortened
@@ -183,21 +184,31 @@ class WidgetView:
             self._free()
 
     def _show(self, events: Sequence[StreamEvent], *, gathered: bool) -> None:
-        with self._lock:
-            parts = len(self._answer.parts)
-            begins = False
-            for event in events:
-                self._answer.apply(event)
-                if isinstance(event, Approval):
-                    self._approvals[event.call.id] = event
-                    begins = True
-            if begins or len(self._answer.parts) > parts:  # something does: show it at once
-                self._frame_due, begins = 0.0, True
-            self._is_gathered = gathered
-            waits = self._dirty and not gathered  # the alarm is set already
-            self._dirty = self._dirty or bool(events)
-            if begins or not waits:
-                self._draw_or_wait()
+        coming = iter(events)
+        try:
+            with self._lock:
+                begins = self._apply(coming)  # something does: show it at once
+                if begins:
+                    self._frame_due = 0.0
+                self._is_gathered = gathered
+                waits = self._dirty and not gathered  # the alarm is set already
+                self._dirty = self._dirty or bool(events)
+                if begins or not waits:
+                    self._draw_or_wait()
+        except KeyboardInterrupt:
+            with interrupts.put_off(), self._lock:
+                self._apply(coming)  # what has come belongs to what stays
+            raise
+
+    def _apply(self, events: Iterator[StreamEvent]) -> bool:
+        parts = len(self._answer.parts)
+        begins = False
+        for event in events:
+            self._answer.apply(event)
+            if isinstance(event, Approval):
+                self._approvals[event.call.id] = event
+                begins = True
+        return begins or len(self._answer.parts) > parts
 
     def _free(self) -> None:
         with self._lock:

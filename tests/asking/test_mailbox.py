@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
 from collections.abc import Sequence
+from types import FrameType
 
 import pytest
 
 from llmnb import interrupts
+from llmnb.asking import mailbox
 from llmnb.asking.mailbox import Mailbox
 from llmnb.display.guard import GuardedView
-from llmnb.events import StreamEvent, Text, ToolCall
+from llmnb.events import Approval, StreamEvent, Text, ToolCall
 
 LONG_S = 60.0
 CALL = ToolCall("1", "search", {})
@@ -130,3 +134,71 @@ def test_an_interrupt_is_heard_while_words_keep_coming(monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         box.show_in(view)
     assert view.shown == [[Text("a")]]
+
+
+class Strike:
+    """Ctrl-C in the so-manieth line of the mailbox that is reached."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, what: str, arg: object) -> Strike | None:
+        if frame.f_code.co_filename != mailbox.__file__:
+            return None
+        is_handing_over = (
+            "show_all(" in (line := linecache.getline(mailbox.__file__, frame.f_lineno)) or "yield" in line
+        )
+        if what == "line" and not is_handing_over:
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_on_any_line_loses_nothing() -> None:
+    """What was not shown before it is shown afterwards, in its order; a person is asked nothing any more."""
+    before, line, struck = sys.gettrace(), 0, True
+    while struck:
+        line += 1
+        struck = False
+        box, view = of(Text("a"), CALL, Text("b")), Resting(0.001, 0.001)
+        sys.settrace(Strike(line))
+        try:
+            box.show_in(view)
+        except KeyboardInterrupt:
+            struck = True
+        finally:
+            sys.settrace(before)
+        box.put(Text("late"))
+        box.put(Approval(CALL, lambda yes: None))
+        box.show_rest(view)
+        assert [event for events in view.shown for event in events] == [Text("a"), CALL, Text("b"), Text("late")]
+    assert line > 10
+
+
+def test_who_iterates_leaves_nothing_behind() -> None:
+    """Only a view that rests is hurried: elsewhere nobody would empty what says so."""
+    box = of(*[CALL] * 100)
+    assert len(list(box)) == 100
+    assert box._hurry.empty()
+
+
+def test_a_thread_hears_while_its_view_rests_long() -> None:
+    """However long the view wants to be left alone, the cell's interrupt ends it."""
+    heard = threading.Event()
+    interrupted = threading.Event()
+    view = Resting(LONG_S)
+    box = Mailbox()
+    box._interrupted = interrupted.is_set
+    box.put(Text("a"))
+
+    def show() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            box.show_in(view)
+        heard.set()
+
+    threading.Thread(target=show, daemon=True).start()
+    assert view.resting.wait(20)
+    interrupted.set()
+    assert heard.wait(20)

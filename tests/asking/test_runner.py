@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import anthropic
 import pytest
 
 import llmnb
+from llmnb.asking import runner
 from llmnb.asking.runner import Cancelled, Stopped
 from llmnb.events import Done, StreamEvent, Text
 from llmnb.simulator import Simulator
@@ -238,6 +239,86 @@ def test_ctrl_c_with_a_sync_only_client(sim: Simulator, monkeypatch: pytest.Monk
         assert watcher.closed_with == [caught.value]
         sim.settle()
     assert sim.requests[0].disconnected_at is not None
+
+
+class Unanswered:
+    """An exchange that never comes to its end."""
+
+    reply = None
+    on_wait: Any = None
+
+    def partial(self) -> None: ...
+
+
+class Gatherer(Watcher):
+    """One that takes events together."""
+
+    def show_all(self, events: Sequence[StreamEvent]) -> None:
+        self.events += events
+        if self.on is not None:
+            self.on(events[-1])
+
+    def rest_s(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("kind", [Watcher, Gatherer])
+def test_what_had_come_at_ctrl_c_is_shown(kind: type[Watcher]) -> None:
+    """Words that came while the view was busy are in it when it is closed."""
+    words = [Text(f"{number} ") for number in range(50)]
+    have_come = threading.Event()
+
+    async def events() -> AsyncGenerator[StreamEvent]:
+        for word in words:
+            yield word
+        have_come.set()
+        await asyncio.sleep(60)
+
+    def press(event: StreamEvent) -> None:
+        watcher.on = None
+        assert have_come.wait(20)
+        signal.raise_signal(signal.SIGINT)
+
+    watcher = kind(press)
+    with pytest.raises(Stopped):
+        runner.watch(Unanswered(), events, watcher, "m")
+    assert watcher.events == words
+
+
+def pressed(times: int) -> None:
+    for _ in range(times):
+        signal.raise_signal(signal.SIGINT)
+
+
+class PressedWhileClosing(Watcher):
+    """Ctrl-C comes when the first event does, and so often while the view is being closed."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(lambda event: pressed(1))
+        self._times = times
+
+    def close(self, error: BaseException | None = None) -> None:
+        pressed(self._times)
+        super().close(error)
+
+
+def test_pressed_again_the_view_is_closed_all_the_same(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further presses neither leave a view open nor make more than a line of the end."""
+    sim.script(Answer(text="word " * 2000, deltas=2000, delta_delay_s=0.01))
+    watcher = PressedWhileClosing(2)
+    with shown_in(monkeypatch, watcher), pytest.raises(Stopped) as caught:
+        llmnb.LLM()("Hi")
+    assert watcher.closed_with == [caught.value]
+    assert isinstance(watcher.events[-1], Done)
+
+
+def test_pressed_while_a_whole_answer_is_closed(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view is closed first; then the cell ends as the person wants it to."""
+    watcher = PressedWhileClosing(1)
+    watcher.on = None
+    with shown_in(monkeypatch, watcher), pytest.raises(KeyboardInterrupt):
+        llmnb.LLM()("Hi")
+    assert watcher.closed_with == [None]
 
 
 # In coroutines --------------------------------------------------------------------------------------------------------
