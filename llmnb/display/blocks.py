@@ -18,7 +18,7 @@ from markdown_it.token import Token
 from llmnb.display import markdown, open_blocks
 from llmnb.display.open_blocks import OpenCode, OpenItems
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)\n")
+_FENCE = re.compile(r" {0,3}(`{3,}(?!`)|~{3,}(?!~))([^\n]*)\n")
 _MAY_LINK = re.compile(r"\](?!\()")  # [text][name] and [name], not [text](address)
 _WORDS = re.compile(r"(?:[^\W_]|[ ,.:?!'’“”–—-])+")
 _TEXT_LINE = re.compile(r"(?:#{1,6} |[-+*] |\d{1,9}[.)] )?[^\W\d_]")
@@ -74,6 +74,11 @@ class MarkdownStream:
     def tail_source(self) -> str:
         """The Markdown of the block that is still growing."""
         return self._items.source + self._tail if self._items else self._tail
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether one more `update` makes it better, although nothing has come: open code is not coloured each time."""
+        return self._code.is_rough
 
     def append(self, text: str) -> None:
         """More text has come."""

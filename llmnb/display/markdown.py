@@ -33,6 +33,7 @@ MAX_REMEMBERED_CHARS = 4_000
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _ALLOWED = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
+_BLANK_RUN = re.compile(r"\s{500}")  # lexers look from each of these for the end of them all
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,30}")
 # characters a page-wide TeX typesetter looks for: a text node must never hold one beside other text
 _TEX_TRIGGERS = re.compile(r"[$\\]")
@@ -204,7 +205,7 @@ def code_frame(code: str, language: str) -> str:
 def coloured(code: str, language: str) -> str:
     """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long."""
     lexer = _lexer(language) if language and len(code) <= MAX_COLOURED_CHARS else None
-    if lexer is None:
+    if lexer is None or _BLANK_RUN.search(code):
         return escape(code)
     runs = groupby(lexer.get_tokens(code), key=lambda token: _class_of(token[0]))
     return "".join(_run(name, "".join(value for _, value in tokens)) for name, tokens in runs)

@@ -12,7 +12,8 @@ from llmnb.display import markdown
 
 LONG_CHARS = 2_000
 """A list or table is short up to here, and rendered as a whole."""
-_CLOSING_START = re.compile(r"\n? {0,3}(`+|~+)[ \t]*$")
+# a long run of signs is tried once, and not from each of them
+_CLOSING_START = re.compile(r"\n? {0,3}((?<!`)`+|(?<!~)~+)[ \t]*$")
 
 
 class OpenCode:
@@ -23,7 +24,7 @@ class OpenCode:
     def __init__(self) -> None:
         self._html: list[str] = []
         self._shown = ("", "")  # source and HTML of the piece still growing
-        self._is_coloured = False  # all of that
+        self.is_rough = False  # not all of that is coloured
         self._done = 0  # offset in the source up to which pieces are coloured
         self._searched = 0  # offset up to which no closing line was found
         self._closed = False
@@ -36,6 +37,7 @@ class OpenCode:
             end = source.rfind("\n") + 1
             self._closed = closing.search(source, start, max(end, start)) is not None
             self._searched = max(end, start)
+            self.is_rough = self.is_rough and not self._closed
         return self._closed
 
     def html(self, source: str, opening: re.Match[str]) -> str:
@@ -51,9 +53,9 @@ class OpenCode:
     def _growing(self, source: str, language: str) -> str:
         """Coloured every second time, as that is dear: in between, what has come stands after it without colours."""
         shown, html = self._shown
-        if source != shown:
-            self._is_coloured = not (self._is_coloured and source.startswith(shown))
-            html = markdown.coloured(source, language) if self._is_coloured else html + escape(source[len(shown) :])
+        if source != shown or self.is_rough:
+            self.is_rough = not self.is_rough and bool(shown) and source.startswith(shown)
+            html = html + escape(source[len(shown) :]) if self.is_rough else markdown.coloured(source, language)
             self._shown = (source, html)
         return html
 

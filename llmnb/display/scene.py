@@ -78,6 +78,11 @@ class Scene:
         self._number = 0
         self._add(0, "footer")
 
+    @property
+    def is_rough(self) -> bool:
+        """Whether one more frame makes it better, although nothing has come."""
+        return bool(self._drawings) and not self._drawings[-1].finished and self._drawings[-1].is_rough
+
     def frame(self) -> Message | None:
         """The changes since the last message, or None when there are none."""
         self._draw()
@@ -156,6 +161,10 @@ class _Prose:
         self._frozen: list[Node] = []
         self._tail = scene.add(self._parent)
 
+    @property
+    def is_rough(self) -> bool:
+        return self._stream.is_rough
+
     def draw(self, scene: Scene) -> None:
         part = self._part
         if len(part.text) > self._fed:
@@ -176,6 +185,8 @@ class _Prose:
 
 class _Card:
     """A tool call or a wait: one node, drawn again until it is over."""
+
+    is_rough = False
 
     def __init__(self, scene: Scene, part: Part) -> None:
         self.finished = False

@@ -7,6 +7,7 @@ macros that change the rest of the page) is shown as code instead.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
@@ -29,14 +30,12 @@ _DENIED = frozenset(
 )  # fmt: skip
 _CONTROL = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _LABEL = re.compile(r"\\label\s*\{[^{}]*\}")
-_INLINE = re.compile(
+_DOLLARS = re.compile(
     r"\$\$((?:\\.|[^\\$])+)\$\$"
-    r"|(?<!\d)\$(?!\s)((?:\\.|[^\\$])+)(?<!\s)\$(?!\d)"  # not the dollars of "$5 and $10"
-    r"|\\\((.+?)\\\)"
-    r"|\\\[(.+?)\\\]",
+    r"|(?<!\d)\$(?!\s)((?:\\.|[^\\$])+)(?<!\s)\$(?!\d)",  # not the dollars of "$5 and $10"
     re.DOTALL,
 )
-_DISPLAY_GROUPS = (1, 4)
+_BRACKETS = {"\\(": "\\)", "\\[": "\\]"}
 MAX_CHARS = 5_000
 """Math longer than this is shown as code: a typesetter would block the page."""
 
@@ -57,13 +56,32 @@ def plugin(md: MarkdownIt) -> None:
 
 
 def _inline(state: StateInline, silent: bool) -> bool:
-    if state.src[state.pos] not in "$\\":
-        return False
-    found = _INLINE.match(state.src, state.pos, state.posMax)
-    if found is None or found.lastindex is None or not (content := found[found.lastindex].strip()):
+    found = _found(state.src, state.pos, state.posMax)
+    if found is None or not (content := state.src[found.content].strip()):
         return False
     if not silent:
-        token = state.push("math_inline_double" if found.lastindex in _DISPLAY_GROUPS else "math_inline", "math", 0)
+        token = state.push("math_inline_double" if found.display else "math_inline", "math", 0)
         token.content = content
-    state.pos = found.end()
+    state.pos = found.end
     return True
+
+
+class _Found(NamedTuple):
+    """Where math stands in a text."""
+
+    content: slice
+    end: int
+    display: bool
+
+
+def _found(text: str, start: int, stop: int) -> _Found | None:
+    """The math that begins at `start`."""
+    if text[start] == "\\":
+        opening = text[start : start + 2]
+        # not by a pattern: many opening brackets that none closes made it look through the rest of the text for each
+        end = text.find(_BRACKETS[opening], start + 3, stop) if opening in _BRACKETS else -1
+        return None if end < 0 else _Found(slice(start + 2, end), end + 2, opening == "\\[")
+    found = _DOLLARS.match(text, start, stop) if text[start] == "$" else None
+    if found is None or found.lastindex is None:
+        return None
+    return _Found(slice(*found.span(found.lastindex)), found.end(), found.lastindex == 1)

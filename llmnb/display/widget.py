@@ -237,7 +237,7 @@ class WidgetView:
             message = self._scene.frame()
         if message is not None:
             cast(Any, self._widget).send(message)
-        self._dirty = False
+        self._dirty = self._scene.is_rough
         spent_s = self._clock() - now
         self._frame_due = now + max(pace.frame_s(now - self._start), pace.LOAD * spent_s)
 

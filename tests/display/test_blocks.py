@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -243,3 +245,67 @@ def test_long_display_math_is_no_work(piece: int) -> None:
     lines = (r"\quad &= \sum_{i=1}^{n} y_i \log \sigma(\theta^\top x_i) \\" + "\n") * 12
     text = ALIGNED % lines
     assert streamed(text, list(range(piece, len(text), piece))) == markdown.render(text)
+
+
+def test_open_code_is_whole_after_a_pause() -> None:
+    """A frame without colours says that one more makes it better; then nothing is left to do."""
+    stream = MarkdownStream()
+    stream.append("```python\n")
+    stream.update()
+    rough: list[bool] = []
+    for line in ("def f(x):", "\n    return x", "\n\ndef g():", "\n    pass  # why"):
+        stream.append(line)
+        stream.update()
+        rough.append(stream.is_rough)
+        if stream.is_rough:
+            tail = stream.update().tail
+            assert not stream.is_rough
+            assert markdown.coloured(stream.tail_source.removeprefix("```python\n"), "python") in tail
+            assert stream.update().tail == tail
+    assert True in rough
+
+
+def test_closed_code_is_not_drawn_again() -> None:
+    """With its closing line a block has all its colours."""
+    stream = MarkdownStream()
+    for text in ("```python\nif", " x:\n", "    pass\n", "```\n"):
+        stream.append(text)
+        stream.update()
+        before = stream.is_rough
+    assert not before
+
+
+CHARS = 20_000
+
+
+@pytest.mark.parametrize(
+    ("start", "sign"),
+    [
+        ("", "$$ a\n"),
+        ("", "\\("),
+        ("", "`"),
+        ("", "~"),
+        ("", "["),
+        ("", "<"),
+        ("", "|"),
+        ("", "\n"),
+        ("```python\n", "`"),
+        ("```python\n", " \n"),
+    ],
+)
+def test_one_sign_again_and_again_is_no_work(start: str, sign: str) -> None:
+    """A model that is caught in a loop does not freeze the kernel.
+
+    Twice the signs are about twice the work, and not four times: measured where it is long enough for that.
+    """
+    spent = [_spent_s(start + sign * (chars // len(sign)) + "x") for chars in (CHARS // 2, CHARS)]
+    assert spent[1] < max(1.0, 3 * spent[0])
+
+
+def _spent_s(text: str) -> float:
+    begin = time.thread_time()
+    stream = MarkdownStream()
+    stream.append(text)
+    stream.update()
+    stream.finish()
+    return time.thread_time() - begin

@@ -65,3 +65,22 @@ def test_without_a_widget_nothing_wants_to_be_drawn() -> None:
     view = WidgetView(output=Output, make=lambda *_, **__: None)
     view.show_all([Text("a")])
     assert view.rest_s() == 0
+
+
+def test_code_gets_its_colours_in_a_pause() -> None:
+    """When nothing comes after a frame without colours, the next one brings them, and then there is rest."""
+    now, widget = [100.0], Widget()
+    view = WidgetView(clock=lambda: now[0], output=Output, make=lambda *_, **__: widget)
+    view.open("m", None)
+    for code in ("```python\nif x:\n", "    pass\n", "    return\n"):
+        now[0] += pace.FRAME_S
+        view.show_all([Text(code)])
+        now[0] += pace.FRAME_S
+        view.show_all([])
+    assert "return</span>" in str(widget.sent[-1])
+    sent = len(widget.sent)
+    now[0] += pace.FRAME_S
+    assert view.rest_s() <= 0
+    view.show_all([])
+    assert len(widget.sent) == sent
+    view.close()
