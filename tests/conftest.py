@@ -6,6 +6,7 @@ import ast
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ if sys.version_info < (3, 11, 8):  # a finalizer that parses while Python makes 
         return _parse(*arguments, **options)
 
     ast.parse = _parsed  # pytest does for every failure, and took its worker along, with all that it knew of them
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: tests that press Ctrl-C hung
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
