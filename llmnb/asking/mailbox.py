@@ -19,7 +19,7 @@ wake it, and on Windows none does."""
 _PATIENT = (Text, Thinking)
 """What can wait until a view is drawn the next time."""
 _END = object()
-_get = partial(cast(Callable[..., Any], SimpleQueue.get), timeout=_POLL_S)
+_get: Callable[[SimpleQueue[Any]], Any] = partial(cast(Any, SimpleQueue).get, timeout=_POLL_S)
 
 
 class Mailbox:

@@ -265,7 +265,7 @@ class LiveAnswer:
                 self._keyframe_due = next(at for s in self._keyframes if (at := self._start + s) > began)
             if message is not None:
                 self._box.send({"answer": self._id, "message": message})
-            self._dirty = False
+            self._dirty = self._scene.is_rough
             now = time.monotonic()
             pace.alarm().at(now + max(pace.FRAME_S, pace.LOAD * (now - began)), self._draw)
 

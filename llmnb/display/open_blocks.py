@@ -23,7 +23,7 @@ class OpenCode:
 
     def __init__(self) -> None:
         self._html: list[str] = []
-        self._shown = ("", "")  # source and HTML of the piece still growing
+        self._shown: tuple[str, str] = ("", "")  # source and HTML of the piece still growing
         self.is_rough = False  # not all of that is coloured
         self._done = 0  # offset in the source up to which pieces are coloured
         self._searched = 0  # offset up to which no closing line was found
