@@ -21,6 +21,7 @@ from llmnb.display.answer import Answer, is_stop
 from llmnb.display.footer import shortened
 from llmnb.display.read_only_widget import ReadOnlyWidget
 from llmnb.display.scene import Scene
+from llmnb.display.where import UNHEARD, where
 from llmnb.events import Approval, StreamEvent
 
 _ASKABLE_GROWTH = 8
@@ -47,13 +48,18 @@ class ResponseView(ReadOnlyWidget):
         for name, value in (("answer_id", answer_id), ("model_label", model), ("can_stop", can_stop)):
             self.set_trait(name, value)
         self.set_trait("stop_hint", stop_hint)
+        self._goes_by_comm = where() not in UNHEARD
         super().__init__(model_id=answer_id)
 
     def send(self, content: object, buffers: Any = None) -> None:
-        """Send it without the request it belongs to, which would be half of its bytes: pages go by the comm."""
+        """Send it without the request it belongs to, which would be half of its bytes: Jupyter goes by the comm.
+
+        Colab, which has a page of its own for each cell, and others that could not be tried may go by the request.
+        """
         comm = cast(Any, self).comm
         kernel: Any = getattr(comm, "kernel", None)
-        if buffers or not all(map(partial(hasattr, kernel), ("session", "iopub_socket"))):  # no ipykernel, or closed
+        has_sockets = all(map(partial(hasattr, kernel), ("session", "iopub_socket")))  # of ipykernel, and not closed
+        if buffers or not has_sockets or not self._goes_by_comm:
             cast(Any, super()).send(content, buffers)
             return
         message = {"comm_id": comm.comm_id, "data": {"method": "custom", "content": content}}

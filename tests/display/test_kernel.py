@@ -77,6 +77,15 @@ def test_an_answer_from_widget_to_bundle(asking: Kernel) -> None:
     assert opened == closed
 
 
+def test_where_pages_may_go_by_the_request_it_is_named(asking: Kernel) -> None:
+    """In Colab, which has a page for each cell, every message names the cell's request."""
+    mark = "import os; os.environ['COLAB_RELEASE_TAG'] = 'release'"
+    messages = asking.run(f"{mark}\nask(['# Hi'])\ndel os.environ['COLAB_RELEASE_TAG']")
+    sent = [m for m in messages if m["content"].get("data", {}).get("method") == "custom"]
+    assert sent
+    assert all(m["parent_header"]["msg_type"] == "execute_request" for m in sent)
+
+
 @pytest.mark.parametrize("asks", [100, pytest.param(1_000, marks=pytest.mark.soak)])
 def test_nothing_is_left_behind(asking: Kernel, asks: int) -> None:
     """Of many answers only the last few's widgets (and layouts) linger; then no widget, no control and no widget object
