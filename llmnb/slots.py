@@ -2,7 +2,8 @@
 
 A slot is held from the request until its body ended. Waiting is first come, first served, and giving up (a timeout, a
 cancelled task, Ctrl-C) neither loses nor leaks a slot. A call made while its own thread or task holds a slot open, such
-as a question asked inside `for event in llm.stream(…)`, does not wait for itself: it goes ahead.
+as a question asked inside `for event in llm.stream(…)`, does not wait for itself: it goes ahead. So does a call that
+blocks an event loop, such as `llm(…)` in a notebook, while a task of that loop holds a slot or stands in the queue.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import threading
 from collections import Counter, deque
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import ContextVar
 from typing import TypeAlias
 
 Owner: TypeAlias = tuple[int, int]
+BLOCKED: ContextVar[Owner | None] = ContextVar("BLOCKED", default=None)
+"""Who is blocked in another thread, waiting for what is done here."""
 _Waiter: TypeAlias = "tuple[Future[None], Owner, int]"
 
 
@@ -40,7 +44,7 @@ class Slots:
 
     def enter(self, limit: int, owner: Owner) -> None:
         """Waits for a slot; `leave` gives it back."""
-        waiter = self._enter(owner, limit)
+        waiter = self._enter(owner, limit, owner)
         if waiter is not None:
             try:
                 waiter.result()
@@ -54,7 +58,7 @@ class Slots:
 
     async def aenter(self, limit: int, owner: Owner) -> None:
         """`enter` without blocking the event loop."""
-        waiter = self._enter(owner, limit)
+        waiter = self._enter(owner, limit, BLOCKED.get())
         if waiter is not None:
             try:
                 await asyncio.wrap_future(waiter)
@@ -62,12 +66,12 @@ class Slots:
                 self._give_up(waiter, owner)
                 raise
 
-    def _enter(self, owner: Owner, limit: int) -> Future[None] | None:
+    def _enter(self, owner: Owner, limit: int, blocked: Owner | None) -> Future[None] | None:
         """Takes a slot, or a place in the queue: then what to wait for."""
         waiter: Future[None] | None = None
         with self._lock:
             free = self._under_way < limit and not self._waiting
-            if free or self._held[owner]:
+            if free or self._held[owner] or (blocked is not None and self._is_behind(blocked)):
                 self._take(owner)
             else:
                 waiter = Future[None]()
@@ -75,6 +79,10 @@ class Slots:
         if self._left:
             self._count_left()
         return waiter
+
+    def _is_behind(self, blocked: Owner) -> bool:
+        """Whether a task that cannot go on has a slot, or would have one before."""
+        return any(holds_up(blocked, other) for other in [*self._held, *(waiter[1] for waiter in self._waiting)])
 
     def _take(self, owner: Owner) -> None:
         self._under_way += 1
@@ -157,6 +165,11 @@ def this_owner() -> Owner:
     loop = asyncio._get_running_loop()  # the public one raises where none runs, which takes ten times as long
     task = None if loop is None else asyncio.current_task(loop)
     return threading.get_ident(), 0 if task is None else id(task)
+
+
+def holds_up(blocked: Owner, other: Owner) -> bool:
+    """Whether a task cannot go on while the thread that is blocked waits, whose event loop is the task's."""
+    return other[0] == blocked[0] and other[1] not in (0, blocked[1])
 
 
 slots = Slots()

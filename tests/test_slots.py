@@ -81,6 +81,27 @@ def test_the_same_owner_does_not_wait_for_itself() -> None:
     assert slots.under_way == 0
 
 
+async def test_who_blocks_a_loop_does_not_wait_for_its_tasks() -> None:
+    """A blocking call goes ahead of tasks that it holds up, whether they have a slot or wait for one; tasks wait."""
+    slots, here = Slots(), threading.get_ident()
+    async with slots.ahold(1, (here, 1)):
+        with slots.hold(1, (here, 2)):
+            assert slots.under_way == 2
+        waiting = asyncio.create_task(slots.aenter(1, (here, 3)))
+        await asyncio.sleep(0)
+        assert slots.under_way == 1
+    await waiting
+    slots.leave((here, 3))
+    with slots.hold(1, (here + 1, 0)):  # another thread's, which goes on
+        waiting = asyncio.create_task(slots.aenter(1, (here, 3)))
+        await asyncio.sleep(0)
+        with slots.hold(1, (here, 2)):  # stands behind the task
+            assert slots.under_way == 2
+    await waiting
+    slots.leave((here, 3))
+    assert slots.under_way == 0
+
+
 def test_threads_and_loops_under_load() -> None:
     """Threads and tasks of several loops, a third of which give up, never pass the limit and leave nothing behind."""
     slots, most, lock = Slots(), 0, threading.Lock()

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing, suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from llmnb import interrupts
+from llmnb import interrupts, slots
 from llmnb.asking.mailbox import Mailbox
 from llmnb.events import StreamEvent, Wait
 from llmnb.interrupts import STOPPED, Cancelled, Stopped
@@ -96,8 +96,10 @@ class _Watch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins on the loop thread."""
+        """Begins on the loop thread, while this one waits."""
+        token = slots.BLOCKED.set(slots.this_owner())
         _loop_thread.call(self._begin)
+        slots.BLOCKED.reset(token)
 
     def press(self) -> None:
         """The view's Stop: ends the answer. May be called from any thread, and does nothing more than that."""

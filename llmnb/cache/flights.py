@@ -1,9 +1,10 @@
 """Questions under way: who asks what another thread, task or process is asking already waits for its answer.
 
 One flight leads a question; the others look now and then whether its answer is there. Nobody waits for a flight that
-cannot be expected to arrive: one that failed, one whose stream is not being read on, or one of the very thread and task
-that would wait. A stream that is read ahead for them is waited for as long as anything comes of it. Nothing here takes
-a lock: a stream may end in a finalizer, in the middle of anything.
+cannot be expected to arrive: one that failed, one whose stream is not being read on, one of the very thread and task
+that would wait, or one of a task whose event loop the wait would block. A stream that is read ahead for them is waited
+for as long as anything comes of it. Nothing here takes a lock: a stream may end in a finalizer, in the middle of
+anything.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from llmnb.records import current_context
-from llmnb.slots import Owner, this_owner
+from llmnb.slots import BLOCKED, Owner, holds_up, this_owner
 
 STALL_S = 1.0
 """A stream whose reader has left it alone for this long is no longer waited for."""
@@ -190,6 +191,14 @@ class Flights:
         return bool(flights)
 
 
-def is_worth_waiting(other: Flight | None) -> bool:
-    """Whether the flight, or one of another process where it is None, may arrive while this thread or task waits."""
-    return other is None or (not other.is_over and other.owner != this_owner())
+def is_worth_waiting(other: Flight | None, *, blocks: bool) -> bool:
+    """Whether the flight, or one of another process where it is None, may arrive while this thread or task waits.
+
+    `blocks` says that it is the thread that waits.
+    """
+    if other is None:
+        return True
+    if other.is_over or other.owner == this_owner():
+        return False
+    blocked = this_owner() if blocks else BLOCKED.get()
+    return blocked is None or not holds_up(blocked, other.asked_by or other.owner)

@@ -21,7 +21,7 @@ from llmnb.cache.stored import KEPT_HEADERS, StoredAnswer
 from llmnb.cache.world import depends_on_the_world
 from llmnb.messages.folding import CannotFold
 from llmnb.middleware import answering
-from llmnb.middleware.flow import CLIENT, Answer, Flow, Part, Pause, sending
+from llmnb.middleware.flow import BLOCKS, CLIENT, Answer, Flow, Part, Pause, sending
 from llmnb.middleware.ledger import is_billable
 from llmnb.middleware.tee import End, decoded, watch
 from llmnb.middleware.watch import is_aws_frames, sse_of_aws_frames
@@ -151,9 +151,10 @@ class CachePart(Part):
         """What becomes of a question that somebody else is asking: the answer, or the flight of this call, which leads
         the question then; neither when it goes by itself."""
         flights, waited_s, look_s, flight = self._responses.flights, 0.0, FIRST_LOOK_S, None
+        blocks: bool = yield BLOCKS
         while flight is None:
             other = flights.other(asked.key)
-            if asked.caching.fresh or not is_worth_waiting(other) or waited_s > PATIENCE_S:
+            if asked.caching.fresh or not is_worth_waiting(other, blocks=blocks) or waited_s > PATIENCE_S:
                 return None, None
             halt = Halt(other) if other is not None and other.is_own else None
             while other is not None and not other.is_over:

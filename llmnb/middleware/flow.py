@@ -11,7 +11,8 @@ the `yield`, so that `try/finally` works as it reads:
             return response
 
 Besides requests, a part can yield what only the driver can do for it, sync or async: an `Answer` to have a response
-made of it, a `Pause` to wait, `ReadAhead` and `Close` for a body, `CLIENT` to be told which client asks.
+made of it, a `Pause` to wait, `ReadAhead` and `Close` for a body, `CLIENT` to be told which client asks, `BLOCKS`
+whether a pause blocks the thread.
 
 Tests step a flow by hand with `next`, `send` and `throw`; the only two drivers stand here.
 """
@@ -72,7 +73,14 @@ class _Client:
 
 CLIENT: Final = _Client()
 
-Wanted: TypeAlias = Answer | Pause | ReadAhead | Close | _Client
+
+class _Blocks:
+    """Gives whether a pause blocks the thread, as it does in sync clients."""
+
+
+BLOCKS: Final = _Blocks()
+
+Wanted: TypeAlias = Answer | Pause | ReadAhead | Close | _Client | _Blocks
 Flow: TypeAlias = Generator[APIRequest | Wanted, Any, Any]
 """Yields requests to send, receives a `Response` for each, returns the one that the caller shall get."""
 
@@ -137,7 +145,7 @@ def _given(wanted: Wanted, call_next: CallNext) -> Any:
         return cast("SyncTee", wanted.tee).read_ahead(wanted.is_enough)
     if isinstance(wanted, Close):
         return wanted.http.close()
-    return client_behind(call_next)
+    return True if wanted is BLOCKS else client_behind(call_next)
 
 
 async def _agiven(wanted: Wanted, call_next: AsyncCallNext) -> Any:
@@ -149,7 +157,7 @@ async def _agiven(wanted: Wanted, call_next: AsyncCallNext) -> Any:
         return await cast("AsyncTee", wanted.tee).read_ahead(wanted.is_enough)
     if isinstance(wanted, Close):
         return await wanted.http.aclose()
-    return client_behind(call_next)
+    return False if wanted is BLOCKS else client_behind(call_next)
 
 
 _behind: weakref.WeakKeyDictionary[Callable[..., Any], weakref.ref[Any]] = weakref.WeakKeyDictionary()

@@ -184,6 +184,21 @@ async def test_a_task_does_not_wait_for_itself_either(simulator: Simulator) -> N
             pass
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("display", ["none", "print"])
+async def test_who_blocks_a_loop_does_not_wait_for_its_tasks(sim: Simulator, display: str) -> None:
+    """As `llm(…)` in a notebook, while a task asks the same: it could not go on, and neither could this."""
+    sim.rule(Answer(text="hello", deltas=2, delta_delay_s=0.1))
+    llm = llmnb.LLM(QUESTION["model"], display=display)
+    task = asyncio.create_task(llm.aask("the same"))
+    for _ in range(1_000):
+        if responses().flights._under_way:
+            break
+        await asyncio.sleep(0)
+    assert llm("the same").text == (await task).text == "hello"
+    assert asked(sim) == 2
+
+
 def test_different_samples_do_not_wait_for_each_other(simulator: Simulator, client: anthropic.Anthropic) -> None:
     """Nor do fresh ones: each asks."""
     simulator.rule(Answer(text="Hello", first_token_s=0.2))
