@@ -217,7 +217,8 @@ def test_a_killed_worker_costs_no_row_twice(
     assert 0 <= unknown <= len(llmnb.calls(where={"run_id": got.run_id, "source": "cache"}))
     # one that was about to be sent is on the books, too
     assert again + unknown <= len(lost) <= concurrency * kills
-    assert len(victims) == kills <= len(gone)
+    assert len(victims) == kills
+    assert gone or not len(lost)  # it may have been killed between two rows
     assert again <= len(gone)  # as much as they could cost is taken out of budget_usd
     assert {int(session.split(":")[1]) for session in lost["session"]} <= victims
     assert not known["estimated"].any()
