@@ -30,6 +30,7 @@ from anthropic import (
     AsyncCallNext,
     CallNext,
     Middleware,
+    NotGiven,
     Omit,
 )
 
@@ -237,6 +238,8 @@ def _time(given: Any) -> Any:
     """A timeout as it is now, to be compared; it is written out, as 600 or as 600.0."""
     if isinstance(given, httpx2.Timeout):
         return type(given), _times(given), type(given.read)
+    if isinstance(given, NotGiven):
+        return NotGiven  # a copy of a request's options has one of its own
     return type(given), given
 
 

@@ -589,6 +589,15 @@ def test_a_transport_of_ones_own_sees_every_request(direct: list[Any]) -> None:
     assert len({str(request.headers.raw) for request in seen}) == 1
 
 
+def test_streams_are_alike(server: Wire, direct: list[Any]) -> None:
+    """The SDK gives each a mark of its own for the timeout that nobody set."""
+    with _new(server.url, anthropic.Anthropic, anthropic.DefaultHttpxClient) as plain:
+        client = llmnb.wrap(plain)
+        for _ in range(20):
+            list(client.messages.create(**PLAIN, stream=True))
+    assert len(direct) == 19
+
+
 def test_requests_that_are_never_alike_are_soon_let_be(server: Wire, direct: list[Any]) -> None:
     """To learn takes longer than to send; what is alike goes on as before."""
     with _new(server.url, anthropic.Anthropic, anthropic.DefaultHttpxClient) as plain:
