@@ -22,7 +22,7 @@ test: .venv/ready
 	$(BIN)/pyright >.venv/pyright.txt 2>&1 & types=$$!; \
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"; tests=$$?; \
 	wait $$types; types=$$?; cat .venv/pyright.txt; exit $$((tests || types))
-	$(BIN)/pytest -n 2 --dist loadfile -m "browser and not live and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile -m "browser and not live and not soak" tests/browser
 
 soak: .venv/ready
 	$(BIN)/pytest -m soak

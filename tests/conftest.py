@@ -47,6 +47,11 @@ if sys.version_info < (3, 11, 8):  # a finalizer that parses while Python makes 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: tests that press Ctrl-C hung
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ABSENT = str(Path(__file__).parent / "absent")
+if ABSENT not in sys.path:  # here and in all processes that tests start
+    sys.path.insert(0, ABSENT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ABSENT, os.environ.get("PYTHONPATH"))))
+
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
 ENVIRONMENT = ("LLMNB_", "ANTHROPIC_", "OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_")
@@ -73,6 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In every process alike."""
+    elsewhere = [item.nodeid for item in items if item.get_closest_marker("browser") and "browser/" not in item.nodeid]
+    assert not elsewhere, "`make test` looks for tests that drive a browser in tests/browser only"
     if len(items) > 1_000:
         from .order import sort
 
