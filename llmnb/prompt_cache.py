@@ -205,6 +205,19 @@ def marked(body: dict[str, Any], outline: Outline, marks: Sequence[Mark]) -> dic
     return body
 
 
+def parted(body: dict[str, Any], chars: int) -> dict[str, Any]:
+    """The request with the first `chars` of its question's text as a block of their own, which can bear a breakpoint.
+
+    The one given is not changed. It is given back where there are not two texts to make of it.
+    """
+    messages = cast("list[Any]", body.get("messages") or [])
+    content = cast("dict[str, Any]", messages[0]).get("content") if messages else None
+    if not isinstance(content, str) or not content[:chars].strip() or not content[chars:].strip():
+        return body
+    blocks = [{"type": "text", "text": text} for text in (content[:chars], content[chars:])]
+    return {**body, "messages": [{**messages[0], "content": blocks}, *messages[1:]]}
+
+
 def _with(value: Any, path: Sequence[str | int], control: dict[str, str]) -> Any:
     if not path:
         block = {"type": "text", "text": value} if isinstance(value, str) else value

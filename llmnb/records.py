@@ -239,7 +239,8 @@ class CallContext:
     `on_wait` is told of each further attempt before the wait for it begins, and while a call is held back by pacing; it
     must neither block nor raise. `on_held` is told, with True, when a call begins to be held back by what is ours, and
     with False when it goes; it must neither block nor raise, either. `owner` is who waits for the call, where another
-    thread makes it (see `llmnb.slots.this_owner`). A call that could cost more than `ceiling_nanousd` is not sent.
+    thread makes it (see `llmnb.slots.this_owner`). A call that could cost more than `ceiling_nanousd` is not sent. So
+    many more calls begin with the first `shared_chars` of the question's text that these are worth caching apart.
     """
 
     chat: str | None = None
@@ -258,6 +259,7 @@ class CallContext:
     on_wait: Callable[[Wait], None] | None = field(default=None, compare=False)
     on_held: Callable[[bool], None] | None = field(default=None, compare=False)
     ceiling_nanousd: int | None = None
+    shared_chars: int = 0
 
     def tell_held(self, *, is_held: bool) -> None:
         """Tells whoever wants to know that the call is held back by what is ours, or goes."""

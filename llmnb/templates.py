@@ -148,6 +148,11 @@ class Template:
         """The names it needs, in their order, those of the system prompt last."""
         return tuple(dict.fromkeys(names(self.text) + names(self.options.get("system", ""))))
 
+    @property
+    def beginning(self) -> str:
+        """What stands before its first field: every prompt that comes of it begins so."""
+        return cast("str", _parts(self.text)[0])
+
     def render(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Rendered:
         """The prompt with these values, ready to be asked: a str that knows its template.
 

@@ -195,8 +195,9 @@ class _Sketch:
         marking = None if client is None else marking_of(client)
         if marking is None:  # nothing was sent by this process yet
             marking = Marking(self._settings, mode, provider=self._provider, project=self._project)
-        context = CallContext(chat=self._question.chat, project=plan.ledger.get("project"))
-        return Placement(marking, mode, context, self._body)
+        shared_chars = plan.ledger.get("shared_chars", 0)
+        context = CallContext(chat=self._question.chat, project=plan.ledger.get("project"), shared_chars=shared_chars)
+        return Placement.of(marking, mode, context, self._body)
 
     # Money ------------------------------------------------------------------------------------------------------------
 

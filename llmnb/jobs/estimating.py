@@ -209,7 +209,7 @@ class _Bill:
         return (write or 0) - (read or 0)
 
     def _prefix(self, sheet: Estimate) -> int:
-        """The tokens of the system prompt that all rows but the first read from the prompt cache."""
+        """The tokens of what all rows share that all but the first read from the prompt cache."""
         cache = sheet.cache
         return cache.tokens if self._warms and cache is not None and cache.is_marked else 0
 

@@ -27,9 +27,10 @@ from llmnb.jobs.results import Results
 from llmnb.jobs.rows import Prompts
 from llmnb.jobs.run import Run
 from llmnb.jobs.saved import remember
+from llmnb.jobs.shared_prompt import cached
 from llmnb.jobs.sources import Source, source_of
 from llmnb.settings import Settings
-from llmnb.templates import Template, names
+from llmnb.templates import Template
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,12 +131,12 @@ class Job:
         return Prompts(self.source, self.prompt)
 
     def cached_plan(self) -> tuple[Plan, bool]:
-        """The plan with a long system prompt marked for the prompt cache, and whether the first row has to write it."""
+        """The plan with what all rows share marked for the prompt cache, and whether the first row has to write it."""
         if self.via == "batch":
             from llmnb.jobs.batches.fitness import batched
 
             return batched(self.plan, self.access, 2 if self.source.count is None else self.source.count), False
-        return _cached(self.plan, self.access, self.source.count)
+        return cached(self.plan, self.access, self.source.count, self.prompt)
 
     def limits(self) -> dict[str, float]:
         """What the account may do in a minute, by kind (see `llmnb.pacing`), as far as that is known."""
@@ -346,27 +347,6 @@ def _in_time(job: Job, within_s: float) -> Job:
 
     via, why = chosen(job, within_s)
     return replace(job, via=via, why=why)
-
-
-_LONG_BYTES = 4_096
-"""A system prompt shorter than some 1,000 tokens is below every model's minimum for the prompt cache."""
-
-
-def _cached(plan: Plan, access: Access, rows: int | None) -> tuple[Plan, bool]:
-    """The plan with the system prompt marked for the API's prompt cache, and whether the first row has to write it.
-
-    prompt_cache="auto" would wait for a repetition; here it is certain that it comes.
-    """
-    system = plan.arguments.get("system")
-    mode = plan.ledger.get("prompt_cache", access.prompt_cache)
-    if mode == "off" or access.endpoint is not None or rows in (0, 1) or not isinstance(system, str):
-        return plan, False
-    if len(system.encode()) < _LONG_BYTES or names(system):  # a system prompt with fields is another for each row
-        return plan, False
-    if mode != "auto":
-        return plan, True
-    block = {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}
-    return replace(plan, arguments={**plan.arguments, "system": [block]}), True
 
 
 def _budget(usd: object, question: Question) -> Decimal | None:

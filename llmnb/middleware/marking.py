@@ -56,7 +56,7 @@ class MarkingPart(Part):
     def _marked(self, request: APIRequest, context: CallContext) -> tuple[Marks | None, APIRequest]:
         mode = cast(Mode, context.prompt_cache or self.marking.mode)
         try:
-            placement = Placement(self.marking, mode, context, cast("dict[str, Any]", request.json))
+            placement = Placement.of(self.marking, mode, context, cast("dict[str, Any]", request.json))
             chosen, stake = placement.risked()
             body = marked(placement.body, placement.outline, chosen) if chosen else None
             return Marks(placement, chosen, stake), request if body is None else _copy(request, body)

@@ -30,6 +30,7 @@ from llmnb.prompt_cache import (
     candidates,
     cheapest,
     kind_of,
+    parted,
     place,
 )
 from llmnb.records import CallContext
@@ -61,6 +62,11 @@ class Placement:
     mode: Mode
     context: CallContext
     body: dict[str, Any]
+
+    @classmethod
+    def of(cls, marking: Marking, mode: Mode, context: CallContext, body: dict[str, Any]) -> Placement:
+        """Those of a request as it is asked; its `body` has what others share with it as a block of its own."""
+        return cls(marking, mode, context, parted(body, context.shared_chars) if context.shared_chars else body)
 
     @cached_property
     def wanted(self) -> list[Candidate]:
@@ -171,6 +177,8 @@ class Placement:
         def wish(candidate: Candidate, piece: Piece) -> Ttl | None:
             if prices is None:
                 return None
+            if self.context.shared_chars and candidate.place == "document":
+                return "5m"
             held = memory.held(self.outline, candidate.at)
             if held is not None and prices.read < 1:  # it is there to be read, which takes a breakpoint
                 return cast(Ttl, held)

@@ -163,6 +163,25 @@ def test_a_long_system_prompt_is_written_once_and_read(sim: Simulator, mode: Any
     assert (got.status.saved_nanousd > 0) == bool(mode)
 
 
+@pytest.mark.parametrize("mode", ["auto", "1h", None])
+def test_a_long_beginning_of_the_template_is_written_once_and_read(sim: Simulator, mode: Any) -> None:
+    """All rows share it: it is cached apart from what is each row's own, whose name in the response cache it leaves."""
+    llm = llmnb.LLM(prompt_cache=mode)
+    template = llmnb.Template("Rules. " * 2_000 + "\nSay {{ value }}")
+    rows = [str(n) for n in range(6)]
+    estimate = llm.map(rows, template, dry_run=True)
+    got = llm.map(rows, template, concurrency=3)
+    calls = llmnb.calls()
+    written = calls["cache_write_5m_tokens"] + calls["cache_write_1h_tokens"]
+    assert ((written > 0).sum(), (calls["cache_read_tokens"] > 0).sum()) == ((1, 5) if mode else (0, 0))
+    asked = sim.requests[1].body["messages"][0]["content"]
+    assert (asked if isinstance(asked, str) else "".join(block["text"] for block in asked)) in {
+        template.render(value=row) for row in rows
+    }
+    assert (got.status.saved_nanousd > 0) == (estimate.saved_usd > 0) == bool(mode)
+    assert llm(template.render(value="1"), display="none").source == "cache"
+
+
 def test_the_next_model_answers_a_row(sim: Simulator) -> None:
     """With several models, a row is asked of the next where one is down; they make the run what it is."""
     sim.reset()
