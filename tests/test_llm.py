@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import gc
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from inspect import signature
@@ -653,6 +654,32 @@ def test_events_out_of_order(sim: Simulator) -> None:
     sim.replay(200, {"content-type": "text/event-stream"}, body)
     with pytest.raises(IncompleteReply, match="broke off"):
         list(llmnb.LLM().stream("Hi"))
+
+
+@pytest.mark.parametrize("way", ["stream", "shown"])
+@pytest.mark.parametrize("kind", ["error_event", "bad_json", "bad_utf8", "out of order"])
+def test_a_stream_that_failed_is_closed_where_it_was_read(sim: Simulator, kind: str, way: str) -> None:
+    """Whoever keeps the error does not keep the stream, which Python's search for garbage would close in his thread."""
+    if kind == "out of order":
+        body = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}'
+        sim.replay(200, {"content-type": "text/event-stream"}, b"event: content_block_delta\n" + body + b"\n\n")
+    else:
+        sim.script(Answer(text="word " * 50, deltas=50, fault=Fault(kind, after_events=3)))
+    llm = llmnb.LLM(display=None if way == "stream" else "print", cache=False)
+    before = {id(one) for one in _unfinished()}
+    with pytest.raises(IncompleteReply) as kept:
+        list(llm.stream("Hi")) if way == "stream" else llm("Hi")
+    for _ in range(500):  # the loop's next turns
+        if all(id(one) in before for one in _unfinished()):
+            break
+        time.sleep(0.01)
+    assert [one for one in _unfinished() if id(one) not in before] == [], kept
+
+
+def _unfinished() -> list[Any]:
+    """The SDK's generators that wait for somebody to read on."""
+    found = [one for one in gc.get_objects() if isinstance(one, AsyncGenerator) and one.ag_frame is not None]
+    return [one for one in found if one.ag_code.co_name in ("aiter_raw", "aiter_bytes", "__stream__")]
 
 
 def test_an_answer_that_is_no_message(sim: Simulator) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, suppress
 from dataclasses import replace
@@ -146,6 +147,7 @@ class Exchange:
                                 yield told
                             else:
                                 body = told
+                            del told
                 else:
                     with self._calling():
                         body = await client().messages.create(**self._arguments, stream=True)
@@ -159,11 +161,13 @@ class Exchange:
                             if (piece := add(event)) is not None:
                                 yield piece
                 except Exception as error:
+                    _let_go(error)
                     if not self._broke_off(error):
                         raise
                     broke = error
                 finally:
                     await body.close()
+                    del body  # what is left of its generators closes now, in this loop: see `_let_go`
         self._finish_stream(broke)
 
     async def _opened(self, client: AsyncClient) -> AsyncGenerator[Any]:
@@ -326,6 +330,19 @@ def _why(broke: Exception) -> str:
     if isinstance(broke, APIStatusError):
         return f"the API broke the stream off ({wire.error_of(broke.body) or broke})"
     return f"the stream broke off ({type(broke).__name__}: {broke})"
+
+
+def _let_go(error: Exception) -> None:
+    """Drops what the SDK's finished frames hold, so that its generators close in the loop that runs them, and now.
+
+    The SDK closes the response of a stream that fails, but not the generators that read it. Whoever keeps the error
+    would keep them, and Python would close them when it finds them as garbage, in whichever thread that is, while the
+    loop thread does: "async generator already executing" on stderr.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("anthropic."):
+            with suppress(RuntimeError):  # it still runs
+                frame.clear()
 
 
 def _is_json(body: Any) -> bool:
