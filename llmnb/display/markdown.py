@@ -204,7 +204,9 @@ def code_frame(code: str, language: str) -> str:
 
 def coloured(code: str, language: str) -> str:
     """The code as escaped HTML in pygments' classes; just escaped when the language is unknown or the code long."""
-    lexer = _lexer(language) if language and len(code) <= MAX_COLOURED_CHARS else None
+    if not code.strip():
+        return escape(code)  # the language may be half of a word still
+    lexer = _lexer(language.lower()) if language and len(code) <= MAX_COLOURED_CHARS else None
     if lexer is None or _BLANK_RUN.search(code):
         return escape(code)
     runs = groupby(lexer.get_tokens(code), key=lambda token: _class_of(token[0]))
@@ -229,12 +231,25 @@ def _class_of(kind: Any) -> str:
 @cache
 def _lexer(language: str) -> Any:
     from pygments import lexers
-    from pygments.util import ClassNotFound
+
+    known: Any = cast(Any, lexers).get_all_lexers(plugins=False)
+    if any(language in aliases for _, aliases, _, _ in known):
+        return cast(Any, lexers).get_lexer_by_name(language, **_AS_IT_IS)
+    return next((plugin(**_AS_IT_IS) for plugin in _plugins() if language in plugin.aliases), None)
+
+
+_AS_IT_IS = {"stripnl": False, "ensurenl": False}
+
+
+@cache
+def _plugins() -> tuple[Any, ...]:
+    """The lexers of other packages; to look for them is to read what every installed package says of itself."""
+    from pygments.plugin import find_plugin_lexers
 
     try:
-        return cast(Any, lexers).get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
-        return None
+        return tuple(cast(Any, find_plugin_lexers()))
+    except Exception:  # one of them is broken
+        return ()
 
 
 class SafeRenderer(RendererHTML):

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, Protocol, cast
 
 import traitlets
@@ -18,6 +17,7 @@ import traitlets
 from llmnb import interrupts
 from llmnb.display import control, latecomers, pace, static, style
 from llmnb.display.answer import Answer, is_stop
+from llmnb.display.envelope import Envelope
 from llmnb.display.footer import shortened
 from llmnb.display.read_only_widget import ReadOnlyWidget
 from llmnb.display.scene import Scene
@@ -49,21 +49,23 @@ class ResponseView(ReadOnlyWidget):
             self.set_trait(name, value)
         self.set_trait("stop_hint", stop_hint)
         self._goes_by_comm = where() not in UNHEARD
+        self._comm_of_envelope: Any = None
+        self._envelope: Envelope | None = None
         super().__init__(model_id=answer_id)
 
     def send(self, content: object, buffers: Any = None) -> None:
-        """Send it without the request it belongs to, which would be half of its bytes: Jupyter goes by the comm.
+        """Send it without the request it belongs to: Jupyter goes by the comm.
 
         Colab, which has a page of its own for each cell, and others that could not be tried may go by the request.
         """
-        comm = cast(Any, self).comm
-        kernel: Any = getattr(comm, "kernel", None)
-        has_sockets = all(map(partial(hasattr, kernel), ("session", "iopub_socket")))  # of ipykernel, and not closed
-        if buffers or not has_sockets or not self._goes_by_comm:
+        if buffers or not self._goes_by_comm or not (envelope := self._enveloped()) or not envelope.send(content):
             cast(Any, super()).send(content, buffers)
-            return
-        message = {"comm_id": comm.comm_id, "data": {"method": "custom", "content": content}}
-        kernel.session.send(kernel.iopub_socket, "comm_msg", message, ident=comm.topic)
+
+    def _enveloped(self) -> Envelope | None:
+        comm = cast(Any, self).comm
+        if comm is not self._comm_of_envelope:
+            self._comm_of_envelope, self._envelope = comm, Envelope.of(comm)
+        return self._envelope
 
 
 class Output(Protocol):

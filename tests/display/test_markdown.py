@@ -90,6 +90,20 @@ def test_code_is_coloured_when_its_language_is_known() -> None:
     assert ">no</span>" in unknown
 
 
+def test_packages_are_asked_once_and_late_for_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for names that are still being written, and one time for all that are unknown."""
+    asked: list[int] = []
+    monkeypatch.setattr("pygments.plugin.find_plugin_lexers", lambda: asked.append(1) or iter(()))
+    markdown._plugins.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    for end in range(3, 10):
+        markdown.render("```python\n"[:end])
+    assert not asked
+    for name in ("nolang1", "nolang2"):
+        assert "x &lt; y" in markdown.render(f"```{name}\nx < y\n```")
+    assert asked == [1]
+    markdown._plugins.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
 def test_very_long_code_has_no_colours() -> None:
     """Beyond a limit code is plain: thousands of elements would block the page."""
     assert '<span class="k">' not in markdown.render("```python\n" + "def f(): ...\n" * 5000 + "```")
