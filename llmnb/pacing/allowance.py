@@ -12,6 +12,8 @@ providers have instead of the two before it (see `llmnb.providers.refusal`)."""
 _WITHOUT_OUTPUT = ("requests", "input-tokens")
 HELD_S = 600.0
 """A call that has not ended by then is forgotten: its process died. It is the SDK's own default timeout."""
+STEP_BACK_S = 60.0
+"""The clocks of threads and machines differ by less; when one is further behind, the time was put back."""
 MARGIN = 0.02
 """This share of each limit is left alone: calls overtake each other on their way, and what one takes is estimated."""
 MOST_AT_ONCE = 64.0
@@ -145,9 +147,18 @@ class Allowance:
 
     def refill(self, now: float) -> None:
         """What came back since the last time; calls that nobody can be waiting for any more are forgotten."""
+        if now < self.at - STEP_BACK_S:
+            self._put_back(self.at - now)
         passed = max(0.0, now - self.at)
         self.at = max(now, self.at)
         for kind, limit in self.limits.items():
             self.levels[kind] = min(limit, self.levels[kind] + passed * limit / 60)
         for uid in [uid for uid, held in self.held.items() if held[0] < now - HELD_S]:
             del self.held[uid]
+
+    def _put_back(self, by_s: float) -> None:
+        """The clock was: else nothing would come back before it shows the old time again, on another day perhaps."""
+        self.at -= by_s
+        self.blocked_until -= by_s
+        for held in self.held.values():
+            held[0] -= by_s

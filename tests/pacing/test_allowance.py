@@ -126,6 +126,17 @@ def test_the_dead_let_go() -> None:
     assert not allowance.held
 
 
+def test_a_clock_that_is_put_back_holds_nobody_up() -> None:
+    """What is left comes back, and a 429 is waited for, as if it had gone on; a second's difference changes nothing."""
+    allowance = known(requests=0.5)
+    allowance.refused(5.0, 1_000, tells_limits=True)
+    allowance.take("a", ONE, 1_000)
+    assert allowance.wait_s(Need(), 999) == pytest.approx(6.0)
+    assert allowance.wait_s(Need(), 400) == pytest.approx(5.0)
+    assert allowance.wait_s(Need(), 405) == 0
+    assert allowance.held["a"][0] == 400
+
+
 def test_it_can_be_written_down() -> None:
     """As JSON and back."""
     allowance = known()
