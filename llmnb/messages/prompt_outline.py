@@ -125,8 +125,8 @@ def prompt_bytes(body: dict[str, Any]) -> int:
     for name in ("system", "tools"):
         if name in body:
             total += _text_bytes(body[name])
-    for message in body.get("messages") or ():
-        content = message.get("content")
+    for message in _list(body.get("messages")):
+        content = _dict(message).get("content")
         total += len(content) if isinstance(content, str) and content.isascii() else _text_bytes(content)
     return total
 

@@ -168,6 +168,7 @@ def test_a_thread_goes_on_from_what_the_api_holds() -> None:
 def test_odd_requests_are_read_as_far_as_they_go(odd: dict[str, Any]) -> None:
     """What the API will refuse is not refused here."""
     assert isinstance(outline(odd), Outline)
+    assert prompt_bytes(odd) >= 0
 
 
 def test_bytes_of_a_prompt() -> None:
