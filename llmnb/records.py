@@ -209,8 +209,11 @@ class Calibration:
     calls: int = 0
 
     def billed(self, counted: float) -> float:
-        """The input tokens that a call with this offline count is expected to bill."""
-        return max(self.base + self.slope * counted, 0.0)
+        """The input tokens that a call with this offline count is expected to bill.
+
+        Never less than a quarter of it: below the calls that it was fitted to, a line leads to nothing.
+        """
+        return max(self.base + self.slope * counted, counted / 4)
 
 
 class Ended(Protocol):

@@ -185,14 +185,22 @@ class Template:
             options["system"] = _filled(options["system"], values)
         return Rendered(_filled(self.text, values), self.label, options, self.schema)
 
-    def check(self, names: Iterable[str], what: str = "value") -> None:
-        """Refuses a template whose fields are not all among these names.
+    def check(self, names: Iterable[str], what: str = "value", *, whole: str = "") -> None:
+        """Refuses a template whose fields are not all among these names, or looked up by one of them in `whole`.
 
         Raises:
             InvalidRequest: tells each missing name, and the nearest there is.
         """
         there = dict.fromkeys(names)
-        _check_there(self.fields, there, None, what)
+        fields = [name for name in self.fields if name != whole or name in there]
+        looked_up = [] if whole in there else self._looked_up(whole)
+        _check_there(dict.fromkeys([*fields, *looked_up]), there, None, what)
+
+    def _looked_up(self, whole: str) -> list[str]:
+        """`title` where it says {{ row["title"] }} or {{ row.title }}, of `row`."""
+        parts = [*_parts(self.text), *_parts(self.options.get("system", ""))]
+        steps = [part.steps[0] for part in parts if isinstance(part, _Field) and part.name == whole and part.steps]
+        return [_wanted(step) for step in steps]
 
     def _hash(self) -> str:
         schema: object = self.schema
@@ -337,8 +345,14 @@ def _check_there(wanted: Iterable[str], values: Mapping[str, Any], offered: Iter
     missing = [name for name in wanted if name not in values]
     if missing:
         mine = [str(known) for known in (values if offered is None else offered) if not str(known).startswith("_")]
-        told = " ".join(f"{{{{ {name} }}}}: there is no {what} {name!r}.{_near(name, mine)}" for name in missing)
+        there = ", ".join(mine[:_MOST_NAMED]) + (", …" if len(mine) > _MOST_NAMED else "")
+        others = f" There is {there}." if what == "column" and mine else ""
+        hints = {name: _near(name, mine) or others for name in missing}
+        told = " ".join(f"{{{{ {name} }}}}: there is no {what} {name!r}.{hint}" for name, hint in hints.items())
         raise InvalidRequest(f"{told} Nothing was sent.")
+
+
+_MOST_NAMED = 12
 
 
 class _Field(NamedTuple):
@@ -391,7 +405,7 @@ def _step(value: Any, step: re.Match[str], so_far: str) -> Any:
         )
     if not isinstance(next_value, Undefined) and not inspect.isroutine(next_value):
         return next_value
-    wanted = name or step["index"].strip("\"'")
+    wanted = _wanted(step)
     field = f"{{{{ {so_far}{step[0]} }}}}"
     if inspect.isroutine(next_value):
         raise InvalidRequest(f"{field} is a method, and templates hold values only. Nothing was sent.")
@@ -401,6 +415,10 @@ def _step(value: Any, step: re.Match[str], so_far: str) -> Any:
         f"{field}: {so_far} is a {type(value).__name__} without {wanted!r}.{_near(wanted, _there(value, name))} "
         "Nothing was sent."
     )
+
+
+def _wanted(step: re.Match[str]) -> str:
+    return step["attribute"] or step["index"].strip("\"'")
 
 
 def _there(value: Any, attribute: str | None) -> list[str]:

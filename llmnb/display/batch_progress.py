@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from llmnb.display.footer import dollars
 from llmnb.records import NANO
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def parts(status: BatchStatus, now: Callable[[], float] = time.time) -> list[str
     if ended:
         told.append(", ".join(ended))
     if status.half_nanousd > 0:
-        told.append(f"half the price: ${status.half_nanousd / float(NANO):,.4f} saved")
+        told.append(f"half the price: {dollars(status.half_nanousd / Decimal(NANO))} saved")
     return told
 
 

@@ -111,8 +111,9 @@ class LiveTable:
         return run_progress.html_if_lost(status, lambda over, end: self._told(over, judging, end))
 
     def _told(self, status: Status, judging: bool, end: str = "stopped") -> str:
-        words = run_progress.said(status, rate=self._pace.at(status), end=end)
-        return f"judging: {words.replace(' rows', ' judgements')}" if judging else words.replace(" rows", " answers")
+        unit = "judgements" if judging else "answers"
+        words = run_progress.said(status, rate=self._pace.at(status), end=end, unit=unit)
+        return f"judging: {words}" if judging else words
 
     def _keep(self, bundle: dict[str, str]) -> None:
         self._publish(bundle)

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from llmnb.display import batch_progress
+from llmnb.display.footer import dollars
 from llmnb.display.style import squeezed, tag
 from llmnb.display.where import has_widgets, where
 from llmnb.interrupts import STOPPED, Stopped
@@ -39,14 +41,15 @@ def progress(
     run_id: str = "",
     stops: type[BaseException] = Stopped,
     also: Callable[[], str] = lambda: "",
+    unit: str = "rows",
 ) -> Generator[Callable[[Status], None]]:
     """What is told each `Status`, often; it draws a few a second, and the last one.
 
-    `why` is said before all else, `run_id` at the end, `also` beside a terminal's bar. It raises nothing but `stops`,
-    when a person has pressed Stop.
+    `why` is said before all else, `run_id` at the end, `also` beside a terminal's bar. It counts in `unit`, and
+    raises nothing but `stops`, when a person has pressed Stop.
     """
     pressed = threading.Event()
-    drawn = _drawer(why, run_id, also, pressed.set) if shown else None
+    drawn = _drawer(why, run_id, also, unit, pressed.set) if shown else None
     last: list[Any] = [None, 0.0]
 
     def told(status: Status) -> None:
@@ -85,19 +88,26 @@ class Pace:
         return (status.done - done) / (status.seconds - began) if status.seconds > began else 0.0
 
 
-def said(status: Status, why: str = "", run_id: str = "", rate: float | None = None, end: str = "stopped") -> str:
+def said(
+    status: Status,
+    why: str = "",
+    run_id: str = "",
+    rate: float | None = None,
+    end: str = "stopped",
+    unit: str = "rows",
+) -> str:
     """How far it is, in words; `rate` is in rows a second, by default that of all its time; `end` why it is over."""
     rate = status.done / status.seconds if rate is None and status.seconds > 0 else rate or 0.0
     finished = status.kept + status.done
     parts = [why] if why else []
-    parts.append(f"{finished:,} of {status.rows:,} rows" if status.is_counted else f"{finished:,} rows so far")
+    parts.append(f"{finished:,} of {status.rows:,} {unit}" if status.is_counted else f"{finished:,} {unit} so far")
     parts += [*_unasked(status), *_failed(status), *_money(status)]
     if isinstance(status, BatchStatus):
         parts += batch_progress.parts(status)
         if status.is_over:
             parts.append(_time(status.seconds))
     elif status.done and status.seconds > 0:
-        parts.append(f"{rate:,.1f} rows/s")
+        parts.append(f"{rate:,.1f} {unit}/s")
         if status.is_over or not status.left:
             parts.append(_time(status.seconds))
         elif rate > 0:
@@ -134,13 +144,13 @@ def _failed(status: Status) -> list[str]:
 
 
 def _money(status: Status) -> list[str]:
-    cost = status.cost_nanousd / float(NANO)
-    money = f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}"
+    cost = status.cost_nanousd / Decimal(NANO)
+    money = dollars(cost)
     if status.done and status.left and not status.is_over:
-        money += f", about ${cost / status.done * (status.done + status.left):,.2f} in all"
+        money += f", about {dollars(cost / status.done * (status.done + status.left))} in all"
     parts = [money + (f" and {status.unpriced:,} unpriced" if status.unpriced else "")]
     if status.saved_nanousd > 0:
-        parts.append(f"the prompt cache saved ${status.saved_nanousd / float(NANO):,.4f}")
+        parts.append(f"the prompt cache saved {dollars(status.saved_nanousd / Decimal(NANO))}")
     return parts
 
 
@@ -162,7 +172,7 @@ def _by_view(stops: type[BaseException]) -> BaseException:
 
 
 def _drawer(
-    why: str, run_id: str, also: Callable[[], str], stop: Callable[[], None]
+    why: str, run_id: str, also: Callable[[], str], unit: str, stop: Callable[[], None]
 ) -> Callable[[Status, bool], None] | None:
     place = where()
     if place in _IN_A_PAGE:
@@ -171,7 +181,10 @@ def _drawer(
         from llmnb.display.terminal_bar import TerminalBar
 
         return TerminalBar(
-            Pace().at, lambda status: beside(status, also() or why), lambda status: said(status, why, run_id)
+            Pace().at,
+            lambda status: beside(status, also() or why),
+            lambda status: said(status, why, run_id, unit=unit),
+            unit,
         ).draw
     return None
 

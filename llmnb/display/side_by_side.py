@@ -135,7 +135,7 @@ class Progress:
             self._end()
             self._judging = judging
         if self._bar is None:
-            self._bar = progress(also=lambda: self._standing)
+            self._bar = progress(also=lambda: self._standing, unit="judgements" if judging else "answers")
             self._tell = self._bar.__enter__()
         assert self._tell is not None
         self._tell(status)

@@ -35,7 +35,9 @@ class TerminalBar:
         rate: Callable[[Status], float],
         beside: Callable[[Status], str],
         sentence: Callable[[Status], str],
+        unit: str = "rows",
     ) -> None:
+        self._unit = f" {unit}"
         self._rate, self._beside, self._sentence = rate, beside, sentence
         self._terminal: Any = sys.stderr
         self._bar: Any = None
@@ -64,7 +66,7 @@ class TerminalBar:
         bar, told = _kind(), {"file": self._terminal, "dynamic_ncols": True, "leave": False}
         form = _BATCHES if isinstance(status, BatchStatus) else None
         total = status.rows if status.is_counted else None
-        self._bar = bar(total=total, initial=status.kept + status.done, unit=" rows", bar_format=form, **told)
+        self._bar = bar(total=total, initial=status.kept + status.done, unit=self._unit, bar_format=form, **told)
         self._open.callback(self._bar.close)
         self._facts = bar(total=0, bar_format="{desc}", **told)
         self._open.callback(self._facts.close)

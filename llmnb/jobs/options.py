@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from llmnb.asking.params import Options
+from llmnb.asking.params import KNOWN, Options, check_names
 from llmnb.durations import seconds
 from llmnb.errors import InvalidRequest
 from llmnb.plain_numbers import count
@@ -86,6 +86,8 @@ def parted(options: dict[str, Any]) -> tuple[Given, dict[str, Any]]:
 
     Raises:
         InvalidRequest: an argument cannot be what it is.
+        TypeError: there is none of that name.
     """
+    check_names(options, (*KNOWN, *Given.__dataclass_fields__, "dry_run"), "a call")
     own = {name: options[name] for name in Given.__dataclass_fields__ if name in options}
     return Given(**own), {name: value for name, value in options.items() if name not in own}

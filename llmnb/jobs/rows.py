@@ -46,7 +46,7 @@ class Prompts:
 
     def _check(self, template: Template) -> None:
         names = [str(name) for name in self._source.columns]
-        template.check(dict.fromkeys([*names, _ROW]), what="column")
+        template.check(names, what="column", whole=_ROW)
         if not template.fields and (self._source.count is None or self._source.count > 1):
             columns = ", ".join(f"{{{{ {name} }}}}" for name in names if name.isidentifier())
             raise InvalidRequest(f"the template has no field, so that all rows would ask the same. There is {columns}.")
@@ -58,13 +58,15 @@ class Prompts:
         names = [str(name) for name in needed]
         series = [frame.iloc[:, columns.index(name)] for name in needed]
         for values in zip(*series, strict=True) if series else ((),) * len(frame):
-            row = dict(zip(names, values, strict=True))
+            row: dict[Any, Any] = dict(zip(names, values, strict=True))
             empty = [name for name in template.fields if name in row and _is_missing(row[name])]
             if empty:
                 yield InvalidRequest(f"the column {empty[0]!r} has no value in this row")
                 continue
             try:
-                yield template.render_from({**row, _ROW: row} if wants_row else row, what="column")
+                if wants_row:  # in it a number that names a column finds that, too
+                    row[_ROW] = {**dict(zip(needed, values, strict=True)), **row}
+                yield template.render_from(row, what="column")
             except Exception as error:
                 yield error
 

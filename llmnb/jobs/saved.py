@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmnb import settings as settings_room
 from llmnb.errors import InvalidRequest
+from llmnb.estimate import dollars
 from llmnb.jobs.description import FOLDER, ROWS, Description, is_at_work, read
 from llmnb.jobs.results import Results
 from llmnb.ledger import frames, zones
@@ -155,7 +156,7 @@ class SavedRun:
         one = self.description
         rows = f"{one.done:,} of {one.rows:,} rows" if one.rows else f"{one.done:,} rows"
         failed = f", {one.failed:,} failed" if one.failed else ""
-        money = f"${self.cost_usd:,.4f}"
+        money = dollars(self.cost_usd)
         return f"<run {one.run_id}, {one.state}: {rows}{failed}, {money}, {one.model}, {_shortened(one.prompt)!r}>"
 
 

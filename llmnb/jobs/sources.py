@@ -84,9 +84,10 @@ def frame_of(rows: Any) -> pd.DataFrame:
     if isinstance(rows, AsyncIterable) and not has_rows:
         raise InvalidRequest("the rows of an async iterator are asked by `await llm.amap(…)`. Nothing was sent.")
     if isinstance(rows, (str, bytes, Mapping)) or not has_rows:
+        hint = f" Path({rows!r}) reads that file." if isinstance(rows, str) and rows.lower().endswith(_FORMATS) else ""
         raise InvalidRequest(
             "rows must be a DataFrame, a Series, a list, an iterator or a Path to a CSV, JSONL or Parquet file, not "
-            f"a {type(cast('Any', rows)).__name__}. Nothing was sent."
+            f"a {type(cast('Any', rows)).__name__}.{hint} Nothing was sent."
         )
     try:
         listed = list(cast("Iterable[Any]", rows))
@@ -134,9 +135,7 @@ class Whole:
 def _file(path: Path) -> Source:
     kinds: dict[str, Callable[[Path], Source]] = {".csv": Csv, ".jsonl": JsonLines, ".parquet": Parquet}
     if path.suffix.lower() not in kinds:
-        raise InvalidRequest(
-            f"{path.name} is none of {', '.join(_FORMATS)}: read it into a DataFrame. Nothing was sent."
-        )
+        raise InvalidRequest(f"{path} is none of {', '.join(_FORMATS)}: read it into a DataFrame. Nothing was sent.")
     try:
         return kinds[path.suffix.lower()](path)
     except ImportError:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.util import find_spec
 from itertools import islice
 from os import PathLike
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from llmnb.errors import InvalidRequest, MissingExtra
+from llmnb.estimate import dollars
 from llmnb.jobs.mapped import Facts, answered
 from llmnb.jobs.sources import arrow, parquet
+from llmnb.records import NANO
 
 if TYPE_CHECKING:
     from llmnb.asking.shape import Shape
@@ -54,7 +57,8 @@ class MappedFile:
     def __repr__(self) -> str:
         status = self.status
         failed = f", {status.failed:,} failed" if status.failed else ""
-        return f"<{status.rows:,} rows{failed}, ${status.cost_nanousd / 1e9:,.4f}, run {self.run_id}: {self.path}>"
+        money = dollars(status.cost_nanousd / Decimal(NANO))
+        return f"<{status.rows:,} rows{failed}, {money}, run {self.run_id}: {self.path}>"
 
 
 def checked(out: str | PathLike[str]) -> Path:

@@ -258,9 +258,10 @@ def _plan(text: str, words: list[str], seed: str) -> list[str]:
     dice = random.Random(f"{seed}:{text}")
     title = " ".join(words[:6])
     first, second = words[0], words[min(1, len(words) - 1)]
+    count = "1 term that matters" if len(words) == 1 else f"{len(words)} terms that matter"
     parts = [
         f"## {title[:1].upper()}{title[1:]}",
-        dice.choice(_OPENINGS).format(first=first, second=second, count=len(words)),
+        dice.choice(_OPENINGS).format(first=first, second=second, count=count),
         "### Steps",
         "\n".join(
             f"{at}. {step.format(first=first, second=second)}" for at, step in enumerate(dice.sample(_STEPS, 3), 1)
@@ -282,7 +283,7 @@ def _plan(text: str, words: list[str], seed: str) -> list[str]:
 
 
 _OPENINGS = (
-    "The question has {count} terms that matter; **{first}** carries most of it, and **{second}** says where to look.",
+    "The question has {count}; **{first}** carries most of it, and **{second}** says where to look.",
     "Start from **{first}**: once it is pinned down, **{second}** follows.",
     "**{first}** and **{second}** belong together here, so they are taken in that order.",
 )

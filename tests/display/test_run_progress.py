@@ -85,8 +85,8 @@ def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "1 rows [00:0" in shown
     assert shown.index("first error: no way[2J\n") < shown.index("logged\n") < shown.index("half a line\n")
     end = terminal.getvalue()[len(shown) :]
-    assert "1,000 of 1,000 rows · 100 kept from before · 3 failed · $0.0000 · 100.0 rows/s · 9 s · run abc\n" in end
-    assert "1 rows so far · $0.0000 · 1.0 rows/s · 1 s\n" in end
+    assert "1,000 of 1,000 rows · 100 kept from before · 3 failed · $0 · 100.0 rows/s · 9 s · run abc\n" in end
+    assert "1 rows so far · $0 · 1.0 rows/s · 1 s\n" in end
     assert "first error" not in end
 
 

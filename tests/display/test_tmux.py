@@ -211,7 +211,7 @@ def test_a_run_that_is_stopped(terminal: Terminal, sim: Simulator) -> None:
     terminal.prompt()
     *asking, sentence, told, _ = terminal.lines()[-5:]
     assert asking == ["asking row 1", "asking row 2"]
-    assert re.fullmatch(r"1 of 2 rows · \$0\.0000 · [\d.]+ rows/s · \d+ s · stopped · run \w+", sentence)
+    assert re.fullmatch(r"1 of 2 rows · \$[\d.]+ · [\d.]+ rows/s · \d+ s · stopped · run \w+", sentence)
     assert told == "Stopped. 1 of 2 rows are answered and kept; the same call goes on from there."
     terminal.type("print('an' + 'other line')")
     terminal.wait(lambda screen: "\nanother line\n" in screen, "plain output")

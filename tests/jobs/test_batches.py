@@ -735,14 +735,14 @@ def test_progress_says_what_is_waited_for() -> None:
     now = time.time()
     waiting = BatchStatus(4, waited_s=130.0, waiting=("msgbatch_1",), sent=3, ends_by=now + 60)
     told = said(waiting, "batch: why")
-    begin = "batch: why · 0 of 4 rows · $0.0000 · 3 in progress in batch msgbatch_1, sent 2 min ago (most end within an"
+    begin = "batch: why · 0 of 4 rows · $0 · 3 in progress in batch msgbatch_1, sent 2 min ago (most end within an"
     assert told.startswith(begin)
     assert "at the latest" in told
     assert "(yours took 10 min at most)" in said(replace(waiting, usual_s=600.0))
     assert note(waiting).endswith("Stop ends the waiting only; to end it: llmnb batches cancel msgbatch_1")
     assert note(replace(waiting, is_over=True)) == ""
     over = BatchStatus(4, done=4, seconds=130.0, succeeded=2, expired=1, half_nanousd=5_000_000, is_over=True)
-    assert said(over) == "4 of 4 rows · $0.0000 · 2 succeeded, 1 expired · half the price: $0.0050 saved · 2 min"
+    assert said(over) == "4 of 4 rows · $0 · 2 succeeded, 1 expired · half the price: $0.0050 saved · 2 min"
 
 
 # Kept batches ---------------------------------------------------------------------------------------------------------

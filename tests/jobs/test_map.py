@@ -246,8 +246,16 @@ def test_the_first_error_can_be_raised(sim: Simulator, llm: llmnb.LLM) -> None:
     ("rows", "prompt", "options", "said"),
     [
         ([{"title": "a"}], "{{ titel }}", {}, "there is no column 'titel'. Did you mean 'title'?"),
+        (
+            [{"title": "a"}],
+            '{{ row["titel"] }} {{ row.title }}',
+            {},
+            "there is no column 'titel'. Did you mean 'title'?",
+        ),
+        ([{"title": "a", "year": 1}], "{{ price }}", {}, "there is no column 'price'. There is title, year."),
         (["a", "b"], "Hi", {}, "no field"),
         ("a text", "{{ value }}", {}, "rows must be a DataFrame"),
+        ("rows.csv", "{{ value }}", {}, r"Path\('rows.csv'\) reads that file"),
         (Path("nope.csv"), "{{ value }}", {}, "cannot be read"),
         (Path("nope.docx"), "{{ value }}", {}, "read it into a DataFrame"),
         (["a"], 7, {}, "a template or a function"),
@@ -264,6 +272,20 @@ def test_what_cannot_work(sim: Simulator, llm: llmnb.LLM, rows: Any, prompt: Any
     with pytest.raises(InvalidRequest, match=said):
         llm.map(rows, prompt, **options)
     assert sim.requests == []
+
+
+def test_a_misspelled_argument(sim: Simulator, llm: llmnb.LLM) -> None:
+    """The nearest is named, also where it is one of the map's own."""
+    options: Any = {"concurency": 3}
+    with pytest.raises(TypeError, match=r"'concurency'. Did you mean 'concurrency'"):
+        llm.map(["a"], "{{ value }}", **options)
+    assert sim.requests == []
+
+
+def test_columns_without_names(sim: Simulator, llm: llmnb.LLM) -> None:
+    """A frame without a header has numbers for names."""
+    got = llm.map(pd.DataFrame([["a", "b"], ["c", "d"]]), "{{ row[0] }} {{ row['1'] }}")
+    assert got["text"].tolist() == ["echo a b", "echo c d"]
 
 
 def test_what_all_rows_would_fail_with_ends_it(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

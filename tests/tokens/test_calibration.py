@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmnb.records import Calibration
 from llmnb.tokens.calibration import SHARE_WITHIN, UNCALIBRATED_ERROR, fitted
 
 MODEL = "claude-sonnet-5-5"
@@ -20,6 +21,11 @@ def test_without_calls_the_default_stands() -> None:
         assert (found.slope, found.base, found.calls) == (1.0, 0.0, 0)
         assert found.error == UNCALIBRATED_ERROR["characters"]
         assert found.billed(100) == 100
+
+
+def test_a_line_leads_to_nothing_below_its_calls() -> None:
+    """A short prompt is not taken for none."""
+    assert Calibration(MODEL, "characters", slope=4.0, base=-500.0).billed(100) == 25
 
 
 def test_calls_of_one_length_give_a_factor() -> None:

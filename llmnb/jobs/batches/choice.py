@@ -34,7 +34,8 @@ def chosen(job: Job, within_s: float) -> tuple[Via, str]:
     slowest = max(took, default=0.0) * POLL_GROWTH
     if len(took) >= ENOUGH and slowest <= within_s:
         return "batch", f"batch: none of your last {len(took)} took longer than {_time(max(took))}, at half the price"
-    past = f"your last {len(took)} batches took up to {_time(max(took))}" if took else "none of yours has ended yet"
+    yours = "batch" if len(took) == 1 else f"{len(took)} batches"
+    past = f"your last {yours} took up to {_time(max(took))}" if took else "none of yours has ended yet"
     minutes = job.estimate().minutes
     if minutes is None or minutes * 60 <= within_s:
         about = "" if minutes is None else f"it takes about {_time(minutes * 60)}, and "
@@ -51,4 +52,6 @@ def durations(notes: Iterable[Note]) -> list[float]:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:,.0f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
