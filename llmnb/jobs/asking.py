@@ -79,7 +79,7 @@ class Outcome:
     @classmethod
     def unasked(cls, error: Exception, *, is_free: bool = True) -> Outcome:
         """That of a row that was not asked; or, unless `is_free`, nobody knows how often."""
-        facts = {"error": f"{type(error).__name__}: {error}", **billed({})}
+        facts = {"error": told(error), **billed({})}
         return cls(facts if is_free else {**facts, "cost_nanousd": None, "full_nanousd": None}, error)
 
     @property
@@ -108,10 +108,26 @@ async def asked(question: Question, shape: Shape | None, retries: int) -> Outcom
             facts["error"] = "the model refused to answer"
     except Exception as failure:
         error = failure
-        facts["error"] = f"{type(failure).__name__}: {failure}"
+        facts["error"] = told(failure)
         if isinstance(failure, ExtractionFailed):
             facts["text"] = failure.text
     return Outcome(facts | billed(calls), error)
+
+
+def told(error: Exception) -> str:
+    """An error in a row: the API's own sentence before status and request id, or what any other says of itself."""
+    status, request_id = getattr(error, "status_code", None), getattr(error, "request_id", None)
+    if (message := message_of(error)) is None or status is None:
+        return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {message} (status {status}{f', {request_id}' if request_id else ''})"
+
+
+def message_of(error: Exception) -> str | None:
+    """The sentence in the body of an error of the API; None where there is none."""
+    body: Any = getattr(error, "body", None)
+    said = cast("Any", body).get("error") if isinstance(body, dict) else None
+    message: object = cast("Any", said).get("message") if isinstance(said, dict) else None
+    return message if isinstance(message, str) else None
 
 
 async def _answer(question: Question, shape: Shape | None, retries: int) -> tuple[Reply, dict[str, Any]]:

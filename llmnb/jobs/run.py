@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from llmnb.errors import BudgetExceeded, MissingKey, SettingsError
 from llmnb.jobs.ahead import Ahead
-from llmnb.jobs.asking import Outcome, Row, asked, key_of
+from llmnb.jobs.asking import Outcome, Row, asked, key_of, message_of
 from llmnb.jobs.garbage import looked_for_less_often
 from llmnb.jobs.keys import Keys
 from llmnb.jobs.results import Results
@@ -325,10 +325,8 @@ def _is_of_the_row(error: Exception) -> bool:
 
 def _said(error: Exception) -> str:
     """An error without what differs between requests."""
-    body: Any = getattr(error, "body", None)
-    told = cast("Any", body).get("error") if isinstance(body, dict) else None
-    message: object = cast("Any", told).get("message") if isinstance(told, dict) else str(error)
-    return f"{type(error).__name__}: {message}"
+    message = message_of(error)
+    return f"{type(error).__name__}: {error if message is None else message}"
 
 
 _UNASKED: dict[str, Any] = {"cost_nanousd": 0, "input_tokens": 0, "output_tokens": 0}

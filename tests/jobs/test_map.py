@@ -225,7 +225,7 @@ def test_a_failed_row_is_a_row(sim: Simulator, llm: llmnb.LLM) -> None:
     assert got["error"].notna().tolist() == [False, True, True, True, False]
     assert "the column 'word' has no value in this row" in got["error"][1]
     assert "refused" in got["error"][2]
-    assert "BadRequestError" in got["error"][3]
+    assert got["error"][3].startswith("BadRequestError: Simulated 400 (status 400, req_")
     assert got.status.failed == 3
     before = len(sim.requests)
     llm.map(rows, "{{ word }}")
