@@ -37,7 +37,7 @@ SHOWN = {
         "9,850 equal to another row",
         "{'different questions': 150, 'billed twice, at most 4': True}",
         "(10000, 10000, ",
-        "BadRequestError: this order is not to be talked about (status 400, req_",
+        "BadRequestError: this order is not",
         "(0, 'neutral')",
         "not asked: it could cost more than is left of budget_usd=0.00028",
         "the prompt cache saved $0.",
