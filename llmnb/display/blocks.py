@@ -7,15 +7,15 @@ anything (`#` a heading, `#tag` the paragraph above going on).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from markdown_it.token import Token
 
-from llmnb.display import markdown, open_blocks
+from llmnb.display import markdown, markdown_writer, open_blocks
 from llmnb.display.open_blocks import OpenCode, OpenItems
 
 _FENCE = re.compile(r" {0,3}(`{3,}(?!`)|~{3,}(?!~))([^\n]*)\n")
@@ -38,6 +38,13 @@ class Update:
     frozen: list[str]
     tail: str
     corrected: dict[int, str] = field(default_factory=dict[int, str])
+
+
+class Drawn(NamedTuple):
+    """Markdown as it stays: the HTML of it, and the Markdown that may be kept."""
+
+    html: str
+    markdown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class MarkdownStream:
         self._lines_seen = 0  # complete lines of the tail when blocks were last looked for
         self._code = OpenCode()
         self._items: OpenItems | None = None  # what comes before the tail in the same list or table
-        self._frozen = 0
+        self._frozen: list[Drawn] = []
         self._linking: list[_Linking] = []
         self._added = ""  # what has come since the tail was rendered last
         self._shown = ""  # its HTML then; '' where more words may change more than its end
@@ -109,8 +116,15 @@ class MarkdownStream:
         """Nothing comes any more: the tail is final, too."""
         frozen = self._frozen_html(self._take(final=True))
         late = [block for block in self._linking if block.defined < len(self._definitions())]
-        again = [(block.number, self._render(block.source), block.html) for block in late]
+        again = [(block.number, self._render(block.source).html, block.html) for block in late]
         return Update(frozen, "", {number: html for number, html, before in again if html != before})
+
+    def whole(self) -> Drawn | None:
+        """All of it once it is finished; None where links were defined, which change what was drawn before."""
+        if self._tail or self._definitions():
+            return None
+        html = "".join(block.html for block in self._frozen).replace(markdown.PIECE_CLASS, ">")
+        return Drawn(html, markdown_writer.joined(block.markdown for block in self._frozen))
 
     def take(self, *, final: bool = False) -> list[str]:
         """The Markdown of the blocks finished since the last time, not rendered; with `final` of all that is left."""
@@ -128,8 +142,8 @@ class MarkdownStream:
         frozen: list[str] = []
         if len(starts) > 1:
             sources = _cut(self._tail + "\n", starts)
-            frozen = [markdown.html_of(block, env) for block in blocks[: len(starts) - 1]]
-            self._freeze(map(_Source, sources[:-1]), frozen, defined=0)
+            drawn = [_drawn(block, env) for block in blocks[: len(starts) - 1]]
+            frozen = self._freeze(map(_Source, sources[:-1]), drawn, defined=0)
             self._go_on_with(sources[-1].removesuffix("\n"))
             blocks = blocks[len(starts) - 1 :]
         self._lines_seen = self._tail.count("\n")
@@ -146,21 +160,21 @@ class MarkdownStream:
 
     def _frozen_html(self, sources: list[_Source]) -> list[str]:
         defined = len(self._definitions())  # before: one of these may define what an earlier one uses
-        rendered = [self._render(source) for source in sources]
-        self._freeze(sources, rendered, defined)
-        return rendered
+        return self._freeze(sources, [self._render(source) for source in sources], defined)
 
-    def _freeze(self, sources: Iterable[_Source], rendered: list[str], defined: int) -> None:
-        for number, (source, html) in enumerate(zip(sources, rendered, strict=True), self._frozen):
+    def _freeze(self, sources: Iterable[_Source], drawn: list[Drawn], defined: int) -> list[str]:
+        for number, (source, block) in enumerate(zip(sources, drawn, strict=True), len(self._frozen)):
             if _MAY_LINK.search(source.text):
-                self._linking.append(_Linking(number, source, html, defined))
-        self._frozen += len(rendered)
+                self._linking.append(_Linking(number, source, block.html, defined))
+        self._frozen += drawn
+        return [block.html for block in drawn]
 
     def _definitions(self) -> dict[str, Any]:
         return self._env.get("references", {})
 
-    def _render(self, source: _Source) -> str:
-        return (markdown.render_pieces if source.in_pieces else markdown.render)(source.text, self._env)
+    def _render(self, source: _Source) -> Drawn:
+        parse = markdown.parse_pieces if source.in_pieces else markdown.parse
+        return _drawn(parse(source.text, self._env), self._env)
 
     def _take(self, *, final: bool = False) -> list[_Source]:
         sources = self._take_finished()
@@ -262,6 +276,10 @@ def _cut(text: str, starts: list[int]) -> list[str]:
     lines = [line + "\n" for line in text.split("\n")[:-1]]
     bounds = [0, *starts[1:], len(lines)]
     return ["".join(lines[a:b]) for a, b in pairwise(bounds)]
+
+
+def _drawn(tokens: Sequence[Token], env: markdown.Env) -> Drawn:
+    return Drawn(markdown.html_of(tokens, env), markdown_writer.rewritten(tokens))
 
 
 def _copied(env: markdown.Env) -> markdown.Env:

@@ -77,6 +77,11 @@ def render_pieces(text: str, env: Env, *, loose: bool = False) -> str:
 
     `loose` has the list's paragraphs shown as of a list with blank lines between its items.
     """
+    return html_of(parse_pieces(text, env, loose=loose), env)
+
+
+def parse_pieces(text: str, env: Env, *, loose: bool = False) -> list[Token]:
+    """The tokens of the same."""
     tokens = parse(text, env)
     block = next(top_level(tokens))
     for token in _pieces(block):
@@ -84,7 +89,7 @@ def render_pieces(text: str, env: Env, *, loose: bool = False) -> str:
     if loose:
         for token in filter(_is_paragraph_of_item, block):
             token.hidden = False
-    return html_of(tokens, env)
+    return tokens
 
 
 def _outline(block: Sequence[Token]) -> Outline:

@@ -8,7 +8,7 @@ more backticks than it holds, code spans on one line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from markdown_it.token import Token
 
@@ -27,7 +27,12 @@ def rewrite(text: str) -> str:
 
 def rewritten(tokens: Sequence[Token]) -> str:
     """The same of a text that is parsed already, as the very tokens its HTML is made of."""
-    return "\n\n".join(_blocks(tokens)).strip("\n")
+    return joined(_blocks(tokens))
+
+
+def joined(blocks: Iterable[str]) -> str:
+    """Blocks, or texts, as one text; those with nothing in them are left out."""
+    return "\n\n".join(block for block in blocks if block).strip("\n")
 
 
 def escaped(text: str) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from llmnb.display import cards, footer, sources
 from llmnb.display.answer import Answer, Part, Prose, Tool
-from llmnb.display.blocks import MarkdownStream
+from llmnb.display.blocks import Drawn, MarkdownStream
 
 Op = list[object]
 Message = dict[str, object]
@@ -104,6 +104,11 @@ class Scene:
             children.setdefault(node.parent, []).append(node)
         return [_section(node, children.get(node.id, [])) for node in children[0] if node.id != FOOTER]
 
+    def drawn(self) -> dict[int, Drawn]:
+        """What was drawn of texts that came to their end, by the id of their part."""
+        texts = [drawing for drawing in self._drawings if isinstance(drawing, _Prose)]
+        return {id(text.part): whole for text in texts if (whole := text.whole()) is not None}
+
     def add(self, parent: int, kind: str = "block") -> Node:
         """A new node at the end of `parent`."""
         return self._add(parent, kind)
@@ -153,7 +158,7 @@ class _Prose:
 
     def __init__(self, scene: Scene, part: Prose) -> None:
         self.finished = False
-        self._part = part
+        self.part = part
         self._fold = scene.add(0, "thinking") if part.thinking else None
         self._parent = self._fold.id if self._fold else 0
         self._stream = MarkdownStream()
@@ -165,8 +170,11 @@ class _Prose:
     def is_rough(self) -> bool:
         return self._stream.is_rough
 
+    def whole(self) -> Drawn | None:
+        return self._stream.whole() if self.finished else None
+
     def draw(self, scene: Scene) -> None:
-        part = self._part
+        part = self.part
         if len(part.text) > self._fed:
             self._stream.append(part.text[self._fed :])
             self._fed = len(part.text)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,6 +13,7 @@ from markdown_it.token import Token
 
 from llmnb.display import cards, footer, markdown, markdown_writer, sources, style
 from llmnb.display.answer import Answer, Part, Prose, Tool, clean
+from llmnb.display.blocks import Drawn
 from llmnb.events import Citation, Done, StreamEvent, ToolCall, ToolResult
 
 COPY = (
@@ -20,8 +21,8 @@ COPY = (
     "this.classList.add('llmnb-copied');this.ariaLabel='Copied'"
 )
 """All the script there is: what the copy button of a code block does. It is constant and takes no part of an answer."""
-Parsed = dict[int, list[Token]]
-"""Texts that are parsed already, by the id of their part: HTML and Markdown are made of the same tokens."""
+Texts = Mapping[int, Drawn | list[Token]]
+"""Texts by the id of their part, drawn already, or parsed: HTML and Markdown are made of the same tokens."""
 HANDOVER = "<llmnb-kept hidden></llmnb-kept>"
 """Ends a bundle: where it takes a live view's place, what the view has drawn goes on (see handover.js)."""
 _LIVE_BUTTON = f'{markdown.COPY_BUTTON.removesuffix("></button>")} onclick="{escape(COPY)}"></button>'
@@ -50,16 +51,17 @@ def bundle(
     return of(answer, html=html)
 
 
-def of(answer: Answer, *, html: bool = True) -> dict[str, str]:
-    """The bundle of an answer that has ended."""
-    parsed = {id(part): markdown.parse(part.text) for part in answer.parts if isinstance(part, Prose)}
-    made = {"text/markdown": kept_markdown(answer, parsed), "text/plain": plain(answer)}
-    return {"text/html": page(answer, parsed), **made} if html else made
+def of(answer: Answer, drawn: Mapping[int, Drawn] | None = None, *, html: bool = True) -> dict[str, str]:
+    """The bundle of an answer that has ended; of `drawn`, by the id of its part, nothing is drawn again."""
+    known, texts = drawn or {}, [part for part in answer.parts if isinstance(part, Prose)]
+    ready: Texts = {id(part): known.get(id(part)) or markdown.parse(part.text) for part in texts}
+    made = {"text/markdown": kept_markdown(answer, ready), "text/plain": plain(answer)}
+    return {"text/html": page(answer, ready), **made} if html else made
 
 
-def page(answer: Answer, parsed: Parsed | None = None) -> str:
+def page(answer: Answer, texts: Texts | None = None) -> str:
     """The answer as one HTML element that brings its own style."""
-    content = _content(answer, parsed or {})
+    content = _content(answer, texts or {})
     return _framed(f"{style.tag(style.answer_css(), _framed(content))}{content}{HANDOVER}")
 
 
@@ -68,10 +70,10 @@ def part_of_page(answer: Answer) -> str:
     return _framed(_content(answer, {}))
 
 
-def kept_markdown(answer: Answer, parsed: Parsed | None = None) -> str:
+def kept_markdown(answer: Answer, texts: Texts | None = None) -> str:
     """The answer as Markdown that any viewer can be given: no HTML, no images, allowed links only."""
-    texts = [part for part in answer.parts if isinstance(part, Prose) and not part.thinking]
-    pieces = [markdown_writer.rewritten(_tokens(part, parsed or {})) for part in texts]
+    said = [part for part in answer.parts if isinstance(part, Prose) and not part.thinking]
+    pieces = [_markdown(part, texts or {}) for part in said]
     pieces += [f"**{markdown_writer.escaped(line)}**" for line in [cards.error_text(answer.error)] if line]
     pieces.append(sources.kept_markdown(answer.citations))
     if line := footer.plain(answer):
@@ -94,22 +96,28 @@ def _framed(html: str) -> str:
     return f'<div class="llmnb llmnb-answer">{html}</div>'
 
 
-def _tokens(part: Prose, parsed: Parsed) -> list[Token]:
-    return parsed.get(id(part)) or markdown.parse(part.text)
+def _html(part: Prose, texts: Texts) -> str:
+    text = texts.get(id(part)) or markdown.parse(part.text)
+    return text.html if isinstance(text, Drawn) else markdown.html_of(text)
 
 
-def _content(answer: Answer, parsed: Parsed) -> str:
-    body = "".join(_part_html(part, parsed) for part in answer.parts).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
+def _markdown(part: Prose, texts: Texts) -> str:
+    text = texts.get(id(part)) or markdown.parse(part.text)
+    return text.markdown if isinstance(text, Drawn) else markdown_writer.rewritten(text)
+
+
+def _content(answer: Answer, texts: Texts) -> str:
+    body = "".join(_part_html(part, texts) for part in answer.parts).replace(markdown.COPY_BUTTON, _LIVE_BUTTON)
     foot = cards.error(answer.error) + sources.html(answer.citations) + footer.html(answer)
     return f'<div class="llmnb-body">{body}</div>{foot}'
 
 
-def _part_html(part: Part, parsed: Parsed) -> str:
+def _part_html(part: Part, texts: Texts) -> str:
     if isinstance(part, Tool):
         return cards.tool(part)
     if not isinstance(part, Prose):
         return cards.waiting(part)
-    html = markdown.html_of(_tokens(part, parsed))
+    html = _html(part, texts)
     if not part.thinking:
         return html
     summary = f"<summary>{escape(cards.thinking_label(part))}</summary>"

@@ -182,7 +182,7 @@ class WidgetView:
             if self._widget is not None and (message := self._scene.frame()) is not None:
                 cast(Any, self._widget).send(message)  # what is whole on the page need not be drawn again
             if self._output is not None:
-                self._output.keep(static.of(self._answer), stopped=is_stop(error))
+                self._output.keep(self._bundle(), stopped=is_stop(error))
             lingers = self._widget is not None and self._output is not None and self._output.reloads
             if lingers:
                 control.register(self._id, control.Controls(control.nothing, self._resync, self._keep))
@@ -190,6 +190,9 @@ class WidgetView:
             latecomers.linger(self._free)
         else:
             self._free()
+
+    def _bundle(self) -> dict[str, str]:
+        return static.of(self._answer, self._scene.drawn())
 
     def _show(self, events: Sequence[StreamEvent], *, gathered: bool) -> None:
         coming = iter(events)
@@ -305,7 +308,7 @@ class WidgetView:
         """The alarm's thread: hand the static form to a page that missed how it took the widget's place."""
         with self._lock, contextlib.suppress(Exception):
             if self._widget is not None:
-                cast(Any, self._widget).send({"bundle": static.of(self._answer)})
+                cast(Any, self._widget).send({"bundle": self._bundle()})
 
     def _asked(self, widget: Any, content: object, buffers: object) -> None:
         if control.obey(content):

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from llmnb.display import markdown, open_blocks
 from llmnb.display.blocks import MarkdownStream
+from llmnb.display.markdown_writer import rewrite
 
 SAMPLE = """# Title
 
@@ -62,6 +63,10 @@ def streamed(text: str, cuts: list[int]) -> str:
         start += cut
     end = stream.finish()
     frozen += end.frozen
+    if whole := stream.whole():
+        assert whole == (markdown.render(text), rewrite(text))
+    else:
+        assert "]:" in text
     return "".join(end.corrected.get(number, html) for number, html in enumerate(frozen))
 
 

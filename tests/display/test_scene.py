@@ -8,7 +8,8 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmnb.display.answer import Answer
+from llmnb.display import static
+from llmnb.display.answer import Answer, Prose
 from llmnb.display.scene import Message, Scene, shared_prefix
 from llmnb.events import Done, Retry, StreamEvent, Text, Thinking, Throttled, ToolCall, ToolResult
 from llmnb.records import Usage
@@ -78,6 +79,9 @@ def test_a_front_end_ends_in_the_state_of_a_keyframe(steps: list[tuple[StreamEve
     whole.receive(scene.keyframe())
     assert front.nodes == whole.nodes
     assert all(node[3] for number, node in whole.nodes.items() if number != 1)
+    drawn = scene.drawn()
+    assert len(drawn) == sum(isinstance(part, Prose) for part in answer.parts)
+    assert static.of(answer, drawn) == static.of(answer)  # what stays is as if nothing had been drawn before
 
 
 def scene_lost(steps: list[tuple[StreamEvent, str]]) -> bool:
