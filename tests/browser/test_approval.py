@@ -10,8 +10,9 @@ from llmnb.display.scene import Scene
 from llmnb.events import Approval, ToolCall
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -48,19 +49,20 @@ def test_a_click_decides(bare: Page, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("way", ["blocking", pytest.param("awaiting", marks=pytest.mark.soak)])
-def test_buttons_in_a_cell(way: str, lab: Lab, page: Page) -> None:
+def test_buttons_in_a_cell(way: str, lab: Lab) -> None:
     """In a cell that blocks and in one that awaits the tool waits for the click, and what is refused does not run."""
+    page = lab.page
     asked = f"r = {QUESTION}" if way == "blocking" else f"r = await {QUESTION}".replace("llm(", "llm.aask(")
     lab.write("a.ipynb", SETUP + ASK + asked, "[x.is_error for _, x in r.tool_results]")
-    lab.open_notebook(page, "a.ipynb")
-    lab.run_cell(page, 0)
+    lab.open_notebook("a.ipynb")
+    lab.run_cell(0)
     page.wait_for_selector(".llmnb-live .llmnb-ask >> nth=1", timeout=60_000)
     page.click(".llmnb-live .llmnb-yes >> nth=0")
     page.click(".llmnb-live .llmnb-no:enabled >> nth=0")
-    lab.wait_idle(page, 0)
-    lab.run_cell(page, 1)
-    lab.wait_idle(page, 1)
-    assert lab.outputs(page, 1)[-1]["data"]["text/plain"] == "[False, True]"
-    shown = lab.outputs(page, 0)[0]["data"]["text/html"]
+    lab.wait_idle(0)
+    lab.run_cell(1)
+    lab.wait_idle(1)
+    assert lab.outputs(1)[-1]["data"]["text/plain"] == "[False, True]"
+    shown = lab.outputs(0)[0]["data"]["text/html"]
     assert "sent to ann@example.org" in shown
     assert "llmnb-yes" not in shown

@@ -13,8 +13,9 @@ from llmnb.simulator import Clock, Simulator
 from llmnb.testing import serve_simulator
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -43,36 +44,37 @@ def sim() -> Iterator[Simulator]:
         yield simulator
 
 
-def test_a_batch_is_waited_for(page: Page, lab: Lab, sim: Simulator) -> None:
+def test_a_batch_is_waited_for(lab: Lab, sim: Simulator) -> None:
     """Which one and until when, at what price, and what may be closed: that stands there when the notebook is opened
     again and its kernel is gone. The cell waits on; Stop leaves the batch at the API; it is sent and read once."""
+    page = lab.page
     lab.write("batch.ipynb", SETUP % sim.environ(), ASK, ASK)
-    lab.open_notebook(page, "batch.ipynb")
+    lab.open_notebook("batch.ipynb")
     waits = "() => document.querySelector('.jp-Notebook')?.innerText.includes('You can close this notebook')"
     for cell in (0, 1):
-        lab.run_cell(page, cell)
+        lab.run_cell(cell)
     page.wait_for_function(waits)
     page.locator(RUN).first.get_by_text("30 in progress in batch msgbatch_").first.wait_for()
     screenshot(page, "batch-waiting")
     page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
     lab.stop_kernels()
-    lab.open_notebook(page, "batch.ipynb")
+    lab.open_notebook("batch.ipynb")
     page.wait_for_function(waits)
     assert "llmnb batches cancel msgbatch_" in page.locator(".jp-Notebook").inner_text()
     screenshot(page, "batch-opened-again")
     for cell in (0, 1):
-        lab.run_cell(page, cell)
+        lab.run_cell(cell)
     page.wait_for_selector(f"{RUN} button")
     page.wait_for_function(waits)
     page.locator(f"{RUN} button").click()
-    lab.wait_idle(page, 1, timeout=10_000)
-    kept, beside, error = lab.outputs(page, 1)
+    lab.wait_idle(1, timeout=10_000)
+    kept, beside, error = lab.outputs(1)
     assert kept["data"]["text/plain"].split(" · ")[-2:][0] == "stopped"
     assert beside["data"]["text/plain"] == ""
     assert "The batch goes on at the API" in error["evalue"]
     sim.clock.advance(3_600)
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
-    assert "half the price: $0.0" in lab.outputs(page, 2)[0]["data"]["text/plain"]
+    lab.run_cell(2)
+    lab.wait_idle(2)
+    assert "half the price: $0.0" in lab.outputs(2)[0]["data"]["text/plain"]
     screenshot(page, "batch-over")
     assert sum(seen.path == "/v1/messages/batches" and seen.method == "POST" for seen in sim.requests) == 1

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -37,15 +38,15 @@ INPUT = ".llmnb-chat textarea"
 
 
 @pytest.fixture
-def box(page: Page, lab: Lab) -> Page:
+def box(lab: Lab) -> Page:
     """JupyterLab with the box on the page."""
     lab.write("box.ipynb", *NOTEBOOK)
-    lab.open_notebook(page, "box.ipynb")
+    lab.open_notebook("box.ipynb")
     for number in (0, 1):
-        lab.run_cell(page, number)
-        lab.wait_idle(page, number)
-    page.wait_for_selector(INPUT)
-    return page
+        lab.run_cell(number)
+        lab.wait_idle(number)
+    lab.page.wait_for_selector(INPUT)
+    return lab.page
 
 
 def send(page: Page, text: str) -> None:
@@ -64,11 +65,11 @@ def wait_turns(page: Page, count: int) -> None:
     )
 
 
-def printed(page: Page, lab: Lab, number: int) -> str:
+def printed(lab: Lab, number: int) -> str:
     """Run a cell; what it printed."""
-    lab.run_cell(page, number)
-    lab.wait_idle(page, number)
-    return "".join(output.get("text", "") for output in lab.outputs(page, number))
+    lab.run_cell(number)
+    lab.wait_idle(number)
+    return "".join(output.get("text", "") for output in lab.outputs(number))
 
 
 def screenshot(page: Page, name: str) -> None:
@@ -77,13 +78,9 @@ def screenshot(page: Page, name: str) -> None:
         page.locator(".llmnb-chat").screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_the_box_of_a_chat(box: Page, lab: Lab) -> None:
+def test_the_box_of_a_chat(box: Page, lab: Lab, trouble: list[str]) -> None:
     """Enter asks, Shift+Enter does not; Stop, regenerate and edit work while the kernel is free; Close keeps it all."""
-    page, seen = box, list[str]()
-    page.on("pageerror", lambda error: seen.append(str(error)))
-    page.on("console", lambda message: seen.append(message.text) if message.type == "error" else None)
-    page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
-
+    page = box
     page.focus(INPUT)
     page.keyboard.insert_text("one")
     page.keyboard.press("Shift+Enter")
@@ -98,19 +95,19 @@ def test_the_box_of_a_chat(box: Page, lab: Lab) -> None:
 
     send(page, "slowly, please")
     page.wait_for_selector(".llmnb-chat .llmnb-body p:has-text('slow words')")  # one before it has come to its end
-    assert printed(page, lab, 2) == "free\n"  # while the answer comes
+    assert printed(lab, 2) == "free\n"  # while the answer comes
     screenshot(page, "chat-running")
     page.focus(INPUT)
     page.keyboard.press("Escape")
     page.wait_for_selector(".llmnb-chat .llmnb-left-over .llmnb-warning")
     assert page.inner_text(".llmnb-left-over .llmnb-warning") == "stopped"
     assert page.input_value(INPUT) == "slowly, please"  # to be edited
-    assert printed(page, lab, 5) == ""
-    assert lab.outputs(page, 5)[0]["data"]["text/plain"] == "'cancelled'"
+    assert printed(lab, 5) == ""
+    assert lab.outputs(5)[0]["data"]["text/plain"] == "'cancelled'"
 
     page.fill(INPUT, "")
-    lab.run_cell(page, 3)
-    lab.wait_idle(page, 3)
+    lab.run_cell(3)
+    lab.wait_idle(3)
     wait_turns(page, 2)  # what a cell asks is in the box, too
     page.click(".llmnb-chat button:text('Regenerate')")
     wait_turns(page, 2)
@@ -120,7 +117,7 @@ def test_the_box_of_a_chat(box: Page, lab: Lab) -> None:
     page.fill(INPUT, "three")
     page.press(INPUT, "Enter")
     wait_turns(page, 1)
-    assert printed(page, lab, 4).startswith("three **echo** three")
+    assert printed(lab, 4).startswith("three **echo** three")
     screenshot(page, "chat-light")
     page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
     page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
@@ -129,7 +126,7 @@ def test_the_box_of_a_chat(box: Page, lab: Lab) -> None:
 
     page.click(".llmnb-chat button:text('Close')")
     page.wait_for_selector("details.llmnb-turn")
-    (kept,) = lab.outputs(page, 1)
+    (kept,) = lab.outputs(1)
     assert set(kept["data"]) == {"text/html", "text/markdown", "text/plain"}
     assert "three" in kept["data"]["text/markdown"]
-    assert seen == []
+    assert trouble == []

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -42,17 +43,15 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_a_comparison(page: Page, lab: Lab) -> None:
+def test_a_comparison(lab: Lab, trouble: list[str]) -> None:
     """Both columns grow while the cell blocks, stand side by side, on a phone below each other; Stop, reached by the
     keyboard, ends both; in the file there is no widget. Many prompts are a table that fills, and a button."""
-    seen: list[str] = []
-    page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: seen.append(str(error)))
+    page = lab.page
     lab.write("compare.ipynb", *NOTEBOOK)
-    lab.open_notebook(page, "compare.ipynb")
-    lab.run_cell(page, 0)
-    lab.wait_idle(page, 0)
-    lab.run_cell(page, 1)
+    lab.open_notebook("compare.ipynb")
+    lab.run_cell(0)
+    lab.wait_idle(0)
+    lab.run_cell(1)
     page.wait_for_function(
         "() => { const bodies = [...document.querySelectorAll('.llmnb-compare .llmnb-column .llmnb-body')];"
         " return bodies.length === 2 && bodies.every((body) => body.innerText.length > 80); }"
@@ -72,19 +71,19 @@ def test_a_comparison(page: Page, lab: Lab) -> None:
     page.focus(".llmnb-compare .llmnb-stop")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelectorAll('.llmnb-compare .llmnb-footer').length === 2")
-    lab.wait_idle(page, 1)
-    assert "Stopped. What was answered by then is kept" in str(lab.outputs(page, 1))
+    lab.wait_idle(1)
+    assert "Stopped. What was answered by then is kept" in str(lab.outputs(1))
     assert page.inner_text(".llmnb-compare").count("stopped") == 2
 
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
+    lab.run_cell(2)
+    lab.wait_idle(2)
     page.wait_for_function("() => document.querySelectorAll('.llmnb-scored').length === 2")
     screenshot(page, "compare-done")
-    [output] = lab.outputs(page, 2)
+    [output] = lab.outputs(2)
     assert sorted(output["data"]) == ["text/html", "text/markdown", "text/plain"]
     assert "echo of claude-opus-5-5" in page.locator(COLUMN).nth(3).inner_text()
 
-    lab.run_cell(page, 3)
+    lab.run_cell(3)
     table = ".llmnb-run .llmnb-many"
     page.wait_for_function(
         "() => document.querySelector('.llmnb-run .llmnb-standings')?.innerText.match(/30 of 31/g)?.length === 2"
@@ -97,14 +96,14 @@ def test_a_comparison(page: Page, lab: Lab) -> None:
     screenshot(page, "compare-many-live")
     page.focus(".llmnb-run .llmnb-stop")
     page.keyboard.press("Enter")
-    lab.wait_idle(page, 3)
-    kept, error = lab.outputs(page, 3)
+    lab.wait_idle(3)
+    kept, error = lab.outputs(3)
     assert sorted(kept["data"]) == ["text/html", "text/plain"]
     assert kept["data"]["text/plain"].endswith("stopped")
     assert "What was answered by then is kept" in error["evalue"]
-    lab.run_cell(page, 4)
-    lab.wait_idle(page, 4)
-    [output] = lab.outputs(page, 4)  # once, and without a widget
+    lab.run_cell(4)
+    lab.wait_idle(4)
+    [output] = lab.outputs(4)  # once, and without a widget
     assert sorted(output["data"]) == ["text/html", "text/markdown", "text/plain"]
     screenshot(page, "compare-many-done")
-    assert seen == []
+    assert trouble == []

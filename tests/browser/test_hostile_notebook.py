@@ -17,9 +17,12 @@ import pytest
 
 from llmnb.display import static
 
+from .trouble import watch
+
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -145,16 +148,6 @@ def canary() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def watch(page: Page) -> list[str]:
-    """What must not happen: dialogs, errors of the page, other pages."""
-    seen: list[str] = []
-    page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on("pageerror", lambda error: seen.append(f"error {error}"))
-    page.on("popup", lambda popup: seen.append(f"popup {popup.url}"))
-    page.on("framenavigated", lambda frame: seen.append(f"frame {frame.url}") if frame.parent_frame else None)
-    return seen
-
-
 FOREIGN = """(copy) => {
   const tags = "script, img, iframe, object, embed, form, link, base, meta, video, audio, dialog, template, svg";
   const good = /^(https?:|mailto:|#)/i;
@@ -188,50 +181,50 @@ def look(page: Page) -> None:
 
 @pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.soak)])
 def test_hostile_text_in_every_place(
-    page: Page, lab: Lab, canary: tuple[str, list[str]], tmp_path: Path, step: int
+    lab: Lab, trouble: list[str], page: Page, canary: tuple[str, list[str]], tmp_path: Path, step: int
 ) -> None:
     """Wherever a stranger's text can stand, in each state of a notebook: nothing runs, the canary is not asked.
 
     Every second text does; each of them goes through all that Python renders in tests/display/test_hostile.py.
     """
-    address, asked = canary
+    shown, (address, asked) = lab.page, canary
     texts = [text.replace("canary.example", address) for text in corpus()[::step]]
     answers = [".llmnb-answer", len(texts) + 11 + 2 * math.ceil(len(texts) / 20)]  # as ends, of replies, of views
     quiet = [*QUIET, *(f"markdown({piece})" for piece in range(math.ceil(len(texts) / 45)))]
     (lab.folder / "corpus.json").write_text(json.dumps(texts))
     lab.write("hostile.ipynb", PRODUCER, SETUP, "views('widget', 'seen')", *quiet)
-    lab.open_notebook(page, "hostile.ipynb")
-    seen = watch(page)
+    lab.open_notebook("hostile.ipynb")
     for cell in range(3):
-        lab.run_cell(page, cell)
-    page.wait_for_function(COUNT, arg=[".llmnb-live .llmnb-tool", len(texts)], timeout=60_000)
-    look(page)
+        lab.run_cell(cell)
+    shown.wait_for_function(COUNT, arg=[".llmnb-live .llmnb-tool", len(texts)], timeout=60_000)
+    look(shown)
     (lab.folder / "seen").touch()
     for cell in range(2, 3 + len(quiet)):
-        lab.run_cell(page, cell) if cell > 2 else None
-        lab.wait_idle(page, cell, timeout=60_000)
-    page.wait_for_function(COUNT, arg=answers, timeout=60_000)
-    page.wait_for_function(COUNT, arg=[".llmnb-chat article", len(texts)], timeout=60_000)
-    look(page)
-    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        lab.run_cell(cell) if cell > 2 else None
+        lab.wait_idle(cell, timeout=60_000)
+    shown.wait_for_function(COUNT, arg=answers, timeout=60_000)
+    shown.wait_for_function(COUNT, arg=[".llmnb-chat article", len(texts)], timeout=60_000)
+    look(shown)
+    shown.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
     command = [sys.executable, "-m", "nbconvert", "--to=html", f"--output={tmp_path / 'page.html'}"]
     conversion = subprocess.Popen([*command, str(lab.folder / "hostile.ipynb")], stderr=subprocess.PIPE)
 
     lab.stop_kernels()
-    lab.open_notebook(page, "hostile.ipynb")
-    page.wait_for_function(COUNT, arg=answers, timeout=60_000)
-    look(page)
-    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets[2].model.trusted")
-    assert seen == []
+    lab.open_notebook("hostile.ipynb")
+    shown.wait_for_function(COUNT, arg=answers, timeout=60_000)
+    look(shown)
+    assert shown.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets[2].model.trusted")
+    assert [what for what in trouble if not what.startswith("console")] == []  # it tells of the kernel that is gone
 
     said = conversion.communicate(timeout=60)[1]
     assert conversion.returncode == 0, said
     page.route("https://**", lambda route: route.abort())  # the converter's own libraries
-    page.goto((tmp_path / "page.html").as_uri())
-    page.wait_for_function(COUNT, arg=answers, timeout=60_000)
-    look(page)
-    assert [what for what in seen if not what.startswith("error")] == []  # its page misses its libraries
+    with watch(page) as seen:
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_function(COUNT, arg=answers, timeout=60_000)
+        look(page)
+    assert [what for what in seen if not what.startswith(("error", "console"))] == []  # it misses its libraries
     assert asked == []
     page.evaluate("(url) => fetch(url, { mode: 'no-cors' }).catch(() => null)", f"http://{address}/probe")
     assert asked == ["/probe"]  # it does listen

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -47,33 +48,32 @@ def wait_calls(page: Page, count: int) -> None:
     )
 
 
-def test_the_meter(page: Page, lab: Lab) -> None:
+def test_the_meter(lab: Lab, trouble: list[str]) -> None:
     """It shows each call within a moment, also while a cell is running; closed, it needs neither widget nor kernel."""
-    alerts: list[str] = []
-    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    page = lab.page
     lab.write("meter.ipynb", *NOTEBOOK)
-    lab.open_notebook(page, "meter.ipynb")
+    lab.open_notebook("meter.ipynb")
     for number in (0, 1):
-        lab.run_cell(page, number)
-        lab.wait_idle(page, number)
+        lab.run_cell(number)
+        lab.wait_idle(number)
     wait_calls(page, 0)
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
+    lab.run_cell(2)
+    lab.wait_idle(2)
     wait_calls(page, 1)
-    lab.run_cell(page, 3)
+    lab.run_cell(3)
     wait_calls(page, 2)  # while the cell sleeps
     screenshot(page, "meter-live")
-    lab.wait_idle(page, 3)
+    lab.wait_idle(3)
     wait_calls(page, 3)
     text = page.locator(METER).inner_text()
     assert "project <img src=x onerror=alert(1)>" in text
     assert "of $0.01 a day" in text
-    lab.run_cell(page, 4)
-    lab.wait_idle(page, 4)
+    lab.run_cell(4)
+    lab.wait_idle(4)
     page.wait_for_function("() => !document.querySelector('.jp-OutputArea .widget-output, .lm-Widget.jupyter-widgets')")
-    (kept,) = lab.outputs(page, 1)
+    (kept,) = lab.outputs(1)
     assert set(kept["data"]) == {"text/html", "text/markdown", "text/plain"}
     assert page.locator(METER).count() == 1
     wait_calls(page, 3)
     screenshot(page, "meter-kept")
-    assert alerts == []
+    assert trouble == []

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -27,15 +28,16 @@ WORDS = "() => [...document.querySelector('.llmnb-live')?.innerText.matchAll(/wo
 SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
 
 
-def test_a_reload_in_the_middle(page: Page, lab: Lab) -> None:
+def test_a_reload_in_the_middle(lab: Lab) -> None:
     """After a reload in the middle of an answer it goes on live, Stop stops it, and it stays: also when the kernel is
     dead and the page loaded once more.
     """
+    page = lab.page
     lab.write("reload.ipynb", SIMULATED, "reply = llm('Hi')", "llmnb.last().status")
-    lab.open_notebook(page, "reload.ipynb")
-    lab.run_cell(page, 0)
-    lab.wait_idle(page, 0)
-    lab.run_cell(page, 1)
+    lab.open_notebook("reload.ipynb")
+    lab.run_cell(0)
+    lab.wait_idle(0)
+    lab.run_cell(1)
     page.wait_for_selector(".llmnb-live .llmnb-block:has-text('word')")
     page.evaluate(SAVE)
     page.reload()
@@ -45,11 +47,11 @@ def test_a_reload_in_the_middle(page: Page, lab: Lab) -> None:
     assert int(page.inner_text(".llmnb-running").split()[-2]) >= 2  # since the question, not since the reload
     page.click(".llmnb-stop")
     page.wait_for_selector(".llmnb-answer .llmnb-footer:has-text('stopped')")
-    answer, *_ = lab.outputs(page, 1)
+    answer, *_ = lab.outputs(1)
     assert set(answer["data"]) == {"text/html", "text/markdown", "text/plain"}
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
-    assert lab.outputs(page, 2)[0]["data"]["text/plain"] == "'cancelled'"
+    lab.run_cell(2)
+    lab.wait_idle(2)
+    assert lab.outputs(2)[0]["data"]["text/plain"] == "'cancelled'"
 
     page.evaluate(SAVE)
     lab.stop_kernels()

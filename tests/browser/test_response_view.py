@@ -15,8 +15,9 @@ from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
 from llmnb.records import Usage
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -518,23 +519,19 @@ llm = llmnb.LLM("claude-sonnet-5-5")
 
 
 @pytest.fixture
-def notebook(page: Page, lab: Lab) -> Page:
+def notebook(lab: Lab) -> Page:
     """JupyterLab with the notebook open, its first cell run."""
     lab.write("view.ipynb", *NOTEBOOK)
-    lab.open_notebook(page, "view.ipynb")
-    lab.run_cell(page, 0)
-    lab.wait_idle(page, 0)
-    return page
+    lab.open_notebook("view.ipynb")
+    lab.run_cell(0)
+    lab.wait_idle(0)
+    return lab.page
 
 
-def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
+def test_in_jupyterlab(notebook: Page, lab: Lab, trouble: list[str]) -> None:
     """An answer streams, stays as a bundle, Stop ends a blocked cell, the next cell runs; the console has no error."""
     page = notebook
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-
-    lab.run_cell(page, 1)
+    lab.run_cell(1)
     page.wait_for_selector(".llmnb-live .llmnb-code .k", timeout=90_000)  # the first frame, on a busy machine
     page.wait_for_selector(".llmnb-live td")
     assert page.is_visible(".llmnb-stop")
@@ -544,22 +541,22 @@ def test_in_jupyterlab(notebook: Page, lab: Lab) -> None:
     assert page.evaluate("() => window.drawn.closest('.llmnb-answer') !== null")  # it was not drawn again
     assert page.locator(".llmnb-answer style").count() == 0  # the page has the rules already
     page.wait_for_selector(".llmnb-answer .MathJax")
-    lab.wait_idle(page, 1)
+    lab.wait_idle(1)
     assert page.query_selector(".llmnb-live") is None
-    assert set(lab.outputs(page, 1)[0]["data"]) == {"text/html", "text/markdown", "text/plain"}
+    assert set(lab.outputs(1)[0]["data"]) == {"text/html", "text/markdown", "text/plain"}
     assert page.inner_text(".llmnb-answer .llmnb-tool code") == "weather"
 
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
-    lab.run_cell(page, 3)
+    lab.run_cell(2)
+    lab.wait_idle(2)
+    lab.run_cell(3)
     page.wait_for_selector(".llmnb-live .llmnb-block p")
     page.click(".llmnb-stop")
-    lab.wait_idle(page, 3)
-    answer, traceback = lab.outputs(page, 3)
+    lab.wait_idle(3)
+    answer, traceback = lab.outputs(3)
     assert "Simulated answer" in answer["data"]["text/plain"]
     assert "stopped" in answer["data"]["text/plain"]
     assert len(traceback["traceback"]) == 1
-    lab.run_cell(page, 4)
-    lab.wait_idle(page, 4)
-    assert lab.outputs(page, 4)[0]["text"] == "cancelled\n"
-    assert errors == []
+    lab.run_cell(4)
+    lab.wait_idle(4)
+    assert lab.outputs(4)[0]["text"] == "cancelled\n"
+    assert trouble == []

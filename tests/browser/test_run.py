@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
     from playwright.sync_api import Page
+
+    from .lab import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -41,13 +42,14 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_a_run_is_stopped(page: Page, lab: Lab) -> None:
+def test_a_run_is_stopped(lab: Lab) -> None:
     """Rows, dollars and the first error while the cell blocks; Stop ends it, what is finished stays, and goes on."""
+    page = lab.page
     lab.write("run.ipynb", *NOTEBOOK)
-    lab.open_notebook(page, "run.ipynb")
-    lab.run_cell(page, 0)
-    lab.wait_idle(page, 0)
-    lab.run_cell(page, 1)
+    lab.open_notebook("run.ipynb")
+    lab.run_cell(0)
+    lab.wait_idle(0)
+    lab.run_cell(1)
     page.wait_for_function("() => document.querySelector('.llmnb-run')?.innerText.includes('30 of 32 rows')")
     text = page.locator(RUN).inner_text()
     assert "1 failed" in text
@@ -61,14 +63,14 @@ def test_a_run_is_stopped(page: Page, lab: Lab) -> None:
     assert button["y"] < words["y"]  # where it was before there was an error
     screenshot(page, "run-live")
     page.locator(f"{RUN} button").click()
-    lab.wait_idle(page, 1, timeout=10_000)
-    kept, error = lab.outputs(page, 1)
+    lab.wait_idle(1, timeout=10_000)
+    kept, error = lab.outputs(1)
     assert set(kept["data"]) == {"text/html", "text/plain"}
     assert "30 of 32 rows" in kept["data"]["text/plain"]
     assert kept["data"]["text/plain"].split(" · ")[-2:][0] == "stopped"
     assert "29 of 32 rows are answered and kept" in error["evalue"]
     page.wait_for_function("() => !document.querySelector('.llmnb-run button')")
-    lab.run_cell(page, 2)
-    lab.wait_idle(page, 2)
-    assert lab.outputs(page, 2)[-1]["data"]["text/plain"] == "(29, 1)"
+    lab.run_cell(2)
+    lab.wait_idle(2)
+    assert lab.outputs(2)[-1]["data"]["text/plain"] == "(29, 1)"
     screenshot(page, "run-kept")
