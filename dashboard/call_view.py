@@ -78,6 +78,7 @@ def _cost(call: Call, children: list[Call]) -> None:
             pd.DataFrame([line for one in (call, *children) for line in _lines(one)]),
             hide_index=True,
             width="stretch",
+            placeholder="",  # of the sum
             column_config={"Count": st.column_config.NumberColumn(format="localized")},
         )
         for one in (call, *children):

@@ -309,6 +309,5 @@ def _explained(error: ValidationError) -> SettingsError:
     given = first["input"]
     if isinstance(given, str) and "://" in given:
         given = str(PostgresPlace(given))  # without its password
-    return SettingsError(
-        f"setting {name!r} ({PREFIX}{name.upper()} or [tool.llmnb]): {first['msg']}, not {given!r}", name=name
-    )
+    said = first["msg"].removeprefix("Value error, ")  # which pydantic writes before the words of our own checks
+    return SettingsError(f"setting {name!r} ({PREFIX}{name.upper()} or [tool.llmnb]): {said}, not {given!r}", name=name)

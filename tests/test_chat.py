@@ -307,7 +307,11 @@ def test_undo(sim: Simulator) -> None:
     for turns in (2, 0, -1):
         with pytest.raises(InvalidRequest, match="nothing to undo"):
             chat.undo(turns)
+    with pytest.raises(InvalidRequest, match="from 1 to 1, as this chat has 1 turn, not 2"):
+        chat.undo(2)
     assert said(chat.clear()) == []
+    with pytest.raises(InvalidRequest, match="no turn yet"):
+        chat.undo()
 
 
 def test_fork(sim: Simulator) -> None:

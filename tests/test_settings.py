@@ -109,6 +109,7 @@ def test_impossible_value_names_setting_and_value(
         settings.load()
     assert name in str(caught.value)
     assert value in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 def test_prices_that_are_no_json_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import books
 import clock
 import exporting
@@ -148,8 +150,8 @@ def health() -> None:
             "Where": str(facts["path"]),
             "Size": f"{figures.compact(int(facts['size_bytes']))}B",
             "Calls": figures.count(calls),
-            "First call": facts["first_call"] or figures.NOT_KNOWN,
-            "Last call": facts["last_call"] or figures.NOT_KNOWN,
+            "First call": _moment(facts["first_call"]),
+            "Last call": _moment(facts["last_call"]),
             "Not summed up yet": figures.count(int(facts["waiting"])),
             "Days cut in": facts["zone"] or clock.zone_name(clock.now()),
             "Schema": str(facts["schema"]),
@@ -160,6 +162,13 @@ def health() -> None:
         st.caption(
             "`llmnb doctor` looks deeper; `llmnb ledger prune --older 400d` makes it smaller, and keeps the totals."
         )
+
+
+def _moment(iso: str | None) -> str:
+    if iso is None:
+        return figures.NOT_KNOWN
+    when = datetime.fromisoformat(iso).astimezone(clock.zone())
+    return f"{when.day} {when:%b %Y, %H:%M:%S}"
 
 
 def exported(chosen: Filters) -> None:

@@ -153,13 +153,18 @@ def _is_model(part: object) -> bool:
 def _refused(part: object) -> str:
     if _is_table(part):
         return (
-            f"a prompt cannot hold a {type(part).__name__}: llm.map(rows, template) asks of each row, and "
+            f"a prompt cannot hold {_named(part)}: llm.map(rows, template) asks of each row, and "
             "frame.to_csv(index=False) or list(series) makes one prompt of all"
         )
     return (
-        f"a prompt cannot hold a {type(part).__name__}: give str, bytes, pathlib.Path, a content block (dict or SDK "
+        f"a prompt cannot hold {_named(part)}: give str, bytes, pathlib.Path, a content block (dict or SDK "
         f"object), or a list of them. {_TAKEN}"
     )
+
+
+def _named(part: object) -> str:
+    name = type(part).__name__
+    return "None" if part is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 # Files and bytes ------------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ class Chat(Shown):
         """
         count = whole(turns)
         if count is None or not 1 <= count <= len(self._turns):
-            raise InvalidRequest(f"nothing to undo: {turns} turns of {len(self._turns)}")
+            raise InvalidRequest(_nothing_to_undo(turns, len(self._turns)))
         with self._turn():
             self._turns = self._turns[:-count]
             if self._sent.left_out > len(self._turns):
@@ -389,3 +389,11 @@ def _told_by(room: Generator[Question, Reply, Sent], ask: Callable[[Question], R
             asked = room.send(ask(asked))
     except StopIteration as end:
         return end.value
+
+
+def _nothing_to_undo(turns: object, there: int) -> str:
+    if there == 0:
+        return "nothing to undo: this chat has no turn yet"
+    plural = "" if there == 1 else "s"
+    has = f"this chat has {there} turn{plural}"
+    return f"nothing to undo: give a number of turns from 1 to {there}, as {has}, not {turns!r}"

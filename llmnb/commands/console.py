@@ -246,7 +246,8 @@ def _refusal(error: Any) -> str:
     about = f" (request {error.request_id})" if error.request_id else ""
     said = error.api_message or error.message
     status = "broke off with" if error.status_code == 200 else f"answered {error.status_code}"  # 200: it had begun
-    notes = "".join(f" {note.removeprefix('llmnb: ')}" for note in getattr(error, "__notes__", ()))
+    told = [note.removeprefix("llmnb: ") for note in getattr(error, "__notes__", ())]
+    notes = "".join(f" {note[:1].upper()}{note[1:]}" for note in told)
     return f"the API {status}{kind}: {said}{about}.{_hint(error.status_code, said)}{notes}"
 
 

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import anthropic
 
 State = Literal["ok", "note", "fix"]
+
+LEAST_FREE_BYTES = 5_000_000
+"""A ledger that is begun, its write-ahead log and the spool take some 0.5 MB before the first checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,7 @@ def _ledger() -> Iterator[Check]:
 def _ledger_to_be(path: Path) -> Check:
     folder = next(parent for parent in path.parents if parent.exists())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return Check("ledger", "ok", f"{path} is made with the first call")
+        return _with_room(Check("ledger", "ok", f"{path} is made with the first call"), folder)
     return Check(
         "ledger", "fix", f"{path} cannot be made: {folder} is not writable", "set LLMNB_HOME to a folder of yours"
     )
@@ -165,7 +169,7 @@ def _ledger_of_a_team(place: PostgresPlace) -> Check:
     from llmnb.ledger import migrations
 
     version, calls = _version_and_calls(place)
-    found = f"{place}: {calls:,} calls, schema {version}"
+    found = f"{place}: {_counted(calls)}, schema {version}"
     if version > migrations.LATEST:
         return Check("ledger", "fix", f"{found} of a newer llmnb", "pip install -U llmnb; until then it is only read")
     return Check("ledger", "ok", found if version else f"{place}: is made with the first call")
@@ -185,7 +189,7 @@ def _ledger_that_is(path: Path) -> Check:
     from llmnb.ledger import migrations
 
     version, calls = _version_and_calls(path)
-    found = f"{path}: {calls:,} calls, {path.stat().st_size / 1e6:,.1f} MB, schema {version}"
+    found = f"{path}: {_counted(calls)}, {path.stat().st_size / 1e6:,.1f} MB, schema {version}"
     if version > migrations.LATEST:
         return Check("ledger", "fix", f"{found} of a newer llmnb", "pip install -U llmnb; until then it is only read")
     if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
@@ -194,7 +198,20 @@ def _ledger_that_is(path: Path) -> Check:
         )
     if path.stat().st_mode & 0o077:
         return Check("ledger", "note", f"{found}, readable by others", f"chmod 600 {path}")
-    return Check("ledger", "ok", found)
+    return _with_room(Check("ledger", "ok", found), path.parent)
+
+
+def _counted(calls: int) -> str:
+    return f"{calls:,} call{'' if calls == 1 else 's'}"
+
+
+def _with_room(check: Check, folder: Path) -> Check:
+    """The check, or what to do where the disk is about to be full."""
+    free = shutil.disk_usage(folder).free
+    if free >= LEAST_FREE_BYTES:
+        return check
+    found = f"{check.found}, and the disk is full: {free / 1e6:,.1f} MB are free"
+    return replace(check, state="fix", found=found, do="free some disk space, or set LLMNB_HOME to another disk")
 
 
 def _cache() -> Iterator[Check]:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 the com
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -308,7 +309,7 @@ def _print_stream(llm: LLM, text: str) -> None:
         elif isinstance(event, Text):
             print(event.text, end="", flush=True)
         elif isinstance(event, Retry):
-            print(f"llmnb: {event.reason}; trying again in {event.wait_s:.0f} s", file=sys.stderr)
+            print(f"llmnb: {event.reason}; trying again in {math.ceil(event.wait_s)} s", file=sys.stderr)
         elif isinstance(event, Done):
             print()
             _warn_if_cut(event.stop_reason)

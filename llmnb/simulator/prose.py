@@ -241,7 +241,8 @@ def _acknowledged(question: Question) -> list[str]:
     if question.system:
         lines.append(f"> Following the system prompt: “{_inline(question.system, 90)}”")
     if question.earlier:
-        lines.append(f"Earlier you asked about *{_inline(question.earlier[-1], 60)}*; this goes on from there.")
+        asked = _inline(question.earlier[-1], 60).rstrip(".!")
+        lines.append(f"Earlier you asked about *{asked}*; this goes on from there.")
     return lines
 
 
@@ -258,10 +259,9 @@ def _plan(text: str, words: list[str], seed: str) -> list[str]:
     dice = random.Random(f"{seed}:{text}")
     title = " ".join(words[:6])
     first, second = words[0], words[min(1, len(words) - 1)]
-    count = "1 term that matters" if len(words) == 1 else f"{len(words)} terms that matter"
     parts = [
         f"## {title[:1].upper()}{title[1:]}",
-        dice.choice(_OPENINGS).format(first=first, second=second, count=count),
+        _opening(dice, words),
         "### Steps",
         "\n".join(
             f"{at}. {step.format(first=first, second=second)}" for at, step in enumerate(dice.sample(_STEPS, 3), 1)
@@ -282,8 +282,15 @@ def _plan(text: str, words: list[str], seed: str) -> list[str]:
     return parts
 
 
+def _opening(dice: random.Random, words: list[str]) -> str:
+    opening = dice.choice(_OPENINGS)  # also of one word, so that what is chosen after it stays what it was
+    if len(words) == 1:
+        return f"All of it hangs on **{words[0]}**."
+    return opening.format(first=words[0], second=words[1], count=len(words))
+
+
 _OPENINGS = (
-    "The question has {count}; **{first}** carries most of it, and **{second}** says where to look.",
+    "The question has {count} terms that matter; **{first}** carries most of it, and **{second}** says where to look.",
     "Start from **{first}**: once it is pinned down, **{second}** follows.",
     "**{first}** and **{second}** belong together here, so they are taken in that order.",
 )

@@ -218,6 +218,7 @@ def test_an_error_of_the_api_is_one_line(run: Llmnb, llmnb_simulator: Simulator)
     """Status, kind, message and request id of the API, and no traceback."""
     told = one_line(run("ask", "Hi", "-m", "no-such-model"))
     assert re.search(r"404 not_found_error: .*no-such-model.*req_", told)
+    assert ". No model is called 'no-such-model'." in told
     assert "`llmnb prices` lists" in told
 
 
@@ -234,7 +235,7 @@ def test_an_error_before_the_answer_is_tried_again(run: Llmnb, llmnb_simulator: 
     llmnb_simulator.fail("error_event", after_events=0)
     done = run("ask", "Hi")
     assert (done.returncode, len(llmnb_simulator.requests)) == (0, 2)
-    assert re.fullmatch(r"llmnb: overloaded[^\n]*; trying again in \d+ s\n", done.stderr)
+    assert re.fullmatch(r"llmnb: overloaded[^\n]*; trying again in [1-9] s\n", done.stderr)
 
 
 def test_a_wrong_key_is_one_line(run: Llmnb, llmnb_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,6 +508,15 @@ def test_doctor_tells_of_a_place_that_cannot_be_made(monkeypatch: pytest.MonkeyP
     (tmp_path / "file").touch()
     monkeypatch.setenv("LLMNB_HOME", str(tmp_path / "file" / "home"))
     assert checks()["ledger"].state == "fix"
+
+
+def test_doctor_tells_of_a_full_disk(monkeypatch: pytest.MonkeyPatch, spent: Simulator, llmnb_home: Path) -> None:
+    """Of one that holds the ledger, and of one that is to hold it."""
+    monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 10**18)
+    there = checks()["ledger"]
+    monkeypatch.setenv("LLMNB_HOME", str(llmnb_home.parent / "other"))
+    for found in (there, checks()["ledger"]):
+        assert (found.state, "the disk is full" in found.found) == ("fix", True)
 
 
 def test_doctor_tells_of_the_response_cache(llmnb_simulator: Simulator, llmnb_home: Path) -> None:

@@ -69,7 +69,10 @@ def test_versions_and_health(show: Show, fill: Fill, llmnb_home: Path) -> None:
     assert versions.values.tolist() == [["p 1", 2, 15], ["p 2", 1, 9]]
     assert published["model"].str.startswith("claude-").all()
     assert dict(zip(store[""], store["Value"], strict=True))["Where"] == str(llmnb_home / "ledger.db")
-    assert dict(zip(store[""], store["Value"], strict=True))["Calls"] == "3"
+    said = dict(zip(store[""], store["Value"], strict=True))
+    assert said["Calls"] == "3"
+    first = noon(3)
+    assert said["First call"] == f"{first.day} {first:%b %Y}, 12:00:00"
 
 
 def test_export_is_what_the_filter_bar_chose(show: Show, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,3 +67,12 @@ def test_any_question_is_answered_and_labelled(prompt: str, system: str) -> None
     text = answer(prompt, system=system)
     assert LABEL in text or SHORT_LABEL in text
     assert text == answer(prompt, system=system)
+
+
+def test_what_is_said_about_one_word_is_about_one() -> None:
+    """Under any seed, and a question that ended in a full stop is quoted without it."""
+    for seed in "abcdef":
+        text = write_answer(Question("Please explain plinths", earlier=("Name a hash function.",)), seed)
+        assert "1 terms" not in text
+        assert "**plinths** and **plinths**" not in text
+        assert "*Name a hash function*; this goes on" in text
