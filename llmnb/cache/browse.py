@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from llmnb.cache.responses import ResponseCache, request_name, responses
 from llmnb.cache.stored import PEEK_BYTES, StoredAnswer, Unreadable
@@ -20,6 +20,7 @@ from llmnb.errors import InvalidRequest, LlmnbError, StoreError
 from llmnb.settings import Settings
 
 _PAGE = 500
+_QUESTION_CHARS = 80
 ADVICE = "`llmnb doctor` checks it."
 """How the message of a cache that cannot be used ends."""
 
@@ -38,7 +39,8 @@ class Stats:
 class Entry:
     """One answer that is kept; `key` names its question. `created` is when it came, `expires` until when it is used.
 
-    Tokens are those it was billed for when it came; `input_tokens` are all that the model read.
+    Tokens are those it was billed for when it came; `input_tokens` are all that the model read. `question` is the
+    beginning of the last text that was asked, on one line, and `sample` its number, see `LLM`.
     """
 
     key: str
@@ -50,6 +52,8 @@ class Entry:
     streamed: bool
     expires: datetime | None = None
     message_id: str = ""
+    question: str = ""
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ def entries(
         StoreError: the cache cannot be read.
     """
     with opened(settings) as cache:
-        return sorted(_matching(cache, model, older), key=lambda entry: entry.created, reverse=True)
+        found = sorted(_matching(cache, model, older), key=lambda entry: entry.created, reverse=True)
+        return [_with_question(entry, _request_of(cache, entry.key)) for entry in found]
 
 
 def show(key: str, *, settings: Settings | None = None) -> Shown:
@@ -98,8 +103,8 @@ def show(key: str, *, settings: Settings | None = None) -> Shown:
         if data is None:
             raise InvalidRequest(f"the answer {key!r} has expired")
         answer = StoredAnswer.decoded(data)
-        request = answer.request or cache.backend.get(request_name(answer.key))
-        return Shown(_entry(answer), answer.whole_message(), None if request is None else json.loads(request))
+        request = _request(cache, answer)
+        return Shown(_with_question(_entry(answer), request), answer.whole_message(), request)
 
 
 def clear(
@@ -205,6 +210,39 @@ def _entry(answer: StoredAnswer) -> Entry:
         expires=None if answer.expires_us is None else _time(answer.expires_us),
         message_id=str(answer.message.get("id")),
     )
+
+
+def _request_of(cache: ResponseCache, key: str) -> dict[str, Any] | None:
+    try:
+        data = cache.backend.get(key)
+        return None if data is None else _request(cache, StoredAnswer.decoded(data))
+    except (Unreadable, ValueError):  # see `_answers`
+        return None
+
+
+def _request(cache: ResponseCache, answer: StoredAnswer) -> dict[str, Any] | None:
+    request = answer.request or cache.backend.get(request_name(answer.key))
+    return None if request is None else json.loads(request)
+
+
+def _with_question(entry: Entry, request: dict[str, Any] | None) -> Entry:
+    if request is None:
+        return entry
+    asked = [message for message in request["body"].get("messages") or () if message.get("role") == "user"]
+    texts = (text for message in reversed(asked) for text in reversed(_texts(message.get("content"))))
+    return replace(entry, question=_one_line(next(texts, "")), sample=request["around"]["sample"])
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    blocks = cast("list[dict[str, Any]]", content or [])
+    return [str(block["text"]) for block in blocks if block.get("text")]
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text[: _QUESTION_CHARS * 4].split())
+    return line if len(line) <= _QUESTION_CHARS else f"{line[: _QUESTION_CHARS - 1]}…"
 
 
 def _time(us: int) -> datetime:

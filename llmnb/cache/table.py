@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS: dict[str, Kind] = {
     "key": "text", "created": "time", "expires": "time", "model": "text", "stop_reason": "text",
-    "input_tokens": "int", "output_tokens": "int", "streamed": "bool",
+    "input_tokens": "int", "output_tokens": "int", "streamed": "bool", "question": "text", "sample": "int",
 }  # fmt: skip
 
 
@@ -32,7 +32,8 @@ def entries(
 
     Returns:
         A frame with the columns of `COLUMNS`: `created` is when the answer came and `expires` until when it is used, in
-        the reporting timezone; tokens are those it was billed for when it came, `input_tokens` all that the model read.
+        the reporting timezone; tokens are those it was billed for when it came, `input_tokens` all that the model read;
+        `question` is the beginning of the last text that was asked.
 
     Raises:
         StoreError: the cache cannot be read.

@@ -40,7 +40,7 @@ def stats(as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(older: Older = None, model: Model = None, as_json: AsJson = False) -> None:
-    """The answers, newest first, one a line."""
+    """The answers, newest first, one a line with the beginning of its question."""
     from llmnb.cache import browse
 
     found = browse.entries(model=model, older=older)
@@ -50,7 +50,9 @@ def list_(older: Older = None, model: Model = None, as_json: AsJson = False) -> 
     for entry in found:
         tokens = f"{entry.input_tokens:,} in, {entry.output_tokens:,} out"
         until = "" if entry.expires is None else f"  until {entry.expires:%Y-%m-%d %H:%M}"
-        print(f"{entry.key[:12]}  {entry.created:%Y-%m-%d %H:%M}  {entry.model}  {tokens}{until}")
+        sample = f"  sample {entry.sample}" if entry.sample else ""
+        about = f"{entry.created:%Y-%m-%d %H:%M}  {entry.model}  {tokens}{until}{sample}"
+        print(f"{entry.key[:12]}  {about}  {entry.question}".rstrip())
 
 
 @app.command()

@@ -52,7 +52,8 @@ def test_entries() -> None:
     """As a data frame with the same columns whether there are answers or not, in the reporting timezone."""
     found = llmnb.cache.entries()
     assert list(found.columns) == [
-        "key", "created", "expires", "model", "stop_reason", "input_tokens", "output_tokens", "streamed"
+        "key", "created", "expires", "model", "stop_reason", "input_tokens", "output_tokens", "streamed", "question",
+        "sample",
     ]  # fmt: skip
     assert list(found["model"]) == ["claude-opus-5-5", "claude-sonnet-5-5", "claude-sonnet-5-5"]
     assert found["created"].is_monotonic_decreasing
@@ -74,8 +75,20 @@ def test_list() -> None:
     assert [entry.model for entry in browse.entries()][-1] == "claude-sonnet-5-5"
     assert len(browse.entries(model="claude-opus-5-5")) == 1
     assert len(browse.entries(older="30d")) == 1
-    assert len(run("list").splitlines()) == 3
+    lines = run("list").splitlines()
+    assert [line.rpartition("out  ")[2] for line in lines] == ["Long " * 15 + "Long…", "New", "Old"]
     assert len(json.loads(run("list", "--model", "claude-sonnet-5-5", "--json"))) == 2
+
+
+def test_what_was_asked_can_be_seen() -> None:
+    """On one line: the last text, not what stands beside it; and which sample it is, as the questions are alike."""
+    llm = llmnb.LLM("claude-sonnet-5-5", display="none")
+    llm([{"type": "text", "text": "A report."}, "What\n\tis  this?"], sample=2)
+    newest = browse.entries()[0]
+    assert (newest.question, newest.sample) == ("What is this?", 2)
+    assert browse.show(newest.key).entry == newest
+    assert run("list").splitlines()[0].endswith("  sample 2  What is this?")
+    assert llmnb.cache.entries()["question"][0] == "What is this?"
 
 
 def test_show() -> None:
