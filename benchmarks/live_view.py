@@ -53,6 +53,7 @@ def _stream(page: NotebookPage) -> Rows:
         yield _row(f"{name}, messages", seen["messages"], "")
         yield from _longest(name, seen, 50)
         yield _row(f"{name}, kernel CPU", seen["cpu_s"], "s", 1.2)
+        yield _row("    of which the thread that feeds it, a sleep for each piece", seen["feed_cpu_s"], "s")
         yield _row(f"{name}, first token on screen", (seen["first"] - seen["first_sent"]) * 1e3, "ms", 100)
         yield _row(f"{name}, last token on screen", (seen["last"] - seen["last_sent"]) * 1e3, "ms", 150)
 

@@ -105,6 +105,7 @@ def feed(text, deltas, seconds, view):
             times.setdefault("first_sent", times["last_sent"])
             events.put(Text(piece))
         stopped.wait(0.5)
+        times["feed_cpu_s"] = time.thread_time()
         events.end()
 
     view.open("claude-sonnet-5-5", stop)

@@ -146,6 +146,8 @@ class MarkdownStream:
             frozen = self._freeze(map(_Source, sources[:-1]), drawn, defined=0)
             self._go_on_with(sources[-1].removesuffix("\n"))
             blocks = blocks[len(starts) - 1 :]
+            if opening := self._open_fence():
+                return Update(frozen, self._code.html(self._tail, opening))
         self._lines_seen = self._tail.count("\n")
         return Update(frozen, "".join(markdown.html_of(block, env) for block in blocks))
 

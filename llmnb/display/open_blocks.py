@@ -20,11 +20,13 @@ class OpenCode:
     """A fenced block that is still open: coloured in pieces of whole lines, so that its cost does not grow with it."""
 
     PIECE_LINES = 16
+    PLAIN_TIMES = 2
 
     def __init__(self) -> None:
         self._html: list[str] = []
         self._shown: tuple[str, str] = ("", "")  # source and HTML of the piece still growing
         self.is_rough = False  # not all of that is coloured
+        self._plain = 0  # how often more was put to it without colours
         self._done = 0  # offset in the source up to which pieces are coloured
         self._searched = 0  # offset up to which no closing line was found
         self._closed = False
@@ -51,12 +53,17 @@ class OpenCode:
         return markdown.code_frame("".join(self._html) + self._growing(rest, language), language)
 
     def _growing(self, source: str, language: str) -> str:
-        """Coloured every second time, as that is dear: in between, what has come stands after it without colours."""
+        """Coloured every third time, as that is dear: in between, what has come stands after it without colours."""
         shown, html = self._shown
-        if source != shown or self.is_rough:
-            self.is_rough = not self.is_rough and bool(shown) and source.startswith(shown)
-            html = html + escape(source[len(shown) :]) if self.is_rough else markdown.coloured(source, language)
-            self._shown = (source, html)
+        if source != shown and source.startswith(shown) and self._plain < self.PLAIN_TIMES:
+            self._plain += 1
+            html += escape(source[len(shown) :])
+            self.is_rough = True
+        elif source != shown or self.is_rough:
+            self._plain = 0
+            html = markdown.coloured(source, language)
+            self.is_rough = False
+        self._shown = (source, html)
         return html
 
     def _freeze(self, source: str, language: str) -> None:
@@ -64,6 +71,7 @@ class OpenCode:
         while len(lines) > self.PIECE_LINES:
             piece = "\n".join(lines[: self.PIECE_LINES]) + "\n"
             self._html.append(f"<span{markdown.PIECE_CLASS}{markdown.coloured(piece, language)}</span>")
+            self._shown = ("", "")
             self._done += len(piece)
             del lines[: self.PIECE_LINES]
 

@@ -249,8 +249,7 @@ class WidgetView:
         if message is not None:
             cast(Any, self._widget).send(message)
         self._dirty = self._scene.is_rough
-        spent_s = self._clock() - now
-        self._frame_due = now + max(pace.frame_s(now - self._start), pace.LOAD * spent_s)
+        self._frame_due = pace.next_frame(self._frame_due, now, self._clock() - now)
 
     def _next_keyframe(self) -> None:
         if self._answer.ended:
