@@ -14,6 +14,8 @@ HELD_S = 600.0
 """A call that has not ended by then is forgotten: its process died. It is the SDK's own default timeout."""
 STEP_BACK_S = 60.0
 """The clocks of threads and machines differ by less; when one is further behind, the time was put back."""
+OVERTAKING_S = 5.0
+"""A call can read the clock so long before it is its turn to write what it read."""
 MARGIN = 0.02
 """This share of each limit is left alone: calls overtake each other on their way, and what one takes is estimated."""
 MOST_AT_ONCE = 64.0
@@ -44,6 +46,7 @@ class Allowance:
     `held` are the calls under way: when each was admitted, what it has taken that the API has not told of yet, and its
     number.
     `window` is how many calls may be under way at once, after a 429 of a server that tells no limits; None: any number.
+    `behind_s` is by how much the clock that is followed now is behind the one that was followed before.
     """
 
     limits: dict[str, float] = field(default_factory=dict[str, float])
@@ -53,6 +56,7 @@ class Allowance:
     admitted: int = 0
     newest_answered: int = 0
     window: float | None = None
+    behind_s: float = 0.0
     held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
 
     @classmethod
@@ -148,7 +152,11 @@ class Allowance:
     def refill(self, now: float) -> None:
         """What came back since the last time; calls that nobody can be waiting for any more are forgotten."""
         if now < self.at - STEP_BACK_S:
-            self._put_back(self.at - now)
+            self.behind_s += self.at - now
+            self._follow(now - self.at)
+        elif self.behind_s and now - self.at > self.behind_s - OVERTAKING_S:
+            self._follow(self.behind_s)
+            self.behind_s = 0.0
         passed = max(0.0, now - self.at)
         self.at = max(now, self.at)
         for kind, limit in self.limits.items():
@@ -156,9 +164,13 @@ class Allowance:
         for uid in [uid for uid, held in self.held.items() if held[0] < now - HELD_S]:
             del self.held[uid]
 
-    def _put_back(self, by_s: float) -> None:
-        """The clock was: else nothing would come back before it shows the old time again, on another day perhaps."""
-        self.at -= by_s
-        self.blocked_until -= by_s
+    def _follow(self, by_s: float) -> None:
+        """A clock that shows another time: it was put back, or another machine's is behind, or the first is back.
+
+        Nothing would come back before the one behind shows the old time again, on another day perhaps; and from one
+        to the other no time passes, however often two machines take turns.
+        """
+        self.at += by_s
+        self.blocked_until += by_s
         for held in self.held.values():
-            held[0] -= by_s
+            held[0] += by_s

@@ -137,6 +137,17 @@ def test_a_clock_that_is_put_back_holds_nobody_up() -> None:
     assert allowance.held["a"][0] == 400
 
 
+def test_two_machines_whose_clocks_differ_gain_no_time() -> None:
+    """In whatever turns they ask, nothing comes back for the minutes between them, and nobody is taken for dead."""
+    allowance = known(requests=0.0)
+    allowance.take("a", ONE, 1_000)
+    for second in range(4):
+        allowance.wait_s(Need(), 1_000 - 2 * HELD_S + second)
+        allowance.wait_s(Need(), 1_000 + second)
+    assert allowance.levels["requests"] == pytest.approx(3 / 60 * allowance.limits["requests"] - 1, abs=0.01)
+    assert allowance.held
+
+
 def test_it_can_be_written_down() -> None:
     """As JSON and back."""
     allowance = known()
