@@ -158,8 +158,8 @@ def billed(calls: dict[str, Call]) -> dict[str, Any]:
         "input_tokens": sum(call.usage.total_input_tokens for call in calls.values()),
         "output_tokens": sum(call.output_tokens for call in calls.values()),
         "cache_read_tokens": sum(call.cache_read_tokens for call in calls.values()),
-        "latency_ms": sum(call.latency_ms or 0.0 for call in calls.values() if call.is_call),
-        "ttft_ms": next((call.ttft_ms for call in calls.values() if call.is_call), None),
+        "latency_ms": sum(_took_ms(call) for call in calls.values()),
+        "ttft_ms": next((_ttft_ms(call) for call in calls.values() if call.is_call), None),
     }
 
 
@@ -173,9 +173,18 @@ def _billed_once(call: Call) -> dict[str, Any]:
         "input_tokens": call.usage.total_input_tokens,
         "output_tokens": call.output_tokens,
         "cache_read_tokens": call.cache_read_tokens,
-        "latency_ms": (call.latency_ms or 0.0) if call.is_call else 0.0,
-        "ttft_ms": call.ttft_ms if call.is_call else None,
+        "latency_ms": _took_ms(call),
+        "ttft_ms": _ttft_ms(call) if call.is_call else None,
     }
+
+
+def _took_ms(call: Call) -> float:
+    """How long the answer took; that the account's limit held the call back before says nothing of the model."""
+    return max((call.latency_ms or 0.0) - call.wait_ms, 0.0) if call.is_call else 0.0
+
+
+def _ttft_ms(call: Call) -> float | None:
+    return None if call.ttft_ms is None else max(call.ttft_ms - call.wait_ms, 0.0)
 
 
 def _full(calls: dict[str, Call]) -> int | None:
