@@ -34,6 +34,7 @@ _COST = b',"cost_nanousd":'
 _LETTERS = {"answered": b"a", "failed": b"f", "free": b"u"}
 """`failed` cost something, `free` cost nothing: the network, a rate limit, a refused request. It is asked again."""
 _CODES = {b"a": 1, b"f": 2, b"u": 3}
+_IN_MEMORY = "such rows are in memory, and saved where there is room at its end: free some, or save the frame it gives"
 _ANSWERED, _FAILED, _STATE = 1, 2, 3
 _NEW = 4
 _SEEN = 8
@@ -175,7 +176,7 @@ class Results:
                 self._unsaved.pop(key, None)
             except OSError as trouble:
                 self._unsaved[key] = line
-                quietly("saving a finished row", trouble, but="this row is kept in memory only")
+                quietly("saving a finished row", trouble, but=_IN_MEMORY)
             self._index.set(key, offset << _OFFSET | _SEEN | _NEW | _CODES[letter])
 
     def counts(self) -> tuple[int, int]:
