@@ -92,7 +92,17 @@ def _chart(alt: Any, points: Any) -> Any:
             for sign, dy in (("", -7), ("!", 14))
         ),
     ]
-    return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost")
+    told = {"text": _in_words(points)}
+    return _kind(alt)(layer=layers, width=_WIDTH, height=_HEIGHT, title="Quality against cost", usermeta=told)
+
+
+def _in_words(points: Any) -> str:
+    """The chart for where none is drawn."""
+    lines = [
+        f"{one['contestant']}: {one['score']:.3g} for ${one['usd_per_1000']:,.3g}" + (", on it" if one["front"] else "")
+        for one in points.sort_values("usd_per_1000").to_dict("records")
+    ]
+    return "\n".join(["Score for dollars per 1,000 answers, and the Pareto front", *lines])
 
 
 def _scale(alt: Any, least: float, most: float) -> Any:
@@ -121,7 +131,7 @@ def _kind(alt: Any) -> Any:
                     return usual(self, *args, **kwargs)
                 said = copy.deepcopy(self.to_dict(context={"pre_transform": False}))
                 said["$schema"] = _SCHEMA_V5
-                return {_V5: said, "text/plain": repr(type(self))}
+                return {_V5: said, "text/plain": said["usermeta"]["text"]}
 
         kind = _kinds["chart"] = ParetoChart
     return kind

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _EVERY_S = 0.25
 _RECENT_S = 30.0
+_HELD_S = 5.0
 _LEAST_S = 2.0
 _DOT = " · "
 _LOST = "run this cell again: what is finished is kept"  # as in lost_kernel.js
@@ -71,7 +72,10 @@ def progress(
 
 
 class Pace:
-    """How fast rows are finished now, over 30 seconds: what is cached comes first, and limits hold up what is last."""
+    """How fast rows are finished now, over 30 seconds: what is cached comes first, and limits hold up what is last.
+
+    While they do, over 5: what went before they were met says nothing of what is to come.
+    """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -83,7 +87,8 @@ class Pace:
             began, done = 0.0, 0
         else:
             self._seen.append((status.seconds, status.done))
-            while self._seen[1][0] <= status.seconds - _RECENT_S:
+            recent_s = _HELD_S if status.held else _RECENT_S
+            while self._seen[1][0] <= status.seconds - recent_s:
                 self._seen.popleft()
         return (status.done - done) / (status.seconds - began) if status.seconds > began else 0.0
 

@@ -51,6 +51,14 @@ def test_what_is_left_by_the_rate_of_late() -> None:
     assert pace.at(replace(status, is_over=True)) == pytest.approx(139 / 39)
 
 
+def test_what_is_left_once_a_limit_is_met() -> None:
+    """The burst before it is over in five seconds, and not in thirty."""
+    pace = Pace()
+    for second in range(1, 9):
+        rate = pace.at(Status(200, done=100 + second, seconds=second, held=9 if second > 1 else 0))
+    assert rate == pytest.approx(1.0)
+
+
 class Tty(io.StringIO):
     """A terminal, as far as can be asked."""
 

@@ -153,6 +153,7 @@ def test_templates_scored_by_a_function(sim: Simulator) -> None:
     assert float(told["cost_usd"].sum()) == pytest.approx(float(llmnb.usage(by=[])["cost_usd"].sum()))
     chart = got.pareto().to_dict()
     assert len(chart["layer"]) == 5
+    assert [line.split(":")[0] for line in chart["usermeta"]["text"].splitlines()[1:]] == ["short", "long"]
     assert "| word | want | short | long |" in got._repr_mimebundle_()["text/markdown"]
 
 
