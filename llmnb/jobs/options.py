@@ -88,6 +88,6 @@ def parted(options: dict[str, Any]) -> tuple[Given, dict[str, Any]]:
         InvalidRequest: an argument cannot be what it is.
         TypeError: there is none of that name.
     """
-    check_names(options, (*KNOWN, *Given.__dataclass_fields__, "dry_run"), "a call")
+    check_names(options, tuple(dict.fromkeys([*KNOWN, *Given.__dataclass_fields__, "dry_run"])), "a call")
     own = {name: options[name] for name in Given.__dataclass_fields__ if name in options}
     return Given(**own), {name: value for name, value in options.items() if name not in own}

@@ -302,6 +302,20 @@ def test_what_cannot_be_compared(sim: Simulator, make: Any, told: str) -> None:
     assert asked(sim) == 0 or "quality" in told
 
 
+def test_a_misspelled_argument_of_a_comparison(sim: Simulator) -> None:
+    """The nearest is named, among the comparison's own, too."""
+    with pytest.raises(TypeError, match=r"'scores'. Did you mean 'score'"):
+        llmnb.compare("x", MODELS, scores=len)
+    assert asked(sim) == 0
+
+
+def test_a_text_with_fields_is_a_template(sim: Simulator) -> None:
+    """As for `llm.map`; no model has such a name."""
+    templates = {"short": "Say {{ value }}", "long": "Do please say {{ value }}"}
+    got = llmnb.compare(["a"], templates, llm=llmnb.LLM(HAIKU))
+    assert got.frame()["answer"].tolist() == [f"{HAIKU} on Say a", f"{HAIKU} on Do please say a"]
+
+
 @pytest.mark.parametrize("prompts", ["x", ["x", "y"]], ids=["one", "many"])
 def test_an_unknown_model(sim: Simulator, prompts: Any) -> None:
     """The API is asked for nothing whether there is such a model, before the others are paid."""

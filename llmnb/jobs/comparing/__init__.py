@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmnb import interrupts
 from llmnb import settings as settings_room
+from llmnb.asking.params import KNOWN, check_names
 from llmnb.errors import InvalidRequest
 from llmnb.interrupts import Stopped
 from llmnb.jobs.comparing.comparison import Comparison as Comparison
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from llmnb.templates import Template
 
 RETRIES = 2
+_OWN = ("concurrency", "criteria", "judge", "llm", "progress", "retries", "schema", "score")
 _STOPPED = "Stopped. What was answered by then is kept; the same call asks what is left."
 
 
@@ -55,8 +57,9 @@ def compare(
         prompts: one prompt as for `llm(…)` (a tuple of parts, such as a Path and a text, is one); or many: a list, a
             Series, a DataFrame, an iterator, or a Path to a CSV, JSON Lines or Parquet file. A dict holds the values of
             a template.
-        models: names of models, `LLM`s, Routers or Templates; or a dict of them by labels of your own. Templates are
-            compared on one LLM, `llm`, and are filled from the columns of `prompts` (without columns: {{ value }}).
+        models: names of models, `LLM`s, Routers or Templates; or a dict of them by labels of your own. Templates (a
+            text with {{ fields }} is one) are compared on one LLM, `llm`, and are filled from the columns of `prompts`
+            (without columns: {{ value }}).
         template: makes the prompt of the columns of `prompts`, for models and LLMs.
         llm: what names of models, and templates, take all other settings from; default: `LLM()`.
         judge: an LLM, or the name of a model, that says of every two answers to a prompt which is better. It is asked
@@ -172,6 +175,7 @@ def _contest(
     settings = settings_room.load()
     if judge is not None and score is not None:
         raise InvalidRequest("judge= and score= both say how good an answer is: give one of them. Nothing was sent.")
+    check_names(options, (*KNOWN, *_OWN), "compare()")
     told = {name: value for name, value in options.items() if name != "display"}
     width = settings.concurrency if concurrency is None else concurrency
     job: dict[str, Any] = {"schema": schema, "concurrency": width, "retries": retries}

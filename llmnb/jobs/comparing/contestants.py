@@ -15,7 +15,7 @@ from llmnb.jobs.mapping import Job
 from llmnb.jobs.sources import VALUE, frame_of
 from llmnb.messages import models as models_known
 from llmnb.routing import Router
-from llmnb.templates import Template
+from llmnb.templates import Template, names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,17 +143,22 @@ def _listed(models: Any) -> dict[str, Any]:
     from llmnb.llm import LLM
 
     if isinstance(models, Mapping):
-        given = {str(label): one for label, one in cast("Mapping[Any, Any]", models).items()}
+        given = {str(label): _opened(one) for label, one in cast("Mapping[Any, Any]", models).items()}
     elif isinstance(models, (str, LLM, Template, Router)) or not isinstance(models, Iterable):
         raise InvalidRequest(f"what is compared is a list of models, LLMs or templates, not {models!r}")
     else:
-        listed = list(cast("Iterable[Any]", models))
+        listed = [_opened(one) for one in cast("Iterable[Any]", models)]
         _check_kinds(listed)
         given = dict(zip(_labels(listed), listed, strict=True))
     if not given:
         raise InvalidRequest("there is nothing to compare: give models=[…], names, LLMs or templates")
     _check_kinds(given.values())
     return given
+
+
+def _opened(one: Any) -> Any:
+    """A text with fields is a template: no model has such a name."""
+    return Template(one) if isinstance(one, str) and names(one) else one
 
 
 def _check_kinds(given: Iterable[Any]) -> None:
