@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-FRAME_S = 0.065
+FRAME_S = 0.066
 """Seconds between frames: 15 a second look fluent, and what surrounds a frame (its message, three threads that wake for
 it) costs as much as its drawing."""
 IDLE_S = 5.0
