@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from llmnb import connections
 from llmnb.cassette import scope
 from llmnb.errors import InvalidRequest, MissingKey
+from llmnb.plain_numbers import real
 from llmnb.prompt_cache import MODES, Mode
 from llmnb.records import CacheUse
 from llmnb.settings import Settings, load
@@ -64,7 +65,7 @@ def wrap(
         where they are given.
 
     Raises:
-        InvalidRequest: `client` is no client of the anthropic SDK, or `prompt_cache` none of its values.
+        InvalidRequest: `client` is no client of the anthropic SDK, or another argument none of its values.
     """
     _check_client(client)
     from llmnb.middleware.batch_results import BatchesPart
@@ -142,6 +143,19 @@ def cache_mode(given: object, unsaid: Mode | None) -> Mode | None:
     return given
 
 
+def label(given: object, name: str) -> str:
+    """What the user calls something on the rows, as text; numbers are taken, too.
+
+    Raises:
+        InvalidRequest: it is neither; a row that holds it could not be written.
+    """
+    if isinstance(given, str):
+        return given
+    if (number := real(given)) is not None:
+        return str(number)
+    raise InvalidRequest(f"{name} must be a text, not {given!r}")
+
+
 def _marking_part(client: Any, ledger: LedgerPart, mode: Mode) -> MarkingPart:
     from llmnb.middleware.marking import Marking, MarkingPart
 
@@ -165,6 +179,8 @@ def _cache_parts(client: Any, earlier: list[CachePart], use: CacheUse | None, se
     """The cache part, or nothing where there is to be no cache."""
     if use is None:
         return earlier
+    if use not in (True, False, "all"):
+        raise InvalidRequest(f"cache must be True, False or 'all' (server tools, too), not {use!r}")
     if use is False or settings.cache == "off":
         return []
     from llmnb.cache.responses import responses
@@ -221,8 +237,8 @@ def _ledger_part(
             books=books or (before.books if before else books_of(settings)),
             settings=settings,
             provider=provider_of(client),
-            project=project or (before.project if before else None),
-            tag=tag or (before.tag if before else None),
+            project=label(project, "project") if project else (before.project if before else None),
+            tag=label(tag, "tag") if tag else (before.tag if before else None),
         )
     )
 

@@ -27,12 +27,16 @@ def warn_once(topic: str, message: str) -> None:
 
 
 def warn_once_of(troubles: Iterable[tuple[str, str]]) -> None:
-    """Warns, in one warning, of all topics that were not warned of in this process."""
+    """Warns, in one warning, of all topics that were not warned of in this process.
+
+    A topic without a message is said by the others, and is not warned of later, either.
+    """
     with _lock:
         new = {topic: message for topic, message in troubles if topic not in _said}
         _said.update(new)
-    if new:
-        warnings.warn(" ".join(new.values()), LlmnbWarning, stacklevel=4)
+    if messages := [message for message in new.values() if message]:
+        others = [f"{message[:1].upper()}{message[1:]}" for message in messages[1:]]
+        warnings.warn(" ".join([messages[0], *others]), LlmnbWarning, stacklevel=4)
 
 
 _NOT_THE_USERS = ("llmnb", "anthropic", "httpx2", "anyio", "asyncio", "concurrent", "contextlib", "threading")

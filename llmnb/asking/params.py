@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from llmnb import durations
 from llmnb.asking.content import check_characters, check_inside
-from llmnb.client import cache_mode
+from llmnb.client import cache_mode, label
 from llmnb.errors import InvalidRequest
 from llmnb.messages import models
 from llmnb.plain_numbers import count, real, whole
@@ -191,6 +191,7 @@ def plan(options: Mapping[str, Any], settings: Settings) -> Plan:
     if options.get("effort") is not None:
         arguments["output_config"] = {**arguments.get("output_config", {}), "effort": options["effort"]}
     ledger = {name: options[name] for name in _LEDGER if options.get(name) is not None}
+    ledger |= {name: label(ledger[name], name) for name in ("project", "tag") if name in ledger}
     if "prompt_cache" in options:
         ledger["prompt_cache"] = cache_mode(options["prompt_cache"], None)
     ledger["caching"] = _caching(options, settings)

@@ -23,6 +23,7 @@ from llmnb.chat import file
 from llmnb.chat.named import check_free, registered
 from llmnb.chat.shown import Shown
 from llmnb.chat.spent import Spent
+from llmnb.client import label
 from llmnb.errors import InvalidRequest
 from llmnb.events import StreamEvent
 from llmnb.plain_numbers import whole
@@ -70,6 +71,7 @@ class Chat(Shown):
         when_full: WhenFull = "error",
         window_tokens: int | None = None,
     ) -> None:
+        name = None if name is None else label(name, "the name of a chat")
         if name is not None and not name.strip():
             raise InvalidRequest("the name of a chat cannot be empty; leave it out for a chat without one")
         self.llm = llm

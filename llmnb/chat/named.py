@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmnb.client import label
 from llmnb.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def open_chat(llm: LLM, *, name: str | None = None, system: str | None = None, *
     """A new chat, or the kernel's chat of that name, which goes on with `llm` and all that is given."""
     from llmnb.chat.conversation import Chat
 
+    name = None if name is None else label(name, "the name of a chat")
     with _lock:
         chat = _named.get(name) if name is not None else None
         if chat is not None:

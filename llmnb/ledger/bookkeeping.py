@@ -341,6 +341,8 @@ class Books:
         with suppress(IndexError):  # another thread says the rest
             while self._unsaid:
                 troubles.append(self._unsaid.popleft())
+        if any(topic.startswith("books: ") for topic, _ in troubles):  # which does not take calls under way, either
+            troubles = [(topic, "" if topic == "underway" else message) for topic, message in troubles]
         # the user may have turned warnings into errors, and recording a call is not the place for one
         with suppress(LlmnbWarning):
             warn_once_of(troubles)

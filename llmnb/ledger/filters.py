@@ -42,6 +42,8 @@ def where_condition(where: Mapping[str, object] | None, *, missing_is: str = "IS
     Raises:
         InvalidRequest: a name is unknown.
     """
+    if where is not None and not isinstance(where, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f'where={where!r}: give a dict of names and values, such as {{"project": "thesis"}}.')
     parts, parameters = ["TRUE"], list[object]()
     for name, wanted in (where or {}).items():
         known(name, FILTERS, "where")
@@ -73,6 +75,8 @@ def grouping(by: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         InvalidRequest: a name is unknown or given twice, or time is cut in two ways.
     """
+    if not isinstance(by, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"by={by!r}: give a name or a list of names, such as ['model', 'day']; [] is one sum.")
     names = (by,) if isinstance(by, str) else tuple(by)
     for name in names:
         known(name, (*DIMENSIONS, *TIME_UNITS), "by")

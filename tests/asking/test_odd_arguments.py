@@ -199,3 +199,33 @@ def test_every_count_takes_numpys_numbers_and_no_others(sim: Simulator, what: st
             COUNTS[what](llm, wrong)
     assert sim.requests == []
     COUNTS[what](llm, np.int64(20))
+
+
+@pytest.mark.parametrize("where", ["project", "tag"])
+def test_what_a_row_cannot_hold_is_refused_before_money_is_spent(sim: Simulator, where: str) -> None:
+    """A list as project or tag: the call was paid for, and its row could not be written; numbers are text there."""
+    wrong: Any = {where: ["a"]}
+    with pytest.raises(InvalidRequest, match=rf"{where} must be a text, not \['a'\]"):
+        llmnb.LLM()("Hi", **wrong)
+    with pytest.raises(InvalidRequest, match=rf"{where} must be a text"):
+        llmnb.wrap(sim.client(), **wrong)
+    assert sim.requests == []
+    year: Any = {where: np.int64(2026)}
+    list(llmnb.LLM().stream("Hi", **year))
+    llmnb.LLM()("Hello", **year)
+    assert llmnb.calls(where=year)[where].tolist() == ["2026", "2026"]
+
+
+def test_the_name_of_a_chat_is_a_text(sim: Simulator) -> None:
+    """Also where it came as a number."""
+    names: list[Any] = [7, ["a"]]
+    assert llmnb.LLM().chat(name=names[0]).name == "7"
+    with pytest.raises(InvalidRequest, match="the name of a chat must be a text"):
+        llmnb.LLM().chat(name=names[1])
+
+
+def test_a_client_is_wrapped_with_a_cache_that_there_is(sim: Simulator) -> None:
+    """What is not understood is no yes."""
+    wrong: Any = "yes"
+    with pytest.raises(InvalidRequest, match="cache must be True, False or 'all'"):
+        llmnb.wrap(sim.client(), cache=wrong)

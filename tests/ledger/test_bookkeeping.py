@@ -204,6 +204,22 @@ def test_rows_wait_in_memory_when_the_spool_fails_too(store: Store, clock: Clock
     assert [uid for uid, _ in store.rows()] == ["a", "b"]
 
 
+def test_a_home_that_cannot_be_is_told_without_contradictions(store: Store, tmp_path: Path) -> None:
+    """A call under way, that goes into the ledger where nothing can be noted, is not said to where that fails, too."""
+    (tmp_path / "file").write_text("in the way")
+    store.broken = True
+    keeper = Books(store, tmp_path / "file" / "spool", clock=Clock())
+    with pytest.warns(LlmnbWarning) as heard:
+        keeper.begin({"uid": "a", "ts": 1, "model_requested": "claude-sonnet-5-5", "model": "claude-sonnet-5-5"})
+    said = str(heard[0].message)
+    assert "into the ledger itself" not in said
+    assert "works again. The spool " in said  # a sentence, as what stands before it
+    assert "rows wait in memory" in said
+    keeper.begin(
+        {"uid": "b", "ts": 2, "model_requested": "claude-sonnet-5-5", "model": "claude-sonnet-5-5"}
+    )  # silently
+
+
 def test_a_finalizer_in_the_middle_of_a_write_is_served_after_it(keeper: Books, store: Store, make_call) -> None:
     """The garbage collector may end a stream, and so record its call, while another call is being written."""
     late = make_call(uid="late")

@@ -279,6 +279,8 @@ def test_columns_stand_as_they_were_asked_for(own: Store, make_call) -> None:
         ({"by": "wek"}, "did you mean 'week'"),
         ({"by": ["day", "hour"]}, "cuts time twice"),
         ({"by": ["model", "model"]}, "names something twice"),
+        ({"by": None}, "by=None: give a name or a list of names"),
+        ({"where": "thesis"}, "where='thesis': give a dict"),
         ({"where": {"proyect": 1}}, "unknown name 'proyect' in where: did you mean 'project'"),
         ({"since": "last week"}, "no point in time"),
     ],
