@@ -131,6 +131,7 @@ def test_it_holds(served: Any, calls: list[tuple[int, str, int]], told: Gaps) ->
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CALLS, min_size=10, max_size=60), HISTORIES)
 def test_it_holds_for_long(served: Any, calls: list[tuple[int, str, int]], told: Gaps) -> None:
