@@ -16,7 +16,6 @@ import pytest
 import llmnb
 from llmnb.interrupts import Stopped
 from llmnb.jobs import ahead as ahead_room
-from llmnb.jobs import spooled
 from llmnb.jobs.ahead import Ahead
 from llmnb.jobs.asking import Row
 from llmnb.simulator import Simulator
@@ -24,13 +23,10 @@ from llmnb.simulator.answer import SeenRequest
 
 from .test_map import Interrupting
 
+pytestmark = pytest.mark.usefixtures("rows_at_once")
+
 PATIENCE_S = 60
 SAY = "Say {{ n }}"
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spooled, "FIRST_S", 0.0)
 
 
 @pytest.fixture

@@ -24,13 +24,10 @@ from llmnb.simulator import Simulator
 from llmnb.simulator.answer import SeenRequest
 from llmnb.trouble import LlmnbWarning
 
+pytestmark = pytest.mark.usefixtures("rows_at_once")
+
 PATIENCE_S = 60
 SAY = "Say {{ n }}"
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spooled, "FIRST_S", 0.0)
 
 
 @pytest.fixture
