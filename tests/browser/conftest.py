@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +20,7 @@ from .lab import VIEWPORT, Lab, running_lab
 from .trouble import watch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Clock, Page
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",  # root in a container has no other way
@@ -40,8 +40,8 @@ def _missing(what: str) -> None:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Chromium, driven by Playwright, whose loop would be in the way of the asynchronous tests elsewhere."""
+def launch() -> Iterator[Callable[[], Browser]]:
+    """Starts Chromium, driven by Playwright, whose loop would be in the way of the asynchronous tests elsewhere."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -51,25 +51,44 @@ def browser() -> Iterator[Browser]:
     if chromium is None:
         _missing("no Chromium found (set LLMNB_TEST_CHROMIUM to its path)")
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        yield made
-        made.close()
+        yield lambda: playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """An empty page in a context of its own."""
-    context = browser.new_context(viewport=VIEWPORT)
-    yield context.new_page()
-    context.close()
+class Tab:
+    """The only page of a browser: of two, one has no focus."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._page: Page | None = None
+        self.is_bare = False
+
+    def new_page(self) -> Page:
+        """An empty page in a context of its own."""
+        self.is_bare = False
+        if self._page is not None:
+            self._page.context.close()
+        self._page = self._browser.new_context(viewport=VIEWPORT).new_page()
+        return self._page
+
+    def bare_page(self) -> Page:
+        """The page for one bare test after another: a new one takes four times the CPU of another address in this."""
+        page = self._page if self._page is not None and self.is_bare else self.new_page()
+        self.is_bare = True
+        return page
 
 
 @pytest.fixture(scope="package")
-def shared_page(browser: Browser) -> Iterator[Page]:
-    """A page for one test after another: a new one takes four times the CPU of going to an address in this one."""
-    context = browser.new_context(viewport=VIEWPORT)
-    yield context.new_page()
-    context.close()
+def tab(launch: Callable[[], Browser]) -> Iterator[Tab]:
+    """A browser with one page."""
+    browser = launch()
+    yield Tab(browser)
+    browser.close()
+
+
+@pytest.fixture
+def page(tab: Tab) -> Page:
+    """An empty page."""
+    return tab.new_page()
 
 
 # a model as anywidget hands it to a front end, and a kernel that notes what it is asked
@@ -105,9 +124,9 @@ window.ready = true;
 
 
 @pytest.fixture
-def bare(shared_page: Page) -> Iterator[Page]:
+def bare(tab: Tab) -> Iterator[Page]:
     """The front end with a fake model; any other request than the page and the script fails the test."""
-    page = shared_page
+    page = tab.bare_page()
     requests: list[str] = []
 
     def serve(route: Any) -> None:
@@ -133,18 +152,26 @@ def bare(shared_page: Page) -> Iterator[Page]:
 
 
 @pytest.fixture
+def clock(bare: Page, tab: Tab) -> Clock:
+    """The clock of the bare page, in the hands of the test."""
+    tab.is_bare = False  # from now on the page has this clock
+    bare.clock.install()
+    return bare.clock
+
+
+@pytest.fixture
 def scene() -> Scene:
     """A scene with an empty answer."""
     return Scene(Answer("claude"))
 
 
 @pytest.fixture(scope="package")
-def running(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab, and a page for it."""
-    context = browser.new_context(viewport=VIEWPORT)
-    with running_lab(tmp_path_factory.mktemp("jupyter"), context.new_page()) as lab:
+def running(launch: Callable[[], Browser], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab, and a browser that shows it."""
+    browser = launch()
+    with running_lab(tmp_path_factory.mktemp("jupyter"), browser.new_page(viewport=VIEWPORT)) as lab:
         yield lab
-        context.close()
+        browser.close()
 
 
 @pytest.fixture

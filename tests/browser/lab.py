@@ -82,16 +82,21 @@ class Lab:
         JupyterLab stays where it is on the page already: to load it costs three times what the notebook does.
         """
         if self._is_open():
-            self.page.bring_to_front()  # what has no focus does not become the current one
             self.page.evaluate(CLOSE)
         else:
             self.page.goto(f"{self.url}/lab/workspaces/tests?reset")
             self.page.wait_for_function("() => window.jupyterapp", timeout=30_000)
         self.page.evaluate(OPEN, name)
+        self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until a notebook's kernel is idle, and no other is open."""
         self.page.wait_for_function(IS_READY, arg=name, timeout=30_000)
 
     def _is_open(self) -> bool:
-        return self.page.url.startswith(f"{self.url}/lab")
+        """Whether JupyterLab is on the page; one that asks something, which takes the focus, is loaded anew."""
+        asks = "() => !window.jupyterapp || Boolean(document.querySelector('.jp-Dialog'))"
+        return self.page.url.startswith(f"{self.url}/lab") and not self.page.evaluate(asks)
 
     def run_cell(self, number: int) -> None:
         """Start a cell; does not wait for its end."""

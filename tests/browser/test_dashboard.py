@@ -20,7 +20,7 @@ from llmnb.ledger import open_ledger
 from llmnb.records import Call
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -121,7 +121,7 @@ SIZES = {
 }
 
 
-def test_every_page_at_three_sizes(browser: Browser, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_page_at_three_sizes(page: Page, llmnb_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clicking through all pages, wide, on a tablet in the dark and on a phone: no error, nothing too wide."""
     history.write(settings.load(), datetime.now().astimezone())
     llmnb.set_budget(usd=20, per="month")
@@ -129,8 +129,7 @@ def test_every_page_at_three_sizes(browser: Browser, llmnb_home: Path, monkeypat
     monkeypatch.setenv("LLMNB_DASHBOARD_PASSWORD", "correct horse battery")
     trouble = list[str]()
     with launch() as running:
-        context = browser.new_context(color_scheme="dark", reduced_motion="reduce")
-        page = context.new_page()
+        page.emulate_media(color_scheme="dark", reduced_motion="reduce")
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
         page.goto(running.url)
@@ -147,7 +146,6 @@ def test_every_page_at_three_sizes(browser: Browser, llmnb_home: Path, monkeypat
                 page.get_by_text(PAGES[title]).first.wait_for()
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, (title, size)
                 assert page.locator("[data-testid=stException]").count() == 0, (title, size)
-        context.close()
     assert trouble == []
 
 

@@ -15,7 +15,7 @@ from llmnb.events import Done, Text, Thinking, ToolCall, ToolResult
 from llmnb.records import Usage
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Clock, Page
 
     from .lab import Lab
 
@@ -125,14 +125,13 @@ OUTPUTS = """() => {
 }"""
 
 
-def test_a_page_that_missed_the_end_asks_for_the_bundle(bare: Page, scene: Scene) -> None:
+def test_a_page_that_missed_the_end_asks_for_the_bundle(bare: Page, clock: Clock, scene: Scene) -> None:
     """Where the answer is over and the notebook still has the view in it, the bundle is asked for and put there."""
-    bare.clock.install()
     bare.evaluate(OUTPUTS)
     scene.answer.apply(Text("one"))
     html = finished(scene)
     show(bare, scene.keyframe())
-    bare.clock.run_for(3000)
+    clock.run_for(3000)
     assert bare.evaluate("() => window.log") == [["open", "llmnb.control", {"keep": "answer-1"}]]
     show(bare, {"bundle": {"text/html": html}})
     assert bare.evaluate("() => window.outputs") == [
@@ -141,15 +140,14 @@ def test_a_page_that_missed_the_end_asks_for_the_bundle(bare: Page, scene: Scene
     ]
 
 
-def test_a_page_that_was_there_asks_for_nothing(bare: Page, scene: Scene) -> None:
+def test_a_page_that_was_there_asks_for_nothing(bare: Page, clock: Clock, scene: Scene) -> None:
     """Where the kernel has put the bundle into the view's place already, nothing is asked and nothing changed."""
-    bare.clock.install()
     bare.evaluate(OUTPUTS)
     bare.evaluate("() => { window.outputs[1] = { data: { 'text/html': 'kept' } }; }")
     show(bare, scene.keyframe())
     finished(scene)
     show(bare, scene.frame(), {"bundle": {"text/html": "other"}})
-    bare.clock.run_for(3000)
+    clock.run_for(3000)
     assert bare.evaluate("() => window.log") == []
     assert bare.evaluate("() => window.outputs[1].data") == {"text/html": "kept"}
 
@@ -231,12 +229,11 @@ def test_stop_goes_three_ways(bare: Page, scene: Scene) -> None:
     assert bare.is_disabled(".llmnb-stop")
 
 
-def test_an_acknowledged_stop_does_not_interrupt(bare: Page) -> None:
+def test_an_acknowledged_stop_does_not_interrupt(bare: Page, clock: Clock) -> None:
     """An ack on the widget's comm keeps the interrupt from striking a later cell."""
-    bare.clock.install()
     bare.evaluate("() => { window.kernel.supportsSubshells = false; }")
     bare.evaluate("() => { document.querySelector('.llmnb-stop').click(); window.receive({ ack: true }); }")
-    bare.clock.run_for(5000)
+    clock.run_for(5000)
     assert ["interrupt"] not in bare.evaluate("() => window.log")
 
 
@@ -401,12 +398,11 @@ def test_a_long_answer_is_laid_out_where_it_is_seen(bare: Page, scene: Scene) ->
     assert bare.evaluate(tops) == pytest.approx(before, abs=2)
 
 
-def test_a_long_answer_leaves_the_page_lightly(output: Page, scene: Scene) -> None:
+def test_a_long_answer_leaves_the_page_lightly(output: Page, clock: Clock, scene: Scene) -> None:
     """At its end what is out of sight is off the page until the bundle has come, or comes back; nothing moves."""
     part = f"## Part\n\n{'words and words ' * 30}\n\n- a\n- b\n\n```python\nx = 1\n```\n\n"
     height = "() => Math.round(document.querySelector('.llmnb-body').getBoundingClientRect().height)"
     blocks = "() => document.querySelectorAll('.llmnb-body .llmnb-block > *').length"
-    output.clock.install()
     scene.answer.apply(Text(part * 40))
     show(output, scene.frame())
     scene.answer.apply(Text("."))
@@ -417,7 +413,7 @@ def test_a_long_answer_leaves_the_page_lightly(output: Page, scene: Scene) -> No
     show(output, scene.frame())
     assert output.evaluate(blocks) < 100
     assert output.evaluate(height) == pytest.approx(before, abs=40)
-    output.clock.run_for(1_500)
+    clock.run_for(1_500)
     assert output.evaluate(blocks) == 161
     output.evaluate(REPLACED, html)
     assert output.evaluate("() => document.querySelector('.llmnb-answer .llmnb-body p') === window.first")
