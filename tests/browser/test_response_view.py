@@ -505,7 +505,7 @@ NOTEBOOK = [
     """
 import llmnb
 from llmnb.testing import serve_simulator
-simulator = serve_simulator(environ=True, tokens_per_second=30)
+simulator = serve_simulator(environ=True, tokens_per_second=5)
 simulator.__enter__()
 llm = llmnb.LLM("claude-sonnet-5-5")
 """,
@@ -545,7 +545,7 @@ def test_in_jupyterlab(notebook: Page, lab: Lab, trouble: list[str]) -> None:
     lab.run_cell(2)
     lab.wait_idle(2)
     lab.run_cell(3)
-    page.wait_for_selector(".llmnb-live .llmnb-block p")
+    page.wait_for_selector(".llmnb-live .llmnb-block p:has-text('Simulated answer')")
     page.click(".llmnb-stop")
     lab.wait_idle(3)
     answer, traceback = lab.outputs(3)

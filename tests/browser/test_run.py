@@ -57,10 +57,10 @@ def test_a_run_is_stopped(lab: Lab) -> None:
     assert "first error: BadRequestError" in text
     assert "<img src=x>" in text
     assert page.locator(f"{RUN} img").count() == 0
-    button, words = page.locator(f"{RUN} button").bounding_box(), page.locator(f"{RUN} .llmnb-error").bounding_box()
-    assert button is not None
-    assert words is not None
-    assert button["y"] < words["y"]  # where it was before there was an error
+    top = "document.querySelector(`.llmnb-run ${name}`).getBoundingClientRect().top"
+    tops = f"() => ['button', '.llmnb-error'].map((name) => {top})"
+    button, words = page.evaluate(tops)  # at once: both are drawn anew each moment
+    assert button < words  # where it was before there was an error
     screenshot(page, "run-live")
     page.locator(f"{RUN} button").click()
     lab.wait_idle(1, timeout=10_000)
