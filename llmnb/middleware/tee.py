@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
+import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from itertools import filterfalse, islice
@@ -183,10 +184,11 @@ class SyncTee(_Tee, httpx2.SyncByteStream):
         self._ended("read")
 
     def close(self) -> None:
+        error = _unreadable()
         try:
             self._stream.close()
         finally:
-            self._ended("closed")
+            self._ended("closed" if error is None else "failed", error)
 
 
 class AsyncTee(_Tee, httpx2.AsyncByteStream):
@@ -246,10 +248,23 @@ class AsyncTee(_Tee, httpx2.AsyncByteStream):
         self._ended("read")
 
     async def aclose(self) -> None:
+        error = _unreadable()
         try:
             await self._stream.aclose()
         finally:
-            self._ended("closed")
+            self._ended("closed" if error is None else "failed", error)
+
+
+def _unreadable() -> Exception | None:
+    """Why the SDK closes the body, where it could not make anything of what came: nobody has left it then."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, Exception):
+        return None
+    frames = traceback.walk_tb(error.__traceback__)
+    return error if any(frame.f_globals.get("__name__") in _READERS for frame, _ in frames) else None
+
+
+_READERS = ("anthropic._streaming", "anthropic.lib.streaming._messages", "anthropic.lib.streaming._beta_messages")
 
 
 async def _nothing() -> AsyncIterator[bytes]:
