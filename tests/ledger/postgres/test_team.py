@@ -125,7 +125,7 @@ def test_its_state_is_told_without_the_password(
     assert found.size_bytes > 100_000
     (check,) = doctor._ledger()  # pyright: ignore[reportPrivateUsage]
     assert check.state == "ok"
-    assert "1 calls" in check.found
+    assert "1 call," in check.found
     assert "sesame" not in f"{found}{check}{load()!r}"
 
 
