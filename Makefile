@@ -18,9 +18,9 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	@# the types are checked beside the tests, which wait for something now and then
+	@# a third of their time tests wait: three processes for two cores, and the types are checked beside them
 	$(BIN)/pyright >.venv/pyright.txt 2>&1 & types=$$!; \
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not browser and not live and not soak"; tests=$$?; \
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not browser and not live and not soak"; tests=$$?; \
 	wait $$types; types=$$?; cat .venv/pyright.txt; exit $$((tests || types))
 	$(BIN)/pytest -n 2 --dist loadfile -m "browser and not live and not soak" tests/browser
 

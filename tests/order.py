@@ -1,4 +1,4 @@
-"""Which tests run in one process, and which begin first, where a run has several (`pytest -n 2 --dist loadgroup`)."""
+"""Which tests run in one process, and which begin first, where a run has several (`pytest -n 3 --dist loadgroup`)."""
 
 from __future__ import annotations
 
