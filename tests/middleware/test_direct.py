@@ -154,11 +154,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "headers": {"system": SYSTEM, "extra_headers": {"x-of-mine": "1", "x-stainless-lang": Omit()}},
     "body": {"system": SYSTEM, "extra_body": {"metadata": {"user_id": "me"}}},
 }
+HABITS = ("auto", "blocks")
+"""Whether that is marked is told by how soon the calls before followed each other, which no two runs do alike."""
 
 
 @pytest.mark.parametrize(
     ("mode", "settings"),
-    [(mode, name) for mode in ("5m", "auto") for name in SETTINGS] + [("1h", "text"), (None, "blocks")],
+    [(mode, name) for mode in ("5m", "auto") for name in SETTINGS if (mode, name) != HABITS]
+    + [("1h", "text"), (None, "blocks")],
 )
 def test_a_row_is_the_request_that_it_would_be_alone(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, mode: Any, settings: str
