@@ -357,7 +357,8 @@ class Blocks:
                 wanted[block.uid] = in_slices
             if any(spare := [max(0, more) for more in free]):
                 wanted[block.free_uid] = spare
-            self._filled.append((block, list(free), bool(wanted), self._now()))
+            before = [one for one in self._filled if one[0] is not block]  # what is written now takes its place
+            self._filled = [*before, (block, list(free), bool(wanted), self._now())]
         block.is_in_ledger = block.is_in_ledger or bool(wanted)  # from now on, whatever becomes of the transaction
         for uid, amounts in wanted.items():
             _hold(connection, uid, block, amounts)

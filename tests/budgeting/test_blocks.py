@@ -378,6 +378,18 @@ def test_an_answer_goes_on_while_a_client_is_closed(teller: Teller) -> None:
     assert held()["long"] == 2 * CENT
 
 
+@in_both
+def test_what_is_let_go_for_a_longer_answer_is_given_to_no_other_call(teller: Teller, ledger: Store) -> None:
+    """The answer has all that is left then: what the block had for calls to come is written down twice in between."""
+    busy(teller)
+    assert isinstance(teller.takes(ask("long", CENT)), Granted)
+    assert sum(amount for uid, amount in held().items() if uid.endswith(":free")) >= CENT
+    assert teller.stretch(ask("long", CENT), 0, 10_000, lambda _, tokens: tokens * CENT).output_tokens < 10_000
+    assert teller.given(ask("next", CENT), ME, teller.known()) is None
+    assert isinstance(teller.takes(ask("next", CENT)), MustWait)
+    assert sum(held().values()) == 1000 * CENT
+
+
 # Any sequence of several processes ------------------------------------------------------------------------------------
 
 
