@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+_CLOSED = "reading 'processLuminoMessage'"
+"""JupyterLab lays out a notebook that was closed just now; no code of ours has messages of Lumino's."""
+
 
 @contextmanager
 def watch(page: Page) -> Iterator[list[str]]:
@@ -19,7 +22,9 @@ def watch(page: Page) -> Iterator[list[str]]:
         "popup": lambda popup: seen.append(f"popup {popup.url}"),
         "framenavigated": lambda frame: seen.append(f"frame {frame.url}") if frame.parent_frame else None,
         "pageerror": lambda error: seen.append(f"error {error}"),
-        "console": lambda line: seen.append(f"console {line.text}") if line.type == "error" else None,
+        "console": lambda line: (
+            seen.append(f"console {line.text}") if line.type == "error" and _CLOSED not in line.text else None
+        ),
     }
     for event, handler in handlers.items():
         page.on(event, handler)
